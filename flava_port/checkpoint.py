@@ -1,0 +1,315 @@
+"""Checkpoint files: what format they are in, and what tensors they hold, all unread.
+
+Reads torch's zip and legacy formats and safetensors. Knows no rename rule: it gives the state dict
+under the names that the file has, the container it was nested in, and what stood beside it.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .errors import InvalidInput
+from .tensors import StoredTensor
+from .unpickle import PickledModule, PickledTensor, Storage, UnsupportedTensor, read_pickle
+
+CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
+PREFIXES = ("model.", "module.")
+
+NESTING_MAX = 4
+
+PICKLE_BYTES_MAX = 32 << 20  # the pickle of a 10b model's state dict has about 1 MB
+HEADER_BYTES_MAX = 100_000_000  # safetensors' own limit
+
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+
+# The first 8-byte long integer and protocol that torch.save wrote before its zip format (torch < 1.6).
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict in a file, its tensors unread.
+
+    ``tensors`` has the keys without the prefix that all of them share; ``name_in_file`` gives a
+    key as the file has it.
+    """
+
+    path: Path
+    format: str
+    tensors: Mapping[str, StoredTensor | UnsupportedTensor]
+    container: str = ""
+    prefix: str = ""
+    module_class: str = ""
+    ignored: tuple[str, ...] = ()
+
+    def name_in_file(self, key: str) -> str:
+        return self.prefix + key
+
+
+def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """The checkpoint in ``path``: torch zip, torch legacy or safetensors, recognised by its bytes.
+
+    Raises:
+        InvalidInput: no such file, not a file, not a checkpoint, broken, or a pickle that names
+            something which is not on the list of harmless names.
+    """
+    path = Path(path)
+    check_is_file(path)
+    with open(path, "rb") as file:
+        head = file.read(16)
+    try:
+        if head[:4] == b"PK\x03\x04":
+            return _checkpoint(path, "torch zip", _read_torch_zip(path))
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MAX:
+            return _checkpoint(path, "safetensors", read_safetensors(path))
+        if head[:1] == b"\x80":
+            return _checkpoint(path, "torch legacy", _read_torch_legacy(path))
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+    raise InvalidInput(f"{path}: not a checkpoint: neither a torch file (zip or legacy) nor safetensors")
+
+
+def check_is_file(path: Path) -> None:
+    """Raises InvalidInput unless ``path`` is a readable file that holds something."""
+    if path.is_dir():
+        raise InvalidInput(f"{path}: is a folder; pass the checkpoint file inside it")
+    try:
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise InvalidInput(f"{path}: the file is empty")
+    except FileNotFoundError:
+        raise InvalidInput(f"{path}: no such file") from None
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------------ torch, zip
+
+
+def _read_torch_zip(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = {info.filename: info for info in archive.infolist()}
+            pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise InvalidInput("a zip file, but not one that torch.save wrote (it holds no single data.pkl)")
+            root = pickles[0].removesuffix("data.pkl")
+            if f"{root}constants.pkl" in records:
+                raise InvalidInput("a TorchScript archive holds code, not a state dict; save the state dict instead")
+            if records[pickles[0]].file_size > PICKLE_BYTES_MAX:
+                raise InvalidInput(f"its data.pkl has {records[pickles[0]].file_size:,} bytes, too many for a checkpoint")
+            if f"{root}byteorder" in records and archive.read(f"{root}byteorder") != b"little":
+                raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
+            data = archive.read(pickles[0])
+            return read_pickle(BytesIO(data), _ZipStorages(path, root, records))
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise InvalidInput(f"a broken or truncated zip file ({error}); fetch or copy it again") from None
+
+
+class _ZipStorages:
+    """Finds a storage's bytes in the archive, once per storage, and checks that they are all there."""
+
+    def __init__(self, path: Path, root: str, records: Mapping[str, zipfile.ZipInfo]):
+        self.path, self.root, self.records = path, root, records
+        self.bytes_in_file = path.stat().st_size
+        self.known: dict[str, Storage] = {}
+
+    def __call__(self, reference: tuple) -> Storage:
+        storage = _described_storage(reference)
+        if storage.key not in self.known:
+            storage.start = self._start(storage)
+            self.known[storage.key] = storage
+        elif (known := self.known[storage.key]).dtype != storage.dtype or known.nbytes != storage.nbytes:
+            raise InvalidInput(f"storage {storage.key!r} is described in two ways")
+        return self.known[storage.key]
+
+    def _start(self, storage: Storage) -> int:
+        record = self.records.get(f"{self.root}data/{storage.key}")
+        if record is None:
+            raise InvalidInput(f"storage {storage.key!r} is missing from the archive")
+        if record.compress_type != zipfile.ZIP_STORED:
+            raise InvalidInput("its storages are compressed; torch.save never does that: save it again")
+        if record.file_size != storage.nbytes:
+            raise InvalidInput(
+                f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}"
+            )
+        with open(self.path, "rb") as file:
+            file.seek(record.header_offset)
+            header = file.read(30)  # the local file header; its name and extra field follow
+        if header[:4] != b"PK\x03\x04":
+            raise InvalidInput(f"storage {storage.key!r} is not where the archive says")
+        start = record.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        if start + storage.nbytes > self.bytes_in_file:
+            raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
+        return start
+
+
+def _described_storage(reference: tuple) -> Storage:
+    """The storage that a persistent id ``('storage', type, key, location, numel)`` describes."""
+    if len(reference) < 5 or reference[0] != "storage":
+        raise InvalidInput("the pickle refers to something that is not a tensor storage")
+    _, dtype, key, _location, numel = reference[:5]
+    if len(reference) > 5 and reference[5] is not None:
+        raise InvalidInput("storages that are views of storages (torch < 0.4) are not read; save it again")
+    if not isinstance(dtype, torch.dtype | None) or type(numel) is not int or numel < 0:
+        raise InvalidInput("the pickle describes a storage of an unknown type")
+    return Storage(str(key), dtype, numel * (dtype.itemsize if dtype else 1))
+
+
+# --------------------------------------------------------------------------------- torch, legacy
+
+
+def _read_torch_legacy(path: Path) -> Any:
+    """Five pickles (magic, protocol, system, the object, storage keys), then the storages in that order."""
+    storages: dict[str, Storage] = {}
+
+    def storage_of(reference: tuple) -> Storage:
+        storage = _described_storage(reference)
+        return storages.setdefault(storage.key, storage)
+
+    bytes_in_file = path.stat().st_size
+    with open(path, "rb") as file:
+        if read_pickle(file, storage_of) != _LEGACY_MAGIC:
+            raise InvalidInput("a pickle, but not one that torch.save wrote")
+        read_pickle(file, storage_of)
+        read_pickle(file, storage_of)
+        content = read_pickle(file, storage_of)
+        keys = read_pickle(file, storage_of)
+        if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
+            raise InvalidInput("its list of storages does not match its pickle")
+        position = file.tell()
+        for key in keys:
+            storage = storages[str(key)]
+            file.seek(position)
+            elements = int.from_bytes(file.read(8), "little")
+            storage.start = position + 8
+            position = storage.start + storage.nbytes
+            if position > bytes_in_file:
+                raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
+            if elements * (storage.dtype.itemsize if storage.dtype else 1) != storage.nbytes:
+                raise InvalidInput(f"storage {storage.key!r} has another size than its pickle says")
+    return content
+
+
+# ----------------------------------------------------------------------------------- safetensors
+
+
+def read_safetensors(path: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
+    """The tensors of a safetensors file; the library itself checks the header against the file."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InvalidInput(f"a broken or truncated safetensors file ({error}); fetch or copy it again") from None
+    with open(path, "rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes))
+    tensors = {}
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
+        start = 8 + header_bytes + entry["data_offsets"][0]
+        tensors[key] = (
+            StoredTensor(path, start, dtype, tuple(entry["shape"])) if dtype else UnsupportedTensor(entry["dtype"])
+        )
+    return tensors
+
+
+# ------------------------------------------------------- from what the file holds to a state dict
+
+
+def _checkpoint(path: Path, format: str, content: Any) -> Checkpoint:
+    module_class = ""
+    containers: list[str] = []
+    ignored: list[str] = []
+    for _depth in range(NESTING_MAX + 1):
+        if isinstance(content, PickledModule):
+            module_class = content.class_name
+            content = content.state_dict()
+        if not isinstance(content, dict):
+            raise InvalidInput(f"not a checkpoint: it holds a {type(content).__name__}, not a state dict")
+        inner = next((name for name in CONTAINERS if _holds_tensors(content.get(name))), None)
+        if inner is None:
+            break
+        ignored += [".".join([*containers, str(name)]) for name in content if name != inner]
+        containers.append(inner)
+        content = content[inner]
+    else:
+        raise InvalidInput(f"not a checkpoint: its dicts are nested more than {NESTING_MAX} deep")
+    tensors = {key: value for key, value in content.items() if _is_tensor(value) and isinstance(key, str)}
+    if not tensors:
+        raise InvalidInput(f"not a checkpoint: no tensors in it ({_summary(content)})")
+    ignored += [".".join([*containers, str(name)]) for name in content if name not in tensors]
+    prefix = _common_prefix(tensors)
+    return Checkpoint(
+        path=path,
+        format=format,
+        tensors={key.removeprefix(prefix): _stored(path, value) for key, value in tensors.items()},
+        container=".".join(containers),
+        prefix=prefix,
+        module_class=module_class,
+        ignored=tuple(ignored),
+    )
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, PickledTensor | StoredTensor | UnsupportedTensor)
+
+
+def _holds_tensors(value: Any, depth: int = NESTING_MAX) -> bool:
+    """A state dict, or a dict that has one under one of the usual names."""
+    if isinstance(value, PickledModule):
+        return True
+    if not isinstance(value, dict) or not depth:
+        return False
+    return any(map(_is_tensor, value.values())) or any(
+        _holds_tensors(value.get(name), depth - 1) for name in CONTAINERS
+    )
+
+
+def _common_prefix(keys: Iterable[str]) -> str:
+    """The ``model.`` and ``module.`` that every key begins with (wrappers add one each)."""
+    prefix = ""
+    while True:
+        longer = next((prefix + p for p in PREFIXES if all(key.startswith(prefix + p) for key in keys)), None)
+        if longer is None:
+            return prefix
+        prefix = longer
+
+
+def _stored(path: Path, value: Any) -> StoredTensor | UnsupportedTensor:
+    if not isinstance(value, PickledTensor):
+        return value
+    return StoredTensor(path, value.storage.start, value.dtype, value.shape, value.offset, value.stride)
+
+
+def _summary(content: dict) -> str:
+    names = [str(name) for name in content][:5]
+    return "it holds " + ", ".join(names) + (", ..." if len(content) > 5 else "") if names else "it is empty"

@@ -1,0 +1,197 @@
+"""The command line: parses, calls, prints. Exit status 0 done and proven, 1 not faithful, 2 bad input."""
+
+import argparse
+import os
+import signal
+import sys
+
+from .errors import FlavaPortError, InvalidInput
+
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status; what goes wrong is one message on stderr."""
+    _quiet_libraries()
+    _stop_cleanly_on_signals()
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except FlavaPortError as error:
+        print(f"flava-port: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("flava-port: interrupted; nothing was changed", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_INTERRUPTED
+    except MemoryError:
+        print("flava-port: out of memory", file=sys.stderr)
+        return InvalidInput.exit_status
+    except OSError as error:
+        print(f"flava-port: {error.filename or 'input'}: {error.strerror or error}", file=sys.stderr)
+        return InvalidInput.exit_status
+
+
+def _quiet_libraries() -> None:
+    """No advice and no telemetry from the libraries below; set before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def _stop_cleanly_on_signals() -> None:
+    """The first Ctrl-C or kill request ends the work tidily; further ones do not disturb the tidying."""
+
+    def stop(_signal, _frame):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+# -------------------------------------------------------------------------------------- commands
+
+
+def _convert(options) -> int:
+    from .convert import convert_flava_checkpoint
+
+    if options.no_codebook == bool(options.codebook_path):
+        raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
+    result = convert_flava_checkpoint(
+        options.checkpoint_path,
+        options.codebook_path,
+        options.pytorch_dump_folder_path,
+        options.config_path,
+        dtype=options.dtype,
+        max_shard_size=options.max_shard_size,
+        force=options.force,
+        progress=_progress(options),
+    )
+    return _done(result.summary(), options)
+
+
+def _convert_codebook(options) -> int:
+    from .codebook import convert_dalle_checkpoint
+
+    result = convert_dalle_checkpoint(
+        options.checkpoint_path,
+        options.pytorch_dump_folder_path,
+        options.config_path,
+        force=options.force,
+        progress=_progress(options),
+    )
+    return _done(result.summary(), options)
+
+
+def _revert(options) -> int:
+    from .revert import revert_flava_checkpoint
+
+    result = revert_flava_checkpoint(
+        options.converted_path,
+        options.checkpoint_path,
+        options.codebook_path,
+        force=options.force,
+        progress=_progress(options),
+    )
+    return _done(result.summary(), options)
+
+
+def _rules(options) -> int:
+    from .rules import TABLES, describe, describe_table, table_for
+
+    blocks = [describe(table_for(key).trace(key)) for key in options.keys] or map(describe_table, TABLES)
+    print("\n\n".join(blocks))
+    return 0
+
+
+def _demo(options) -> int:
+    from .demo import run
+
+    run(options.size, options.keep, progress=_progress(options), say=_say(options))
+    return 0
+
+
+def _progress(options):
+    from .progress import bars, silent
+
+    return silent if options.quiet else bars
+
+
+def _say(options):
+    return (lambda *_: None) if options.quiet else print
+
+
+def _done(summary: str, options) -> int:
+    _say(options)(summary)
+    return 0
+
+
+# ----------------------------------------------------------------------------------------- flags
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flava-port",
+        description="Converts FLAVA checkpoints to Hugging Face transformers, and proves that nothing changed.",
+        epilog="Exit status: 0 done and proven; 1 read, but cannot be converted faithfully; 2 usage or unreadable input.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    convert = _command(commands, "convert", _convert, "an original checkpoint to a Hugging Face folder")
+    _path(convert, "checkpoint_path", "the original checkpoint, a file or an http(s) URL")
+    _path(convert, "codebook_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)", required=False)
+    _path(convert, "pytorch_dump_folder_path", "the folder to make")
+    _path(convert, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
+    convert.add_argument("--no-codebook", "--no_codebook", action="store_true", help="convert without an image codebook")
+    convert.add_argument("--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
+    convert.add_argument("--max-shard-size", "--max_shard_size", metavar="SIZE", help="split the weights above it, such as 5GB")
+    _writes(convert)
+
+    codebook = _command(commands, "convert-codebook", _convert_codebook, "a DALL-E encoder to a Hugging Face folder")
+    _path(codebook, "checkpoint_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)")
+    _path(codebook, "pytorch_dump_folder_path", "the folder to make")
+    _path(codebook, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
+    _writes(codebook)
+
+    revert = _command(commands, "revert", _revert, "a Hugging Face folder back to an original checkpoint")
+    _path(revert, "converted_path", "the folder")
+    _path(revert, "checkpoint_path", "the original-layout checkpoint to write")
+    _path(revert, "codebook_path", "the codebook's state dict to write", required=False)
+    _writes(revert)
+
+    rules = _command(commands, "rules", _rules, "the rename rules, or some keys' way through them")
+    rules.add_argument("keys", nargs="*", metavar="KEY")
+
+    demo = _command(commands, "demo", _demo, "makes a seeded checkpoint, converts it and proves the result")
+    demo.add_argument("--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
+    demo.add_argument("--keep", metavar="DIR", help="keep the files in this folder")
+    demo.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser
+
+
+def _command(commands, name: str, run, what: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
+    command.set_defaults(run=run)
+    return command
+
+
+def _path(command: argparse.ArgumentParser, name: str, what: str, *, required: bool = True) -> None:
+    """A flag as upstream writes it, and the same with dashes."""
+    command.add_argument(f"--{name}", f"--{name.replace('_', '-')}", required=required, metavar="PATH", help=what)
+
+
+def _writes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", help="replace what exists at the target")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _version() -> str:
+    from . import __version__
+
+    return f"flava-port {__version__}"

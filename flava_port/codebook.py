@@ -1,0 +1,88 @@
+"""OpenAI's DALL-E encoder to a folder for `FlavaImageCodebook.from_pretrained`.
+
+The functions have the names and signatures of the converter that transformers 4.20.0 to 4.47.1
+shipped as ``convert_dalle_to_flava_codebook``.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from . import config as configs
+from .convert import count_parameters, settle_config
+from .errors import InvalidInput
+from .layout import expected_codebook_layout
+from .placing import Source, account, rename_all, stop_on
+from .port import Conversion, open_source, write_model
+from .progress import Progress, silent
+from .recognise import Kind, recognise
+from .rules import CODEBOOK, CODEBOOK_PREFIX
+from .staging import check_target
+from .tensors import load
+
+__all__ = ["convert_dalle_checkpoint", "count_parameters", "upgrade_state_dict"]
+
+
+def convert_dalle_checkpoint(
+    checkpoint_path: str | Path,
+    pytorch_dump_folder_path: str | Path | None,
+    config_path: str | Path | None = None,
+    save_checkpoint: bool = True,
+    *,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Conversion | dict[str, torch.Tensor]:
+    """Converts a DALL-E encoder, pickled (nothing in it is run) or as a state dict.
+
+    Writes a folder and returns what it did; with ``save_checkpoint=False`` it writes nothing and
+    returns the converted state dict, in float32.
+
+    Raises:
+        InvalidInput: an input cannot be read, is something else, or the folder exists.
+        NotFaithful: a key, shape or dtype does not come out even.
+    """
+    given = configs.read_codebook_config(Path(config_path)) if config_path is not None else None
+    if save_checkpoint:
+        target = check_target(Path(pytorch_dump_folder_path), force=force, sources=(Path(checkpoint_path),))
+    with ExitStack() as downloads:
+        sources = [Source("codebook", open_source(checkpoint_path, Kind.DALLE, downloads, progress), CODEBOOK, CODEBOOK_PREFIX)]
+        renamed, dropped = rename_all(sources)
+        config, _ = settle_config(given, renamed, with_codebook=True)
+        codebook_config = config["image_codebook_config"]
+        shapes = expected_codebook_layout(codebook_config).shapes
+        placement = account(renamed, dropped, {CODEBOOK_PREFIX + key: shape for key, shape in shapes.items()})
+        if not save_checkpoint:
+            return {key.removeprefix(CODEBOOK_PREFIX): load(p.tensor).float() for key, p in placement.filled.items()}
+        return write_model(
+            target,
+            sources,
+            placement,
+            lambda dtype: {"config.json": configs.codebook_config_json(codebook_config, dtype)},
+            dtype="float32",
+            max_shard_size=None,
+            assumed=[],
+            progress=progress,
+            key_prefix=CODEBOOK_PREFIX,
+        )
+
+
+def upgrade_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A DALL-E encoder's state dict under Hugging Face's keys, in float32.
+
+    Raises:
+        InvalidInput: the state dict is already converted.
+        NotFaithful: two keys meet in one.
+    """
+    if (kind := recognise(state_dict)) is Kind.HUGGING_FACE_CODEBOOK:
+        raise InvalidInput(f"this is {kind.value}; the rules are for {Kind.DALLE.value}")
+    upgraded: dict[str, torch.Tensor] = {}
+    problems = []
+    for key, value in state_dict.items():
+        target = CODEBOOK.rename(key)
+        if target in upgraded:
+            problems.append(f"{key} and another key both become {target}")
+        upgraded[target] = value.float()
+    stop_on(problems)
+    return upgraded

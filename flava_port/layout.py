@@ -1,0 +1,82 @@
+"""What the installed transformers expects of a FLAVA state dict: keys, shapes, ties."""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+
+from .errors import InvalidInput
+
+# The masked-prediction heads hold their bias twice, as `bias` and as the `bias` of their decoder.
+# They are one tensor; which of the two a release reads from a file differs, so files need both.
+HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head")
+TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
+
+# Buffers that the model computes by itself and some releases also save: 0, 1, 2, ... along the last
+# axis. A parameter until transformers 4.30.2; releases from 4.31.0 on refuse it in a strict load.
+POSITION_IDS = "flava.text_model.embeddings.position_ids"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys that a file for `FlavaForPreTraining` holds, with their shapes; recomputed buffers left out."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    transformers: str
+
+
+def expected_layout(config: Mapping) -> Layout:
+    """The layout of the installed transformers for ``config`` (the content of a config.json).
+
+    The model is built on the meta device: no weight is allocated.
+
+    Raises:
+        InvalidInput: the installed transformers refuses the config.
+    """
+    from transformers import FlavaConfig, FlavaForPreTraining
+
+    return _layout_of(FlavaForPreTraining, FlavaConfig, config)
+
+
+def expected_codebook_layout(config: Mapping) -> Layout:
+    """The layout of the installed transformers' `FlavaImageCodebook`; see `expected_layout`."""
+    from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+
+    return _layout_of(FlavaImageCodebook, FlavaImageCodebookConfig, config)
+
+
+def default_shard_size() -> int | str:
+    """How large the installed transformers lets one file of weights become."""
+    from transformers import PreTrainedModel
+
+    return inspect.signature(PreTrainedModel.save_pretrained).parameters["max_shard_size"].default
+
+
+def _layout_of(model_class: type, config_class: type, config: Mapping) -> Layout:
+    import transformers
+
+    with _quiet(), torch.device("meta"):
+        try:
+            model = model_class(config_class.from_dict(deepcopy(dict(config))))
+        except Exception as error:
+            # Each release has exception types of its own for this; whichever it is, the config is at fault.
+            raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if key != POSITION_IDS}
+    return Layout(shapes, transformers.__version__)
+
+
+@contextmanager
+def _quiet():
+    """Without the warnings and log lines of building a model; errors still raise."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,109 @@
+"""A Hugging Face model folder: written a chunk at a time, then read back and proven.
+
+The weights go into safetensors with the metadata that old releases ask for, sharded above a
+size; beside them config.json, preprocessor_config.json and conversion.json, the record of what
+became of every key.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .checkpoint import read_safetensors
+from .errors import InvalidInput, NotFaithful
+from .tensors import TensorSource, bits, dtype_name, nbytes, raw_bytes
+from .writing import no_progress, write_json, write_safetensors
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+RECORD = "conversion.json"
+
+WORKERS = 2  # reading, comparing and hashing all release the interpreter's lock
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of ``5GB`` (10^9) or ``5GiB`` (2^30), as transformers' max_shard_size takes them."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(text).strip().upper())
+    if not match or match[2] not in _UNITS or not (size := int(float(match[1]) * _UNITS[match[2]])):
+        raise InvalidInput(f"{text!r} is not a size; write 500MB, 5GB or a number of bytes")
+    return size
+
+
+def shards(tensors: Mapping[str, TensorSource], max_shard_size: int) -> dict[str, dict[str, TensorSource]]:
+    """File names with their tensors, in order, each file at most ``max_shard_size`` where one tensor allows it."""
+    groups: list[dict[str, TensorSource]] = [{}]
+    filled = 0
+    for key, tensor in tensors.items():
+        if groups[-1] and filled + nbytes(tensor) > max_shard_size:
+            groups.append({})
+            filled = 0
+        groups[-1][key] = tensor
+        filled += nbytes(tensor)
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    return {f"model-{n:05}-of-{len(groups):05}.safetensors": group for n, group in enumerate(groups, start=1)}
+
+
+def write_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], progress=no_progress) -> None:
+    """The weight files, and the index where there are several."""
+    for name, tensors in files.items():
+        write_safetensors(folder / name, tensors, progress)
+    if len(files) > 1:
+        index = {
+            "metadata": {"total_size": sum(nbytes(t) for tensors in files.values() for t in tensors.values())},
+            "weight_map": {key: name for name, tensors in files.items() for key in tensors},
+        }
+        write_json(folder / INDEX, index)
+
+
+@dataclass(frozen=True)
+class ProvenTensor:
+    """What was found when a written tensor was read back and compared with its source."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    nonfinite: int
+
+    def as_json(self) -> dict:
+        return {"file": self.file, "dtype": self.dtype, "shape": list(self.shape), "sha256": self.sha256}
+
+
+def prove_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], progress=no_progress) -> dict[str, ProvenTensor]:
+    """Reads every written tensor back and compares it with its source, bit for bit.
+
+    Raises:
+        NotFaithful: a file holds other keys, shapes, dtypes or bits than were to be written.
+    """
+    proven: dict[str, ProvenTensor] = {}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for name, expected in files.items():
+            written = read_safetensors(folder / name)
+            if set(written) != set(expected):
+                raise NotFaithful(f"{folder / name}: holds other keys than were written; the disk or its driver is at fault")
+            tasks = {key: pool.submit(_prove, name, key, written[key], expected[key], progress) for key in expected}
+            proven |= {key: task.result() for key, task in tasks.items()}
+    return proven
+
+
+def _prove(name: str, key: str, written: TensorSource, expected: TensorSource, progress) -> ProvenTensor:
+    digest = hashlib.sha256()
+    nonfinite = 0
+    same = (written.dtype, written.shape) == (expected.dtype, expected.shape)
+    if same:
+        for ours, theirs in zip(written.chunks(), expected.chunks(), strict=True):
+            same = same and torch.equal(bits(ours), bits(theirs))
+            nonfinite += ours.numel() - int(torch.isfinite(ours).sum())
+            digest.update(raw_bytes(ours))
+            progress(ours.numel() * ours.dtype.itemsize)
+    if not same:
+        raise NotFaithful(f"{name}: {key} read back is not what was written; the disk or its driver is at fault")
+    return ProvenTensor(name, dtype_name(written.dtype), written.shape, digest.hexdigest(), nonfinite)

@@ -1,0 +1,212 @@
+"""Accounts for every key: each source is renamed to one target or dropped with proof, each target is filled once.
+
+Works on keys, shapes and unread tensors. Whatever does not come out even stops the conversion with
+the key, where it came from, the rule that moved it and the nearest key that is known.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+
+from .checkpoint import Checkpoint
+from .errors import NotFaithful
+from .layout import POSITION_IDS, TIED
+from .rules import RuleTable, Trace, source_name
+from .tensors import FLOAT_DTYPES, StoredTensor, dtype_name, first_difference, load
+from .unpickle import UnsupportedTensor
+
+PROBLEMS_SHOWN = 6
+
+POSITIONS = "flava.text_model.embeddings.position_embeddings.weight"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, the table for its keys, and where its converted keys go."""
+
+    name: str  # "checkpoint" or "codebook"
+    checkpoint: Checkpoint
+    table: RuleTable
+    target_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One tensor of a source, and its key's way through the rules."""
+
+    source: Source
+    key: str
+    trace: Trace
+    tensor: StoredTensor | UnsupportedTensor
+
+    @property
+    def target(self) -> str | None:
+        return None if self.trace.target is None else self.source.target_prefix + self.trace.target
+
+    @property
+    def name_in_file(self) -> str:
+        return self.source.checkpoint.name_in_file(self.key)
+
+    def __str__(self) -> str:
+        return f"{self.name_in_file} ({self.source.name}, {self.trace.rules})"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A source tensor that has no place of its own, and why that loses nothing."""
+
+    placed: Placed
+    kind: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where every source tensor went: targets filled (a tied target may share its source), and what was dropped."""
+
+    filled: Mapping[str, Placed]
+    dropped: tuple[Dropped, ...]
+
+    def reasons_for_dropping(self) -> Counter[str]:
+        """How many keys were dropped for which kind of reason."""
+        return Counter(entry.kind for entry in self.dropped)
+
+
+def rename_all(sources: Iterable[Source]) -> tuple[dict[str, Placed], list[Placed]]:
+    """Every key through its table: targets with their sources, and the keys that a table drops.
+
+    Raises:
+        NotFaithful: two sources meet in one target.
+    """
+    renamed: dict[str, Placed] = {}
+    dropped: list[Placed] = []
+    problems = []
+    for source in sources:
+        for key, tensor in source.checkpoint.tensors.items():
+            placed = Placed(source, key, source.table.trace(key), tensor)
+            if placed.target is None:
+                dropped.append(placed)
+            elif placed.target in renamed:
+                problems.append(f"{placed} and {renamed[placed.target]} both become {placed.target}")
+            else:
+                renamed[placed.target] = placed
+    stop_on(problems)
+    return renamed, dropped
+
+
+def shapes_of(renamed: Mapping[str, Placed]) -> dict[str, tuple[int, ...]]:
+    """The shapes of what was renamed, by target key; tensors without one (sparse, quantised) left out."""
+    return {key: placed.tensor.shape for key, placed in renamed.items() if isinstance(placed.tensor, StoredTensor)}
+
+
+def account(renamed: Mapping[str, Placed], dropped: Iterable[Placed], expected: Mapping[str, tuple[int, ...]]) -> Placement:
+    """The placement, after proving that nothing is lost, missing, misshapen or left over.
+
+    ``expected`` has the shape of every target key.
+
+    Raises:
+        NotFaithful: listing every key that does not come out even.
+    """
+    remaining = dict(renamed)
+    recomputed = [remaining.pop(POSITION_IDS)] if POSITION_IDS in remaining else []
+    filled = _share_tied(remaining)
+    problems = [_unplaced(filled[key], expected) for key in filled if key not in expected]
+    problems += [_unfilled(key, filled, expected) for key in expected if key not in filled]
+    problems += [p for key in filled if key in expected for p in _unfit(key, filled[key], expected[key])]
+    stop_on(problems)
+    by_source_key = {placed.key: placed for placed in renamed.values()}
+    problems += [p for placed in dropped for p in _not_a_second_copy(placed, by_source_key)]
+    problems += [p for placed in recomputed for p in _not_counting_up(placed, expected[POSITIONS][0])]
+    problems += [p for pair in TIED if pair[0] in remaining and pair[1] in remaining for p in _not_tied(pair, remaining)]
+    stop_on(problems)
+    reasons = [
+        Dropped(p, "second copies, each bit-equal to the one kept", f"bit-equal to {p.trace.dropped.kept_key(p.key)}, which is kept")
+        for p in dropped
+    ]
+    reasons += [Dropped(p, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed") for p in recomputed]
+    return Placement({key: filled[key] for key in expected}, tuple(reasons))
+
+
+def stop_on(problems: Iterable[str]) -> None:
+    """Raises NotFaithful with the first few problems, if there are any."""
+    problems = list(problems)
+    if problems:
+        shown = problems[:PROBLEMS_SHOWN]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        raise NotFaithful("\n  ".join(["cannot be converted faithfully:", *shown]))
+
+
+def _share_tied(renamed: Mapping[str, Placed]) -> dict[str, Placed]:
+    """Both keys of a tied pair, where the source has only one of them."""
+    filled = dict(renamed)
+    for one, other in TIED:
+        if one in filled or other in filled:
+            filled.setdefault(one, filled.get(other))
+            filled.setdefault(other, filled.get(one))
+    return filled
+
+
+def _unplaced(placed: Placed, expected: Mapping) -> str:
+    how = f"becomes {placed.target}, which the model has no place for" if placed.trace.steps else "no rule places it"
+    near = get_close_matches(placed.target, expected, n=1, cutoff=0.6)
+    return f"unexpected {placed}: {how}" + (f"; the nearest key is {source_name(near[0])}" if near else "")
+
+
+def _unfilled(key: str, filled: Mapping, expected: Mapping) -> str:
+    spare = [candidate for candidate in filled if candidate not in expected]
+    near = get_close_matches(key, spare, n=1, cutoff=0.8)
+    hint = f"; the nearest key in the file is {filled[near[0]].name_in_file}" if near else ""
+    return f"missing {source_name(key)}: nothing fills {key} {list(expected[key])}{hint}"
+
+
+def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
+    tensor = placed.tensor
+    if isinstance(tensor, UnsupportedTensor):
+        return [f"{placed} is a {tensor.kind} tensor; convert it to a dense floating point tensor first"]
+    problems = []
+    if tensor.shape != tuple(shape):
+        problems.append(f"wrong shape: {placed} is {list(tensor.shape)}, the model's {key} is {list(shape)}")
+    if tensor.dtype not in FLOAT_DTYPES:
+        problems.append(f"wrong dtype: {placed} is {dtype_name(tensor.dtype)}; weights are float16, bfloat16, float32 or float64")
+    return problems
+
+
+def _not_a_second_copy(placed: Placed, by_source_key: Mapping[str, Placed]) -> list[str]:
+    """Why a key that the table drops is not proven to be a copy of the one it keeps."""
+    kept_key = placed.trace.dropped.kept_key(placed.key)
+    kept = by_source_key.get(kept_key)
+    if kept is None:
+        return [f"{placed.name_in_file} would be dropped as a second copy, but there is no {kept_key}"]
+    if difference := _difference(placed.tensor, kept.tensor):
+        return [f"two copies that should be one differ: {placed.name_in_file} and {kept.name_in_file}, {difference}"]
+    return []
+
+
+def _not_tied(pair: tuple[str, str], renamed: Mapping[str, Placed]) -> list[str]:
+    ours, theirs = renamed[pair[0]], renamed[pair[1]]
+    if difference := _difference(ours.tensor, theirs.tensor):
+        return [f"one bias under two keys differs: {ours.name_in_file} and {theirs.name_in_file}, {difference}"]
+    return []
+
+
+def _difference(ours: StoredTensor | UnsupportedTensor, theirs: StoredTensor | UnsupportedTensor) -> str:
+    """How two tensors differ, or nothing where they are equal bit for bit."""
+    kinds = [t.kind if isinstance(t, UnsupportedTensor) else f"{dtype_name(t.dtype)} {list(t.shape)}" for t in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        return f"{kinds[0]} and {kinds[1]}"
+    if isinstance(ours, UnsupportedTensor):
+        return f"both {ours.kind}, which cannot be compared"
+    return str(first_difference(ours, theirs) or "")
+
+
+def _not_counting_up(placed: Placed, count: int) -> list[str]:
+    """position_ids may be left out only where they are what the model computes."""
+    tensor = placed.tensor
+    if isinstance(tensor, StoredTensor) and tensor.shape == (1, count) and not tensor.dtype.is_complex:
+        if torch.equal(load(tensor)[0], torch.arange(count).to(tensor.dtype)):
+            return []
+    return [f"{placed.name_in_file} does not hold 0, 1, 2, ..., {count - 1}: the model would compute others"]
