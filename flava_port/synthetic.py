@@ -7,7 +7,8 @@ of the model be seen in its outputs.
 import sys
 import types
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,8 +17,7 @@ from pathlib import Path
 import torch
 
 from .original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
-from .tensors import CHUNK_ELEMENTS, MemoryTensor, TensorSource
-from .writing import write_torch_zip
+from .tensors import CHUNK_ELEMENTS, MemoryTensor, TensorSource, load
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,56 @@ def codebook_state_dict(config: CodebookConfig = CodebookConfig(), seed: int = 0
     return {key: seeded(key, tuple(value.shape), seed) for key, value in meta.items()}
 
 
-def write_checkpoint(path: Path, config: FlavaConfig = FlavaConfig(), seed: int = 0) -> None:
-    write_torch_zip(path, original_state_dict(config, seed))
+def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig(), seed: int = 0) -> None:
+    """A pickled module as OpenAI published its encoder: the file names `dall_e.encoder.Encoder` and needs no dall_e to be made."""
+    with _dall_e_classes() as (encoder_class, block_class, convolution_class):
+        with torch.device("meta"):
+            shapes = {key: tuple(value.shape) for key, value in DalleEncoder(config).state_dict().items()}
+
+        def convolution(name: str) -> torch.nn.Module:
+            module = convolution_class()
+            for part in ("w", "b"):
+                key = f"{name}.{part}"
+                setattr(module, part, torch.nn.Parameter(load(seeded(key, shapes[key], seed))))
+            return module
+
+        def block(name: str) -> torch.nn.Module:
+            module = block_class()
+            has_path = f"{name}.id_path.w" in shapes
+            module.id_path = convolution(f"{name}.id_path") if has_path else torch.nn.Identity()
+            path = [(part, m) for n in range(1, 5) for part, m in ((f"relu_{n}", torch.nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))]
+            module.res_path = torch.nn.Sequential(OrderedDict(path))
+            return module
+
+        def group(name: str, *, pool: bool) -> torch.nn.Module:
+            blocks = [(f"block_{n}", block(f"{name}.block_{n}")) for n in range(1, config.num_blocks_per_group + 1)]
+            return torch.nn.Sequential(OrderedDict(blocks + [("pool", torch.nn.MaxPool2d(kernel_size=2))] * pool))
+
+        groups = [(f"group_{n}", group(f"blocks.group_{n}", pool=n < config.num_groups)) for n in range(1, config.num_groups + 1)]
+        output = torch.nn.Sequential(OrderedDict([("relu", torch.nn.ReLU()), ("conv", convolution("blocks.output.conv"))]))
+        encoder = encoder_class()
+        encoder.blocks = torch.nn.Sequential(OrderedDict([("input", convolution("blocks.input")), *groups, ("output", output)]))
+        torch.save(encoder, path)
+
+
+@contextmanager
+def _dall_e_classes():
+    """Empty classes under the names that OpenAI's pickle holds, importable while it is being written."""
+    names = ("dall_e.encoder.Encoder", "dall_e.encoder.EncoderBlock", "dall_e.utils.Conv2d")
+    modules = {name: types.ModuleType(name) for name in ("dall_e", "dall_e.encoder", "dall_e.utils")}
+    classes = []
+    for name in names:
+        module, _, class_name = name.rpartition(".")
+        made = type(class_name, (torch.nn.Module,), {"__module__": module})
+        setattr(modules[module], class_name, made)
+        classes.append(made)
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield classes
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

@@ -1,0 +1,69 @@
+"""Options, hypothesis profiles, the report header and the fixtures that all tests share."""
+
+import os
+import platform
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# One registry, chosen by FLAVA_PORT_PROFILE: `fast` while editing, `dev` by default, `ci` the same
+# examples every time, `thorough` behind its own tox environment.
+PROFILES = {
+    "fast": dict(max_examples=10),
+    "dev": dict(max_examples=50),
+    "ci": dict(max_examples=50, derandomize=True),
+    "thorough": dict(max_examples=2000),
+}
+for name, settings in PROFILES.items():
+    hypothesis.settings.register_profile(name, deadline=None, print_blob=True, **settings)
+PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else "dev")
+hypothesis.settings.load_profile(PROFILE)
+
+# No test may reach out for a model; and no library below may talk about it.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
+
+
+def pytest_report_header() -> str:
+    import torch
+    import transformers
+
+    return (
+        f"flava-port under transformers {transformers.__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}; hypothesis profile {PROFILE}"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run only where a marker expression asks for them."""
+    if config.option.markexpr:
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow; run it with: pytest -m slow"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny original checkpoint and codebook on disk, made once; see `tests.builders.TinyFiles`."""
+    from tests.builders import write_tiny
+
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def flava_port(capsys: pytest.CaptureFixture[str]):
+    """Runs the command line in this process: ``flava_port("rules")`` gives its status and what it printed."""
+    from tests.builders import Ran
+
+    from flava_port.cli import main
+
+    def run(*arguments: str | Path) -> Ran:
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse ends the process itself
+            status = stop.code
+        return Ran(status, *capsys.readouterr())
+
+    return run

@@ -1,0 +1,70 @@
+"""Builds what tests need: tiny checkpoints on disk, and models loaded from a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from flava_port.original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
+from flava_port.tensors import load
+from flava_port.writing import write_torch_zip
+
+
+class Ran(NamedTuple):
+    """A command's exit status and output."""
+
+    status: int
+    out: str
+    err: str
+
+
+# Every size differs from every other where the architecture allows it, so that a mix-up shows.
+TINY = FlavaConfig(
+    ImageConfig(64, 2, 1, 80, image_size=24, patch_size=8, vocab_size=40),
+    TextConfig(64, 3, 1, 72, vocab_size=60, max_position_embeddings=20, type_vocab_size=3),
+    MultimodalConfig(64, 1, 1, 88),
+    projection_dim=16,
+)
+TINY_CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=40)
+
+
+@dataclass(frozen=True)
+class TinyFiles:
+    """A tiny checkpoint (`checkpoint`), its pickled codebook (`codebook`), and their config."""
+
+    checkpoint: Path
+    codebook: Path
+    config: FlavaConfig = TINY
+    codebook_config: CodebookConfig = TINY_CODEBOOK
+
+
+def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
+    files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl")
+    write_torch_zip(files.checkpoint, original_state_dict(TINY, seed))
+    write_pickled_codebook(files.codebook, TINY_CODEBOOK, seed)
+    return files
+
+
+def tiny_state_dict(seed: int = 0) -> dict[str, torch.Tensor]:
+    """The tiny checkpoint's tensors in memory, tied ones shared."""
+    loaded: dict[int, torch.Tensor] = {}
+    sources = original_state_dict(TINY, seed)
+    return {key: loaded.setdefault(id(source), load(source)) for key, source in sources.items()}
+
+
+def tiny_codebook(seed: int = 0) -> dict[str, torch.Tensor]:
+    """The tiny codebook's tensors in memory, under DALL-E's keys."""
+    return {key: load(source) for key, source in codebook_state_dict(TINY_CODEBOOK, seed).items()}
+
+
+def from_pretrained(folder: Path, name: str = "FlavaForPreTraining"):
+    """The model in a folder as the installed transformers loads it, in evaluation mode; its keys must all match."""
+    import transformers
+
+    model, info = getattr(transformers, name).from_pretrained(folder, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        left = [key for key in info.get(kind, ()) if not str(key).endswith("position_ids")]
+        assert not left, f"{name}.from_pretrained({folder}): {kind} {left}"
+    return model.eval()
