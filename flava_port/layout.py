@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -55,6 +56,15 @@ def default_shard_size() -> int | str:
     from transformers import PreTrainedModel
 
     return inspect.signature(PreTrainedModel.save_pretrained).parameters["max_shard_size"].default
+
+
+def load_model(folder: Path):
+    """The folder's `FlavaForPreTraining` as the installed transformers loads it, and that version."""
+    import transformers
+
+    with _quiet():
+        model = transformers.FlavaForPreTraining.from_pretrained(folder)
+    return model.eval(), transformers.__version__
 
 
 def _layout_of(model_class: type, config_class: type, config: Mapping) -> Layout:

@@ -16,7 +16,7 @@ import torch
 
 from .errors import InvalidInput
 
-CHUNK_ELEMENTS = 1 << 21  # 8 MiB of float32: large enough for the disk, small enough for any machine
+CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the allocator to reuse
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

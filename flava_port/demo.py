@@ -1,0 +1,73 @@
+"""``flava-port demo``: makes a checkpoint as it was published, converts it, and proves the result."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from .checkpoint import file_sha256
+from .convert import convert_flava_checkpoint
+from .errors import NotFaithful
+from .layout import load_model
+from .original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from .output import WEIGHTS
+from .progress import Progress, silent
+from .revert import read_model_folder, revert_flava_checkpoint
+from .staging import check_target
+from .synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
+from .tensors import MemoryTensor, first_difference
+from .writing import write_torch_zip
+
+SIZES = {
+    "full": (FlavaConfig(), CodebookConfig()),
+    "tiny": (
+        FlavaConfig(
+            ImageConfig(64, 2, 1, 96, image_size=32, patch_size=8, vocab_size=48),
+            TextConfig(64, 2, 1, 96, vocab_size=80, max_position_embeddings=24),
+            MultimodalConfig(64, 2, 1, 96),
+            projection_dim=32,
+        ),
+        CodebookConfig(hidden_size=8, vocab_size=48),
+    ),
+}
+
+
+def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say: Callable[[str], object] = print) -> None:
+    """Makes, converts, loads and reverts a seeded checkpoint; ``say`` is told what happened.
+
+    Raises:
+        InvalidInput: ``keep`` is a folder that exists and is not empty.
+        NotFaithful: a value is not the one it was. That would be a bug, here or in transformers.
+    """
+    with ExitStack() as stack:
+        if keep is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flava_port-demo-")))
+        else:
+            folder = check_target(Path(keep), force=False)
+            folder.mkdir(parents=True, exist_ok=True)
+        config, codebook_config = SIZES[size]
+        checkpoint, codebook, converted = folder / "flava_original.pt", folder / "encoder.pkl", folder / "flava"
+        write_torch_zip(checkpoint, original_state_dict(config))
+        write_pickled_codebook(codebook, codebook_config)
+        say(f"made     {checkpoint.name} and {codebook.name}: seeded weights, laid out as published\n")
+        say(convert_flava_checkpoint(checkpoint, codebook, converted, progress=progress).summary())
+        say(_loads_exactly(converted))
+        reverted = folder / "reverted.pt", folder / "reverted_codebook.pt"
+        revert_flava_checkpoint(converted, *reverted, progress=progress)
+        again = folder / "flava_again"
+        convert_flava_checkpoint(*reverted, again, progress=progress)
+        if file_sha256(converted / WEIGHTS) != file_sha256(again / WEIGHTS):
+            raise NotFaithful("convert, revert, convert did not give the same bytes; please report this")
+        say("reverted and converted again: the same bytes")
+        if keep is not None:
+            say(f"\nkept in  {folder}")
+
+
+def _loads_exactly(folder: Path) -> str:
+    """A line that says so, after comparing what `from_pretrained` loads with the file, bit for bit."""
+    model, version = load_model(folder)
+    loaded = model.state_dict()
+    for key, stored in read_model_folder(folder).items():
+        if difference := first_difference(stored, MemoryTensor(loaded[key])):
+            raise NotFaithful(f"transformers {version} loads {key} wrong, {difference}; please report this")
+    return f"loaded   by FlavaForPreTraining.from_pretrained (transformers {version}): every value equal, bit for bit"

@@ -1,0 +1,118 @@
+"""Any FLAVA folder, ours or what save_pretrained of any release wrote, goes back to the original layout."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint, revert_flava_checkpoint
+from flava_port.layout import HEADS, POSITION_IDS
+from tests.builders import tiny_codebook, tiny_state_dict
+from tests.conversion.helpers import assert_same_tensors
+
+
+@pytest.fixture(scope="module")
+def converted(tiny, tmp_path_factory):
+    """The tiny checkpoint, converted once: its config and its weights in memory."""
+    folder = tmp_path_factory.mktemp("converted") / "out"
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(converted, tmp_path):
+    """An empty model folder with the config in it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_bytes((converted / "config.json").read_bytes())
+    return tmp_path / "model"
+
+
+def _revert(folder):
+    files = folder.parent / "back.pt", folder.parent / "codes.pt"
+    revert_flava_checkpoint(folder, *files)
+    return tuple(torch.load(file, weights_only=True) for file in files)
+
+
+def _without(weights: dict, suffix: str) -> dict:
+    return {key: value for key, value in weights.items() if key not in {f"{head}.{suffix}" for head in HEADS}}
+
+
+# Which keys of a head's bias a file has, by the release that wrote it (measured with 4.19.0 to 5.23.0).
+WRITTEN = {
+    "4.35 to 4.57: no decoder.bias": lambda weights: _without(weights, "decoder.bias"),
+    "5.1 and later: no bias": lambda weights: _without(weights, "bias"),
+    "4.30 and before: position_ids": lambda weights: {**weights, POSITION_IDS: torch.arange(20)[None]},
+}
+
+
+@pytest.mark.parametrize("release", WRITTEN)
+def test_what_any_release_saved_is_read_right(folder, converted, release):
+    """One bias key or two, position_ids or none: the original is the same."""
+    save_file(WRITTEN[release](load_file(converted / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+    state_dict, codebook = _revert(folder)
+    assert_same_tensors(state_dict, tiny_state_dict())
+    assert_same_tensors(codebook, tiny_codebook())
+
+
+def test_a_bin_file_is_read_without_unpickling_it(folder, converted):
+    """What releases before 4.35 wrote."""
+    torch.save(load_file(converted / "model.safetensors"), folder / "pytorch_model.bin")
+    assert_same_tensors(_revert(folder)[0], tiny_state_dict())
+
+
+def test_a_sharded_folder_is_read_by_its_index(folder, converted):
+    """Every file that the index names."""
+    weights = load_file(converted / "model.safetensors")
+    names = {key: f"model-{1 + (key < 'flava.t')}-of-2.safetensors" for key in weights}
+    for name in set(names.values()):
+        save_file({key: weights[key] for key in names if names[key] == name}, folder / name, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert_same_tensors(_revert(folder)[0], tiny_state_dict())
+
+
+def test_an_index_that_names_a_file_elsewhere_is_refused(folder):
+    """A folder cannot make us read files outside it."""
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    with pytest.raises(InvalidInput, match="does not lie beside it"):
+        _revert(folder)
+
+
+def test_the_reverted_checkpoint_ties_what_the_original_ties(folder, converted):
+    """Second copies and both biases of a head are one storage, so that the file is no larger."""
+    save_file(load_file(converted / "model.safetensors"), folder / "model.safetensors", {"format": "pt"})
+    state_dict, _ = _revert(folder)
+    head = "heads.cmd.mlm_head.cls.predictions"
+    assert state_dict[f"{head}.bias"].data_ptr() == state_dict[f"{head}.decoder.bias"].data_ptr()
+    words = "embeddings.word_embeddings.weight"
+    assert state_dict[f"text_encoder.{words}"].data_ptr() == state_dict[f"text_encoder.module.{words}"].data_ptr()
+
+
+def test_biases_that_came_apart_stop_it(folder, converted):
+    """Releases from 5.1.0 on load such a file untied; the original has no place for two values."""
+    weights = load_file(converted / "model.safetensors")
+    weights["mim_head.bias"] = weights["mim_head.bias"] + 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NotFaithful, match=r"mim_head\.bias and mim_head\.decoder\.bias should be one tensor and differ"):
+        _revert(folder)
+    assert not (folder.parent / "back.pt").exists() and not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("edit", ["missing", "extra", "shape"])
+def test_weights_that_do_not_fit_the_config_stop_it(folder, converted, edit):
+    """Each with its key."""
+    weights = load_file(converted / "model.safetensors")
+    bias = weights.pop("itm_head.pooler.dense.bias")
+    weights |= {"missing": {}, "extra": {"flava.more": bias}, "shape": {"itm_head.pooler.dense.bias": bias[:5].clone()}}[edit]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NotFaithful, match=r"itm_head\.pooler\.dense\.bias"):
+        _revert(folder)
+
+
+def test_a_model_without_a_codebook_reverts_to_one_file(tiny, flava_port, tmp_path):
+    """--no-codebook there, no --codebook_path back."""
+    out, back = tmp_path / "out", tmp_path / "back.pt"
+    ran = flava_port("convert", "--checkpoint_path", tiny.checkpoint, "--no-codebook", "--pytorch_dump_folder_path", out)
+    assert ran.status == 0 and json.loads((out / "config.json").read_text())["init_codebook"] is False
+    assert flava_port("revert", "--converted_path", out, "--checkpoint_path", back).status == 0
+    assert_same_tensors(torch.load(back, weights_only=True), tiny_state_dict())
