@@ -62,6 +62,7 @@ def load_model(folder: Path):
     """The folder's `FlavaForPreTraining` as the installed transformers loads it, and that version."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     with _quiet():
         model = transformers.FlavaForPreTraining.from_pretrained(folder)
     return model.eval(), transformers.__version__

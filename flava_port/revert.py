@@ -23,6 +23,9 @@ from .writing import write_torch_zip
 # What save_pretrained of one release or another calls its weights, the first that is there counts.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
+# Key endings that transformers 5.0.0 to 5.3.0 write for LayerNorm's weight and bias (seen by saving with them).
+OLD_ENDINGS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+
 
 @dataclass(frozen=True)
 class Reversion:
@@ -94,10 +97,17 @@ def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTenso
     tensors: dict[str, StoredTensor | UnsupportedTensor] = {}
     for file in _weight_files(folder / name):
         check_is_file(file)
-        tensors |= read_safetensors(file) if file.suffix == ".safetensors" else open_checkpoint(file).tensors
+        found = read_safetensors(file) if file.suffix == ".safetensors" else open_checkpoint(file).tensors
+        tensors |= {_today(key): tensor for key, tensor in found.items()}
     if (kind := recognise(tensors)) is not Kind.HUGGING_FACE:
         raise InvalidInput(f"{folder}: this is {kind.value}, where {Kind.HUGGING_FACE.value} belongs")
     return tensors
+
+
+def _today(key: str) -> str:
+    """The key as the model has it, whatever the release that wrote it called it."""
+    ending = next((ending for ending in OLD_ENDINGS if key.endswith(ending)), None)
+    return key.removesuffix(ending) + OLD_ENDINGS[ending] if ending else key
 
 
 def _weight_files(path: Path) -> list[Path]:

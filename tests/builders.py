@@ -63,6 +63,7 @@ def from_pretrained(folder: Path, name: str = "FlavaForPreTraining"):
     """The model in a folder as the installed transformers loads it, in evaluation mode; its keys must all match."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     model, info = getattr(transformers, name).from_pretrained(folder, output_loading_info=True)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         left = [key for key in info.get(kind, ()) if not str(key).endswith("position_ids")]

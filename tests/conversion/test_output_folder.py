@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from flava_port.layout import HEADS
+from flava_port.layout import HEADS, POSITION_IDS
 from tests.builders import from_pretrained, tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_converted, assert_same_tensors
 
@@ -30,7 +30,9 @@ def test_every_value_is_the_one_the_original_had(folder):
 
 def test_from_pretrained_ends_with_the_values_of_the_file(folder):
     """The installed transformers loads every key and changes none."""
-    assert_same_tensors(from_pretrained(folder).state_dict(), load_file(folder / "model.safetensors"))
+    loaded = from_pretrained(folder).state_dict()
+    loaded.pop(POSITION_IDS, None)  # up to 4.30.2 the model's own state dict has it; no file needs it
+    assert_same_tensors(loaded, load_file(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("head", HEADS)

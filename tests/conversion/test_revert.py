@@ -41,6 +41,10 @@ def _without(weights: dict, suffix: str) -> dict:
 # Which keys of a head's bias a file has, by the release that wrote it (measured with 4.19.0 to 5.23.0).
 WRITTEN = {
     "4.35 to 4.57: no decoder.bias": lambda weights: _without(weights, "decoder.bias"),
+    "5.0 to 5.3: gamma and beta": lambda weights: {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for key, value in weights.items()
+    },
     "5.1 and later: no bias": lambda weights: _without(weights, "bias"),
     "4.30 and before: position_ids": lambda weights: {**weights, POSITION_IDS: torch.arange(20)[None]},
 }
