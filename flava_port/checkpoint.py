@@ -7,26 +7,30 @@ under the names that the file has, the container it was nested in, and what stoo
 import hashlib
 import json
 import os
+import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from .errors import InvalidInput
+from .pickle_names import KEY_CHARS_MAX, SIZE_MAX, Opaque, PickledModule, PickledTensor, Storage, UnsupportedTensor, shown
 from .tensors import StoredTensor
-from .unpickle import PickledModule, PickledTensor, Storage, UnsupportedTensor, read_pickle
+from .unpickle import PICKLE_BYTES_MAX, is_pickle, read_pickle
 
 CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
 PREFIXES = ("model.", "module.")
 
 NESTING_MAX = 4
 
-PICKLE_BYTES_MAX = 32 << 20  # the pickle of a 10b model's state dict has about 1 MB
 HEADER_BYTES_MAX = 100_000_000  # safetensors' own limit
 
 _SAFETENSORS_DTYPES = {
@@ -83,7 +87,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
             return _checkpoint(path, "torch zip", _read_torch_zip(path))
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MAX:
             return _checkpoint(path, "safetensors", read_safetensors(path))
-        if head[:1] == b"\x80":
+        if head[:1] == b"\x80" or _is_text_pickle(path):
             return _checkpoint(path, "torch legacy", _read_torch_legacy(path))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
@@ -92,12 +96,15 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
 def check_is_file(path: Path) -> None:
     """Raises InvalidInput unless ``path`` is a readable file that holds something."""
-    if path.is_dir():
-        raise InvalidInput(f"{path}: is a folder; pass the checkpoint file inside it")
     try:
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise InvalidInput(f"{path}: the file is empty")
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            raise InvalidInput(f"{path}: is a folder; pass the checkpoint file inside it")
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidInput(f"{path}: is a pipe or a device; save it to a file first")
+        if not found.st_size:
+            raise InvalidInput(f"{path}: the file is empty; fetch or copy it again")
+        open(path, "rb").close()
     except FileNotFoundError:
         raise InvalidInput(f"{path}: no such file") from None
     except OSError as error:
@@ -116,20 +123,49 @@ def _read_torch_zip(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             records = {info.filename: info for info in archive.infolist()}
+            if len(records) != len(archive.infolist()):
+                raise InvalidInput("a zip file that holds one name twice; refused")
             pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise InvalidInput("a zip file, but not one that torch.save wrote (it holds no single data.pkl)")
             root = pickles[0].removesuffix("data.pkl")
             if f"{root}constants.pkl" in records:
                 raise InvalidInput("a TorchScript archive holds code, not a state dict; save the state dict instead")
-            if records[pickles[0]].file_size > PICKLE_BYTES_MAX:
-                raise InvalidInput(f"its data.pkl has {records[pickles[0]].file_size:,} bytes, too many for a checkpoint")
-            if f"{root}byteorder" in records and archive.read(f"{root}byteorder") != b"little":
+            if f"{root}byteorder" in records and _read_record(archive, f"{root}byteorder", 16) != b"little":
                 raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
-            data = archive.read(pickles[0])
+            data = _read_record(archive, pickles[0], PICKLE_BYTES_MAX)
             return read_pickle(BytesIO(data), _ZipStorages(path, root, records))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InvalidInput(f"a broken or truncated zip file ({error}); fetch or copy it again") from None
+    except _ZIP_ERRORS as error:
+        raise InvalidInput(f"a broken or truncated zip file ({shown(error)}); fetch or copy it again") from None
+
+
+# What zipfile raises, here and there, for bytes that are no proper zip file.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    OSError,
+)
+
+
+def _read_record(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
+    """A small record, after making sure that reading it costs no more than its bytes in the file."""
+    record = _stored_as_is(archive.getinfo(name))
+    if record.file_size > bytes_max:
+        raise InvalidInput(f"its record {shown(name)} has {record.file_size:,} bytes, too many for a checkpoint")
+    return archive.read(name)
+
+
+def _stored_as_is(record: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    if record.compress_type != zipfile.ZIP_STORED:
+        raise InvalidInput(f"its record {shown(record.filename)} is compressed; torch.save never does that: save it again")
+    return record
 
 
 class _ZipStorages:
@@ -141,21 +177,16 @@ class _ZipStorages:
         self.known: dict[str, Storage] = {}
 
     def __call__(self, reference: tuple) -> Storage:
-        storage = _described_storage(reference)
-        if storage.key not in self.known:
+        storage = _known_storage(reference, self.known)
+        if storage.start < 0:
             storage.start = self._start(storage)
-            self.known[storage.key] = storage
-        elif (known := self.known[storage.key]).dtype != storage.dtype or known.nbytes != storage.nbytes:
-            raise InvalidInput(f"storage {storage.key!r} is described in two ways")
-        return self.known[storage.key]
+        return storage
 
     def _start(self, storage: Storage) -> int:
         record = self.records.get(f"{self.root}data/{storage.key}")
         if record is None:
             raise InvalidInput(f"storage {storage.key!r} is missing from the archive")
-        if record.compress_type != zipfile.ZIP_STORED:
-            raise InvalidInput("its storages are compressed; torch.save never does that: save it again")
-        if record.file_size != storage.nbytes:
+        if _stored_as_is(record).file_size != storage.nbytes:
             raise InvalidInput(
                 f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}"
             )
@@ -170,51 +201,64 @@ class _ZipStorages:
         return start
 
 
-def _described_storage(reference: tuple) -> Storage:
-    """The storage that a persistent id ``('storage', type, key, location, numel)`` describes."""
-    if len(reference) < 5 or reference[0] != "storage":
+def _known_storage(reference: tuple, known: dict[str, Storage]) -> Storage:
+    """The storage that a persistent id ``('storage', type, key, location, numel)`` describes, one object each."""
+    if len(reference) not in (5, 6) or reference[0] != "storage":
         raise InvalidInput("the pickle refers to something that is not a tensor storage")
-    _, dtype, key, _location, numel = reference[:5]
-    if len(reference) > 5 and reference[5] is not None:
+    _, dtype, key, _location, numel, *view = reference
+    if view and view[0] is not None:
         raise InvalidInput("storages that are views of storages (torch < 0.4) are not read; save it again")
-    if not isinstance(dtype, torch.dtype | None) or type(numel) is not int or numel < 0:
-        raise InvalidInput("the pickle describes a storage of an unknown type")
-    return Storage(str(key), dtype, numel * (dtype.itemsize if dtype else 1))
+    if not isinstance(dtype, torch.dtype | None) or type(numel) is not int or not 0 <= numel < SIZE_MAX:
+        raise InvalidInput("the pickle describes a storage of an unknown type or an impossible size")
+    if not isinstance(key, str) or key != shown(key):
+        raise InvalidInput("the pickle describes a storage that has no proper name")
+    storage = Storage(key, dtype, numel * (dtype.itemsize if dtype else 1))
+    first = known.setdefault(key, storage)
+    if (first.dtype, first.nbytes) != (storage.dtype, storage.nbytes):
+        raise InvalidInput(f"storage {key!r} is described in two ways")
+    return first
 
 
 # --------------------------------------------------------------------------------- torch, legacy
 
 
+def _is_text_pickle(path: Path) -> bool:
+    """Pickles of the first protocols have no magic byte; torch.save never wrote one, and people may."""
+    with open(path, "rb") as file:
+        return is_pickle(file)
+
+
 def _read_torch_legacy(path: Path) -> Any:
     """Five pickles (magic, protocol, system, the object, storage keys), then the storages in that order."""
     storages: dict[str, Storage] = {}
-
-    def storage_of(reference: tuple) -> Storage:
-        storage = _described_storage(reference)
-        return storages.setdefault(storage.key, storage)
-
-    bytes_in_file = path.stat().st_size
+    storage_of = partial(_known_storage, known=storages)
     with open(path, "rb") as file:
         if read_pickle(file, storage_of) != _LEGACY_MAGIC:
             raise InvalidInput("a pickle, but not one that torch.save wrote")
-        read_pickle(file, storage_of)
-        read_pickle(file, storage_of)
+        _protocol, system = read_pickle(file, storage_of), read_pickle(file, storage_of)
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
         content = read_pickle(file, storage_of)
         keys = read_pickle(file, storage_of)
-        if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or {*keys} != {*storages}:
             raise InvalidInput("its list of storages does not match its pickle")
-        position = file.tell()
-        for key in keys:
-            storage = storages[str(key)]
-            file.seek(position)
-            elements = int.from_bytes(file.read(8), "little")
-            storage.start = position + 8
-            position = storage.start + storage.nbytes
-            if position > bytes_in_file:
-                raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
-            if elements * (storage.dtype.itemsize if storage.dtype else 1) != storage.nbytes:
-                raise InvalidInput(f"storage {storage.key!r} has another size than its pickle says")
+        _find_storages(file, [storages[key] for key in keys])
     return content
+
+
+def _find_storages(file: BinaryIO, storages: Iterable[Storage]) -> None:
+    """Sets where each storage starts: one behind another, each behind the count of its elements."""
+    position = file.tell()
+    bytes_in_file = os.stat(file.fileno()).st_size
+    for storage in storages:
+        file.seek(position)
+        elements = int.from_bytes(file.read(8), "little")
+        storage.start = position + 8
+        position = storage.start + storage.nbytes
+        if position > bytes_in_file:
+            raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
+        if elements * (storage.dtype.itemsize if storage.dtype else 1) != storage.nbytes:
+            raise InvalidInput(f"storage {storage.key!r} has another size than its pickle says")
 
 
 # ----------------------------------------------------------------------------------- safetensors
@@ -254,11 +298,11 @@ def _checkpoint(path: Path, format: str, content: Any) -> Checkpoint:
             module_class = content.class_name
             content = content.state_dict()
         if not isinstance(content, dict):
-            raise InvalidInput(f"not a checkpoint: it holds a {type(content).__name__}, not a state dict")
+            raise InvalidInput(f"not a checkpoint: it holds {_described(content)}, not a state dict")
         inner = next((name for name in CONTAINERS if _holds_tensors(content.get(name))), None)
         if inner is None:
             break
-        ignored += [".".join([*containers, str(name)]) for name in content if name != inner]
+        ignored += [".".join([*containers, shown(name)]) for name in content if name != inner]
         containers.append(inner)
         content = content[inner]
     else:
@@ -266,7 +310,10 @@ def _checkpoint(path: Path, format: str, content: Any) -> Checkpoint:
     tensors = {key: value for key, value in content.items() if _is_tensor(value) and isinstance(key, str)}
     if not tensors:
         raise InvalidInput(f"not a checkpoint: no tensors in it ({_summary(content)})")
-    ignored += [".".join([*containers, str(name)]) for name in content if name not in tensors]
+    for key in tensors:
+        if len(key) > KEY_CHARS_MAX or not key.isprintable():
+            raise InvalidInput(f"not a checkpoint: the key {shown(key)} is no name of a weight")
+    ignored += [".".join([*containers, shown(name)]) for name in content if name not in tensors]
     prefix = _common_prefix(tensors)
     return Checkpoint(
         path=path,
@@ -310,6 +357,12 @@ def _stored(path: Path, value: Any) -> StoredTensor | UnsupportedTensor:
     return StoredTensor(path, value.storage.start, value.dtype, value.shape, value.offset, value.stride)
 
 
+def _described(content: Any) -> str:
+    if _is_tensor(content):
+        return "a single tensor"
+    return f"a {content.class_name if isinstance(content, Opaque) else type(content).__name__}"
+
+
 def _summary(content: dict) -> str:
-    names = [str(name) for name in content][:5]
+    names = [shown(name) for name in list(content)[:5]]
     return "it holds " + ", ".join(names) + (", ..." if len(content) > 5 else "") if names else "it is empty"
