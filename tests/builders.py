@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from flava_port.layout import POSITION_IDS
 from flava_port.original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from flava_port.synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
 from flava_port.tensors import load
@@ -69,3 +70,10 @@ def from_pretrained(folder: Path, name: str = "FlavaForPreTraining"):
         left = [key for key in info.get(kind, ()) if not str(key).endswith("position_ids")]
         assert not left, f"{name}.from_pretrained({folder}): {kind} {left}"
     return model.eval()
+
+
+def loaded_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """What the installed transformers ends up with, without the buffer that releases up to 4.30.2 add by themselves."""
+    state_dict = from_pretrained(folder).state_dict()
+    state_dict.pop(POSITION_IDS, None)
+    return state_dict

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from flava_port.layout import HEADS, POSITION_IDS
-from tests.builders import from_pretrained, tiny_codebook, tiny_state_dict
+from flava_port.layout import HEADS
+from tests.builders import loaded_weights, tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_converted, assert_same_tensors
 
 
@@ -30,9 +30,7 @@ def test_every_value_is_the_one_the_original_had(folder):
 
 def test_from_pretrained_ends_with_the_values_of_the_file(folder):
     """The installed transformers loads every key and changes none."""
-    loaded = from_pretrained(folder).state_dict()
-    loaded.pop(POSITION_IDS, None)  # up to 4.30.2 the model's own state dict has it; no file needs it
-    assert_same_tensors(loaded, load_file(folder / "model.safetensors"))
+    assert_same_tensors(loaded_weights(folder), load_file(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -87,7 +85,7 @@ def test_weights_above_the_shard_size_are_split_and_indexed(tiny, flava_port, tm
     index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
     whole = {key: value for part in parts for key, value in load_file(part).items()}
     assert {key: load_file(out / name)[key].shape for key, name in index.items()} == {k: v.shape for k, v in whole.items()}
-    assert_same_tensors(from_pretrained(out).state_dict(), whole)
+    assert_same_tensors(loaded_weights(out), whole)
 
 
 def test_the_preprocessor_config_is_flavas_own_at_the_published_size(tmp_path):
