@@ -144,15 +144,10 @@ _STORAGES = {
     "UntypedStorage": None,
 }
 
-_DTYPES = (
-    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128 complex32 "
-    "uint16 uint32 uint64 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz"
-).split()
-
 VALUES: dict[str, Any] = {
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
     **{f"torch.storage.{name}": dtype for name, dtype in _STORAGES.items()},
-    **{f"torch.{name}": getattr(torch, name) for name in _DTYPES if hasattr(torch, name)},
+    **{f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
     "torch.Tensor": None,
     "torch._tensor.Tensor": None,
     "torch.per_tensor_affine": None,
@@ -251,7 +246,9 @@ _MODULES = (
 )
 
 # What training code leaves beside the weights.
+_BUILTINS = "bool bytearray bytes complex dict float int list object range slice str tuple xrange".split()
 _OPAQUE = (
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
     "argparse.Namespace",
     "types.SimpleNamespace",
     "collections.Counter",
@@ -270,6 +267,7 @@ _OPAQUE = (
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
+    "numpy._core.numeric._frombuffer",
     "numpy.ndarray",
     "numpy.dtype",
     "_codecs.encode",

@@ -35,7 +35,7 @@ _MARK = object()
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _PUSH_ARGUMENT = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": dict, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -256,6 +256,9 @@ class _Machine:
 
     def do_BINPERSID(self, _):
         (reference,) = self.take(1)
-        if not isinstance(reference, tuple):
+        if not isinstance(reference, tuple) or not reference:
             raise InvalidInput("the pickle refers to a storage in an unknown way")
-        self.stack.append(self.storage_of(reference))
+        if reference[0] == "module" and len(reference) == 4 and isinstance(reference[1], Named):
+            self.stack.append(reference[1])  # how the legacy format names a module's class: with its source code
+        else:
+            self.stack.append(self.storage_of(reference))

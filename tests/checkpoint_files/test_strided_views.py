@@ -1,0 +1,38 @@
+"""Whatever view of whatever storage was saved is read as torch itself reads it."""
+
+import pytest
+import torch
+from hypothesis import given
+from safetensors.torch import save_file
+
+from tests.checkpoint_files.reading import assert_same, read
+from tests.checkpoint_files.strategies import Contents, Views, safetensors_contents, strided_state_dicts
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("views") / "file"
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+@given(state=strided_state_dicts())
+def test_views_read_as_torch_reads_them(path, new_format, state: Views):
+    """Transposed, expanded, overlapping, empty and scalar views of shared storages, with offsets."""
+    torch.save(state.tensors(), path, _use_new_zipfile_serialization=new_format)
+    theirs = torch.load(path, weights_only=True)
+    assert_same(read(path), {key: tensor.contiguous() for key, tensor in theirs.items()})
+
+
+@given(contents=safetensors_contents())
+def test_safetensors_read_as_they_were_saved(path, contents: Contents):
+    """Any keys, dtypes and shapes."""
+    save_file(contents.tensors(), path)
+    assert_same(dict(sorted(read(path).items())), dict(sorted(contents.tensors().items())))
+
+
+def test_tensors_above_one_chunk_read_whole(path):
+    """More elements than one read takes, contiguous and transposed, from the middle of their storage."""
+    storage = torch.arange(3 * (1 << 21) + 7, dtype=torch.float32)
+    views = {"long": storage[5:], "wide": storage[2 : 2 + (1 << 22)].view(2048, 2048).T}
+    torch.save(views, path)
+    assert_same(read(path), {key: view.contiguous() for key, view in views.items()})
