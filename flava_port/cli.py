@@ -104,9 +104,36 @@ def _revert(options) -> int:
 def _rules(options) -> int:
     from .rules import TABLES, describe, describe_table, table_for
 
+    if options.lint is not None or options.order is not None:
+        return _analyse_rules(options)
     blocks = [describe(table_for(key).trace(key)) for key in options.keys] or map(describe_table, TABLES)
     print("\n\n".join(blocks))
     return 0
+
+
+def _analyse_rules(options) -> int:
+    from pathlib import Path
+
+    from .lint import describe_findings, lint
+    from .order import describe_order
+    from .rules import TABLES
+    from .tables import known_keys, read_keys, read_table
+
+    if options.keys:
+        raise InvalidInput("KEY goes with neither --lint nor --order; see --known-keys")
+    path = options.lint or options.order
+    tables = [read_table(Path(path))] if path else [(table, ()) for table in TABLES]
+    given = read_keys(Path(options.known_keys)) if options.known_keys else ()
+    status = 0
+    for table, keys in tables:
+        keys = given or keys or known_keys(table)
+        if options.order is not None:
+            print(describe_order(table, keys))
+        if options.lint is not None:
+            findings = lint(table, keys)
+            print(describe_findings(table, keys, findings))
+            status = max(status, 1 if findings else 0)
+    return status
 
 
 def _demo(options) -> int:
@@ -167,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
 
     rules = _command(commands, "rules", _rules, "the rename rules, or some keys' way through them")
     rules.add_argument("keys", nargs="*", metavar="KEY")
+    rules.add_argument("--lint", nargs="?", const="", metavar="FILE", help="what is wrong with our tables, or with a JSON table; exit status 1 if anything")
+    rules.add_argument("--order", nargs="?", const="", metavar="FILE", help="which rule must run before which, and the key that shows it")
+    rules.add_argument("--known-keys", "--known_keys", metavar="FILE", help="the keys a table is meant for, one a line (default: ours, or made of its fragments)")
 
     demo = _command(commands, "demo", _demo, "makes a seeded checkpoint, converts it and proves the result")
     demo.add_argument("--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
