@@ -101,6 +101,22 @@ def _revert(options) -> int:
     return _done(result.summary(), options)
 
 
+def _verify(options) -> int:
+    from .verify import verify_flava_checkpoint
+
+    certificate = verify_flava_checkpoint(
+        options.checkpoint_path,
+        options.codebook_path,
+        options.converted_path,
+        options.config_path,
+        weights_only=options.weights_only,
+        progress=_progress(options),
+    )
+    if options.json:
+        certificate.write(options.json)
+    return _done(certificate.table(), options, certificate.exit_status)
+
+
 def _rules(options) -> int:
     from .rules import TABLES, describe, describe_table, table_for
 
@@ -153,9 +169,9 @@ def _say(options):
     return (lambda *_: None) if options.quiet else print
 
 
-def _done(summary: str, options) -> int:
+def _done(summary: str, options, status: int = 0) -> int:
     _say(options)(summary)
-    return 0
+    return status
 
 
 # ----------------------------------------------------------------------------------------- flags
@@ -191,6 +207,15 @@ def _parser() -> argparse.ArgumentParser:
     _path(revert, "checkpoint_path", "the original-layout checkpoint to write")
     _path(revert, "codebook_path", "the codebook's state dict to write", required=False)
     _writes(revert)
+
+    verify = _command(commands, "verify", _verify, "proves that a converted folder is the original model, or says what differs")
+    _path(verify, "checkpoint_path", "the original checkpoint")
+    _path(verify, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
+    _path(verify, "converted_path", "the folder")
+    _path(verify, "config_path", "the original's config, where it is not FLAVA's own", required=False)
+    verify.add_argument("--weights-only", "--weights_only", action="store_true", help="leave out the computation")
+    verify.add_argument("--json", metavar="FILE", help="write the certificate here")
+    verify.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     rules = _command(commands, "rules", _rules, "the rename rules, or some keys' way through them")
     rules.add_argument("keys", nargs="*", metavar="KEY")

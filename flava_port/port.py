@@ -35,6 +35,7 @@ class Conversion:
     proven: Mapping[str, ProvenTensor] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    config: dict = field(default_factory=dict)
 
     def summary(self) -> str:
         """What was read, assumed, dropped, written and proven, a line each."""
@@ -110,9 +111,10 @@ def write_model(
         with progress("check", total) as advance:
             proven = prove_weights(folder, files, advance)
         warnings += nonfinite_warnings(proven)
-        for name, content in config_files(loading_dtype(weights)).items():
+        written = config_files(loading_dtype(weights))
+        for name, content in written.items():
             write_json(folder / name, content)
-        conversion = Conversion(target, tuple(sources), placement, proven, assumed, warnings)
+        conversion = Conversion(target, tuple(sources), placement, proven, assumed, warnings, written["config.json"])
         write_json(folder / RECORD, conversion_record(conversion, {n: d.result() for n, d in digests.items()}))
     return conversion
 
@@ -166,6 +168,7 @@ def conversion_record(conversion: Conversion, digest_of: Mapping[str, str]) -> d
         "versions": {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")},
         "sources": {s.name: _source_record(s.checkpoint, digest_of[s.name], keys[s.name]) for s in conversion.sources},
         "assumed": conversion.assumed,
+        "config": conversion.config,
         "warnings": conversion.warnings,
         "tensors": {key: tensor.as_json() for key, tensor in conversion.proven.items()},
     }

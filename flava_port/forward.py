@@ -1,0 +1,214 @@
+"""The computation part of the proof: the original and the converted model run on the same inputs.
+
+Both sides are recorded module by module, so that the first one to diverge is known by name. The
+original is `flava_port.original`; the converted model is the installed transformers'.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .original import DalleEncoder, Flava
+from .rules import FLAVA
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way to use FLAVA: its name and the inputs, by `Flava.forward`'s argument names."""
+
+    name: str
+    inputs: Mapping[str, Tensor]
+
+
+def scenarios(model: Flava, pairs: int = 3, seed: int = 0) -> list[Scenario]:
+    """Inputs that reach every part: every position and patch, masks, padding, token types, labels, ITM negatives.
+
+    Values come from a seed; pixels in the model's dtype.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    image, text = model.config.image_config, model.config.text_config
+    length, patches = min(text.max_position_embeddings, 512), (image.image_size // image.patch_size) ** 2
+
+    def integers(high: int, *shape: int) -> Tensor:
+        return torch.randint(min(1, high - 1), high, shape, generator=generator)
+
+    def some(*shape: int) -> Tensor:
+        mask = torch.rand(shape, generator=generator) < 0.4
+        mask[:, 0] = True  # at least one in each row
+        return mask
+
+    pixels = torch.randn(pairs, image.num_channels, image.image_size, image.image_size, generator=generator, dtype=torch.float64)
+    words, masked_words, masked_patches = integers(text.vocab_size, pairs, length), some(pairs, length), some(pairs, patches)
+    attention = torch.ones(pairs, length, dtype=torch.int64)
+    for row in range(1, pairs):
+        attention[row, max(1, length - 2 * row) :] = 0
+    everything = {
+        "pixel_values": pixels.to(model.image_projection.weight.dtype),
+        "input_ids": words,
+        "input_ids_masked": words.masked_fill(masked_words, 0),
+        "attention_mask": attention,
+        "token_type_ids": integers(text.type_vocab_size, pairs, length),
+        "bool_masked_pos": masked_patches,
+        "mim_labels": integers(image.vocab_size, pairs, patches),
+        "mlm_labels": words.masked_fill(~masked_words | (attention == 0), IGNORED),
+        "itm_labels": torch.tensor([1] + [row % 2 for row in range(pairs - 1)]),
+    }
+
+    def only(*names: str) -> dict[str, Tensor]:
+        return {name: everything[name] for name in names}
+
+    return [
+        Scenario("pairs, masked, with labels", everything),
+        Scenario("pairs, plain", only("pixel_values", "input_ids")),
+        Scenario("images, masked, with labels", only("pixel_values", "bool_masked_pos", "mim_labels")),
+        Scenario("texts, masked, with labels", only("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")),
+    ]
+
+
+LOSSES = ("global_contrastive", "itm", "mim", "mlm", "mmm_image", "mmm_text")
+LOGITS = ("itm_logits", "mim_logits", "mlm_logits", "mmm_image_logits", "mmm_text_logits",
+          "contrastive_logits_per_image", "contrastive_logits_per_text")  # fmt: skip
+_ENCODINGS = ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
+
+
+def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
+    """Every output of the original, by the name that both sides share."""
+    out = model(**scenario.inputs)
+    found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
+    found |= {f"{name} loss": getattr(out, f"{name}_loss") for name in LOSSES}
+    for name in _ENCODINGS:
+        if (encoding := getattr(out, name)) is not None:
+            found |= {f"{name} last hidden state": encoding.last_hidden_state, f"{name} pooled": encoding.pooler_output}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
+    """The same of the converted model."""
+    inputs = {name: value.clone() for name, value in scenario.inputs.items()}  # transformers writes into its labels
+    has_labels = "mim_labels" in inputs or "mlm_labels" in inputs
+    inputs.setdefault("input_ids_masked", inputs.get("input_ids"))
+    out = model(**inputs, return_loss=has_labels, skip_unmasked_multimodal_encoder=False, return_dict=True)
+    found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
+    found |= {f"{name} loss": getattr(out.loss_info, name) for name in LOSSES}
+    for name in _ENCODINGS:
+        if (encoding := getattr(out, f"{name}_output")) is not None:
+            found |= {f"{name} last hidden state": encoding.last_hidden_state, f"{name} pooled": encoding.pooler_output}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+# ------------------------------------------------------------------------- module by module
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module that owns weights: its name on the converted side, and what went in and out."""
+
+    name: str
+    inputs: Tensor
+    output: Tensor
+
+
+def converted_name(original: str) -> str:
+    """The converted name of an original module, by the rules: ``mm_encoder.module.layernorm`` and the like."""
+    return FLAVA.trace(f"{original}.weight").target.removesuffix(".weight")
+
+
+@contextmanager
+def recording(model: nn.Module, name_of: Callable[[str], str] = str) -> Iterator[list[Call]]:
+    """Lists every call of a module that owns weights, in order, while the block runs."""
+    calls: list[Call] = []
+    hooks = []
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)) and isinstance(module, (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)):
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+
+            def hook(_module, inputs, output, name=name_of(path)):
+                calls.append(Call(name, inputs[0].detach(), output.detach()))
+
+            hooks.append(module.register_forward_hook(hook))
+    try:
+        yield calls
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def original_module_names(path: str) -> str:
+    """The converted name for a path in `Flava`; second copies of embeddings count as their first."""
+    return converted_name(path.replace("_encoder.embeddings", "_encoder.module.embeddings"))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first module whose output differs, and whether its own computation does."""
+
+    name: str
+    call: int
+    error: float
+    own_fault: bool  # fed the other side's input, it still differs
+
+
+def first_divergence(theirs: list[Call], ours: list[Call], modules: Mapping[str, nn.Module], tolerance: float) -> Divergence | None:
+    """The first call, in the converted model's order, that differs from the original's by more than ``tolerance``.
+
+    ``modules`` has the converted model's modules by name, to run one again on the original's input.
+    """
+    queues: dict[str, list[Call]] = {}
+    for call in ours:
+        queues.setdefault(call.name, []).append(call)
+    count: dict[str, int] = {}
+    for call in theirs:
+        number = count[call.name] = count.get(call.name, -1) + 1
+        expected = queues.get(call.name, [])
+        if number >= len(expected) or call.output.shape != expected[number].output.shape:
+            continue
+        error = relative_error(call.output, expected[number].output)
+        if not error <= tolerance:
+            with torch.no_grad():
+                again = modules[call.name](expected[number].inputs)
+            return Divergence(call.name, number, error, not relative_error(again, expected[number].output) <= tolerance)
+    return None
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest value expected; infinite for other shapes and for NaN on one side."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    if not actual.numel():
+        return 0.0
+    actual, expected = actual.detach().double(), expected.detach().double()
+    both_nan = actual.isnan() & expected.isnan()
+    difference = (actual - expected).abs().masked_fill(both_nan | (actual == expected), 0.0)
+    if difference.isnan().any():
+        return float("inf")
+    scale = expected[expected.isfinite()].abs().max() if expected.isfinite().any() else torch.tensor(1.0)
+    return float(difference.max() / scale.clamp(min=1e-30))
+
+
+def gradients(model: nn.Module, losses: Mapping[str, Tensor], name_of: Callable[[str], str] = str) -> dict[str, Tensor]:
+    """The gradient of the summed losses with respect to every parameter, by name; zeros where nothing reaches."""
+    parameters = dict(model.named_parameters())
+    total = sum(value for name, value in losses.items() if name.endswith(" loss"))
+    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return {name_of(name): torch.zeros_like(parameters[name]) if g is None else g for name, g in zip(parameters, found)}
+
+
+def run_codebooks(ours: DalleEncoder, theirs: nn.Module, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """Codebook logits and indices, (converted, original) each, on pixels between 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = next(ours.parameters())
+    pixels = torch.rand(2, ours.config.input_channels, 32, 32, generator=generator, dtype=torch.float64).to(weight.dtype)
+    with torch.no_grad():
+        logits = theirs(pixels), ours(pixels)
+        indices = theirs.get_codebook_indices(pixels), ours.codebook_indices(pixels)
+    return {"codebook logits": logits, "codebook indices": indices}
+
+

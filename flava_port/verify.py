@@ -1,0 +1,223 @@
+"""The proof that a converted folder is the original model: keys, values, config, ties, then computation.
+
+Each claim ends as proven, as differing with the culprits named in both layouts, or as not proven
+with the reason; one that could not run never counts as proven.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from . import config as configs
+from .checkpoint import file_sha256
+from .claims import Claim, Finding, Verdict
+from .compare import compare_values
+from .computation import Sides, compare_computation
+from .errors import FlavaPortError, NotFaithful
+from .layout import POSITION_IDS, TIED, expected_layout
+from .output import RECORD
+from .placing import Placed, Source, account, rename_all, shapes_of
+from .port import open_source
+from .progress import Progress, silent
+from .recognise import Kind
+from .revert import read_model_folder
+from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA, source_name
+from .staging import staged_files
+from .tensors import FLOAT_DTYPES, StoredTensor, TensorSource, dtype_name
+from .unpickle import UnsupportedTensor
+from .writing import write_json
+
+FINDINGS_SHOWN = 5
+
+
+@dataclass
+class Certificate:
+    """Every claim, the versions it was checked with, and the digests of both sides."""
+
+    claims: list[Claim]
+    versions: dict[str, str]
+    digests: dict[str, str]
+    asked: str = "everything"
+
+    @property
+    def verdict(self) -> Verdict:
+        """Differs if any claim does; proven only if every claim that was asked for is."""
+        verdicts = {claim.verdict for claim in self.claims}
+        return next((v for v in (Verdict.DIFFERS, Verdict.NOT_PROVEN) if v in verdicts), Verdict.PROVEN)
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.verdict is Verdict.PROVEN else NotFaithful.exit_status
+
+    def write(self, path: str | Path) -> None:
+        """The certificate as JSON; an existing file is replaced whole."""
+        target = Path(path).absolute()
+        with staged_files([target]) as (partial,):
+            write_json(partial, self.as_json())
+
+    def as_json(self) -> dict:
+        claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
+        return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
+
+    def table(self) -> str:
+        """A line a claim, the culprits under it, the verdict last."""
+        lines = []
+        for claim in self.claims:
+            lines.append(f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip())
+            shown = claim.findings[:FINDINGS_SHOWN]
+            lines += [f"    {line}" for finding in shown for line in str(finding).splitlines()]
+            if len(claim.findings) > len(shown):
+                lines.append(f"    ... and {len(claim.findings) - len(shown)} more")
+        rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
+        return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}"])
+
+
+def verify_flava_checkpoint(
+    checkpoint_path: str | Path,
+    codebook_path: str | Path | None,
+    converted_path: str | Path,
+    config_path: str | Path | None = None,
+    *,
+    weights_only: bool = False,
+    progress: Progress = silent,
+) -> Certificate:
+    """Proves, or refutes, that the folder is the same model as the checkpoint and its codebook.
+
+    ``config_path`` says what no shape tells of the original (heads, activation, epsilon) where it is not
+    FLAVA's; without it, the folder's own record of its conversion does, and else FLAVA's defaults.
+
+    Raises:
+        InvalidInput: one side cannot be read.
+    """
+    folder = Path(converted_path)
+    with ExitStack() as downloads:
+        sources = [Source("checkpoint", open_source(checkpoint_path, Kind.ORIGINAL, downloads, progress), FLAVA)]
+        if codebook_path is not None:
+            sources.append(Source("codebook", open_source(codebook_path, Kind.DALLE, downloads, progress), CODEBOOK, CODEBOOK_PREFIX))
+        converted = {key: tensor for key, tensor in read_model_folder(folder).items() if key != POSITION_IDS}
+        config = configs.read_config(folder)
+        certificate = Certificate([], _versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
+        certificate.asked = "the weights" if weights_only else "everything"
+
+        def claim(name: str, check: Callable[[Claim], None]) -> None:
+            """Runs one check; whatever stops it leaves the claim unproven, with the reason."""
+            made = Claim(name)
+            certificate.claims.append(made)
+            try:
+                check(made)
+            except NotFaithful as error:
+                made.verdict, made.summary = Verdict.DIFFERS, str(error)
+            except FlavaPortError as error:
+                made.summary = str(error)
+            except Exception as error:  # a check that breaks has proven nothing, whatever broke it
+                made.summary = f"could not run: {type(error).__name__}: {error}"
+
+        proof = _Weights(sources, converted, config, declared_config(config_path, folder))
+        claim("original", proof.original)
+        claim("keys", proof.keys)
+        claim("shapes, dtypes", proof.shapes_and_dtypes)
+        claim("values", proof.values)
+        claim("tied weights", proof.ties)
+        claim("config", proof.config_fields)
+        certificate.digests |= proof.digests
+        if not weights_only:
+            originals = {key: (placed.name_in_file, placed.tensor) for key, placed in proof.placed.items()}
+            sides = Sides(sources, folder, proof.expected_config(), originals)
+            for name, result in compare_computation(sides, progress):
+                claim(name, result)
+    return certificate
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")}
+
+
+def declared_config(config_path: str | Path | None, folder: Path) -> dict | None:
+    """What was said of the original beyond its shapes: by the user, or when the folder was converted."""
+    if config_path is not None:
+        return configs.read_config(Path(config_path))
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        return configs.normal_form(record["config"])
+    except (OSError, ValueError, KeyError, TypeError, FlavaPortError):
+        return None
+
+
+class _Weights:
+    """The claims about what is in the files; each method checks one."""
+
+    def __init__(self, sources: list[Source], converted: Mapping[str, StoredTensor | UnsupportedTensor], config: dict, declared: dict | None):
+        self.sources, self.converted, self.config, self.declared = sources, converted, config, declared
+        self.placed: dict[str, Placed] = {}
+        self.dropped: list[Placed] = []
+        self.digests: dict[str, str] = {}
+
+    def expected_config(self) -> dict:
+        """Sizes from the original's shapes; the rest as declared, or FLAVA's."""
+        from_shapes, _ = configs.config_from_shapes(shapes_of(self.placed))
+        with_codebook = len(self.sources) > 1
+        return configs.merged(from_shapes, self.declared) | {"init_codebook": with_codebook}
+
+    def original(self, claim: Claim) -> None:
+        """The original is whole: every key placed, second copies equal, position_ids counting up."""
+        self.placed, self.dropped = rename_all(self.sources)
+        placement = account(self.placed, self.dropped, expected_layout(self.expected_config()).shapes)
+        self.placed = dict(placement.filled)
+        claim.verdict = Verdict.PROVEN
+        claim.summary = f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof"
+
+    def keys(self, claim: Claim) -> None:
+        """The converted side has each key of the original, one of a tied pair at least, and no other."""
+        twins = {**dict(TIED), **{other: one for one, other in TIED}}
+        missing = [key for key in self.placed if key not in self.converted and twins.get(key) not in self.converted]
+        extra = [key for key in self.converted if key not in self.placed]
+        claim.findings += [Finding(key, self.placed[key].name_in_file, "missing in the converted folder") for key in missing]
+        claim.findings += [Finding(key, source_name(key), "the original has no such key") for key in extra]
+        _settle(claim, f"{len(self.converted)} keys on the converted side")
+
+    def shapes_and_dtypes(self, claim: Claim) -> None:
+        for key in self._common():
+            ours, theirs = self.converted[key], self.placed[key].tensor
+            if isinstance(ours, UnsupportedTensor):
+                claim.findings.append(Finding(key, self.placed[key].name_in_file, f"is a {ours.kind} tensor"))
+            elif ours.shape != theirs.shape:
+                claim.findings.append(Finding(key, self.placed[key].name_in_file, f"shape {list(ours.shape)}, the original's is {list(theirs.shape)}"))
+            elif ours.dtype not in (torch.float32, theirs.dtype) or ours.dtype not in FLOAT_DTYPES:
+                claim.findings.append(Finding(key, self.placed[key].name_in_file, f"{dtype_name(ours.dtype)}; float32 or {dtype_name(theirs.dtype)} belongs"))
+        _settle(claim, "all equal")
+
+    def values(self, claim: Claim) -> None:
+        """Every value, bit for bit."""
+        common: dict[str, TensorSource] = {key: self.converted[key] for key in self._common() if isinstance(self.converted[key], StoredTensor)}
+        originals = {key: (self.placed[key].name_in_file, self.placed[key].tensor) for key in common}
+        claim.findings, self.digests = compare_values(common, originals)
+        _settle(claim, f"{len(common)} tensors equal, bit for bit" if common else "")
+        if not common:
+            claim.verdict = Verdict.NOT_PROVEN
+
+    def ties(self, claim: Claim) -> None:
+        """Each head's bias is one value under both keys; where one is left out, some releases lose it."""
+        alone = [pair for pair in TIED if sum(key in self.converted for key in pair) == 1]
+        if not self.config["tie_word_embeddings"]:
+            claim.findings.append(Finding("tie_word_embeddings", "", "false in the config: transformers 5 loads the heads untied"))
+        note = f"; {len(alone)} of them under one key only, which some releases of transformers lose" if alone else ""
+        _settle(claim, f"{len(TIED)} head biases{note}")
+
+    def config_fields(self, claim: Claim) -> None:
+        expected = self.expected_config()
+        for name, actual, wanted in configs.differences(self.config, expected):
+            claim.findings.append(Finding(name, "", f"{actual!r}, the original's is {wanted!r}"))
+        _settle(claim, "declared fields as recorded" if self.declared else "FLAVA's own, for what no shape tells")
+
+    def _common(self) -> list[str]:
+        return [key for key in self.placed if key in self.converted]
+
+
+def _settle(claim: Claim, summary: str) -> None:
+    claim.verdict = Verdict.DIFFERS if claim.findings else Verdict.PROVEN
+    claim.summary = f"{len(claim.findings)} found" if claim.findings else summary
