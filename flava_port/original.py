@@ -3,7 +3,7 @@
 The reference that a converted model is judged by, so nothing here comes from the port it judges.
 Sources, named again where each is used:
 
-- FLAVA: arXiv 2112.04482, sections 3.1 (encoders), 3.2 (multimodal and 3.3 unimodal objectives)
+- FLAVA: arXiv 2112.04482, sections 3.1 (encoders), 3.2 (multimodal objectives), 3.3 (unimodal ones)
 - ViT: arXiv 2010.11929, section 3.1; BEiT: arXiv 2106.08254, section 2; BERT: arXiv 1810.04805, section 3
 - DALL-E: arXiv 2102.12092, appendix A, and the package `DALL-E` 0.1 (names and sizes)
 - torchmultimodal-nightly 2024.4.1: flava/model.py, losses/flava.py (what feeds what)
@@ -109,8 +109,12 @@ def config_of(
         layer = f"{encoder}.module.encoder.layer."
         numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
         inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
-        heads = width // 64
-        return dict(zip(EncoderConfig.__dataclass_fields__, (width, len(numbers), heads, inner)))
+        return dict(
+            hidden_size=width,
+            num_hidden_layers=len(numbers),
+            num_attention_heads=width // 64,
+            intermediate_size=inner,
+        )
 
     embeddings = "image_encoder.module.embeddings."
     _, channels, _, patch = state_dict[embeddings + "patch_embeddings.projection.weight"].shape
@@ -291,9 +295,9 @@ class TextEmbeddings(nn.Module):
 class PredictionHead(nn.Module):
     """decoder(LayerNorm(act(dense(x)))); its `bias` is the decoder's own."""
 
-    def __init__(self, config: ImageConfig | TextConfig) -> None:
+    def __init__(self, config: ImageConfig | TextConfig, ignore_index: int) -> None:
         super().__init__()
-        width = config.hidden_size
+        width, self.ignore_index = config.hidden_size, ignore_index
         norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.transform = named(dense=nn.Linear(width, width), LayerNorm=norm)
         self.decoder = nn.Linear(width, config.vocab_size)
@@ -312,20 +316,17 @@ class PredictionHead(nn.Module):
         """[..., D] -> [..., V]."""
         return self.decoder(self.transform.LayerNorm(self.activation(self.transform.dense(x))))
 
+    def predict(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """States [B, S, D], labels [B, S] -> logits, mean cross entropy (FLAVA, 3.2 MMM and 3.3).
 
-def predict_masked(
-    head: PredictionHead, x: Tensor, labels: Tensor | None, ignore_index: int
-) -> tuple[Tensor, Tensor | None]:
-    """States [B, S, D], labels [B, S] -> logits, mean cross entropy (FLAVA, 3.2 MMM and 3.3).
-
-    With labels: the logits of the labelled positions, [K, V] in row-major order (the mean over K = 0
-    is NaN). Without: those of every position, [B, S, V], and no loss.
-    """
-    if labels is None:
-        return head(x), None
-    labelled = labels != ignore_index  # [B, S]
-    logits = head(x[labelled])  # [K, V]
-    return logits, F.cross_entropy(logits, labels[labelled])
+        With labels: the logits of the labelled positions, [K, V] in row-major order (the mean over
+        K = 0 is NaN). Without: those of every position, [B, S, V], and no loss.
+        """
+        if labels is None:
+            return self(x), None
+        labelled = labels != self.ignore_index  # [B, S]
+        logits = self(x[labelled])  # [K, V]
+        return logits, F.cross_entropy(logits, labels[labelled])
 
 
 def pairs_used(itm_labels: Tensor | None, image: Tensor) -> Tensor:
@@ -342,7 +343,8 @@ class FlavaOutput:
     """What `Flava.forward` computed; None for what its inputs do not reach.
 
     The encoders' outputs are of the inputs as they are and, `_masked`, of the masked ones (the same
-    object where nothing is masked). For U and [K, V] see `pairs_used` and `predict_masked`.
+    object where nothing is masked). MMM is None too where the encoders' widths differ. For U and [K, V]
+    see `pairs_used` and `PredictionHead.predict`.
     """
 
     image: EncoderOutput | None = None  # S = 1 + N: class token, patches
@@ -369,6 +371,12 @@ class FlavaOutput:
     mmm_image_loss: Tensor | None = None
     mmm_text_loss: Tensor | None = None
 
+    @property
+    def loss(self) -> Tensor | None:
+        """The sum of the losses that there are, each with weight 1."""
+        found = [v for name, v in vars(self).items() if name.endswith("_loss") and v is not None]
+        return torch.stack(found).sum() if found else None
+
 
 # ---------------------------------------------------------------------------- FLAVA
 class Flava(nn.Module):
@@ -392,16 +400,14 @@ class Flava(nn.Module):
         self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
 
         def masked(encoder: ImageConfig | TextConfig) -> nn.ModuleDict:
-            return named(cls=named(predictions=PredictionHead(encoder)))
+            return named(cls=named(predictions=PredictionHead(encoder, config.ce_ignore_index)))
 
         matching = named(seq_relationship=nn.Linear(mm.hidden_size, 2))
         itm_head = named(pooler=Pooler(mm.hidden_size), cls=matching)
         clip_head = nn.Module()
         clip_head.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
         self.heads = named(
-            cmd=named(
-                mim_head=masked(image), mlm_head=masked(text), itm_head=itm_head, clip_head=clip_head
-            ),
+            cmd=named(mim_head=masked(image), mlm_head=masked(text), itm_head=itm_head, clip_head=clip_head),
             fairseq_mlm=masked(text),
             imagenet=named(mim_head=masked(image)),
         )
@@ -416,9 +422,10 @@ class Flava(nn.Module):
         for key, tensor in state_dict.items():
             kept = key.replace("_encoder.embeddings.", "_encoder.module.embeddings.")
             kept = kept.replace(".predictions.bias", ".predictions.decoder.bias")
-            other = state_dict.get(kept, tensor)
-            if other.dtype != tensor.dtype or not torch.equal(other, tensor):
-                raise ValueError(f"{key} and {kept} differ; they are one tensor")
+            if kept != key and kept in state_dict:
+                other = state_dict[kept]
+                if other.dtype != tensor.dtype or not torch.equal(other, tensor):
+                    raise ValueError(f"{key} and {kept} differ; they are one tensor")
         with torch.device("meta"):
             model = cls(config_of(state_dict, **unseen))
         model.load_state_dict(state_dict, strict=True, assign=True)
@@ -477,63 +484,55 @@ class Flava(nn.Module):
         gives MIM or MLM; both give contrastive, ITM and MMM instead. Raises ValueError for an input
         without the one it belongs to.
         """
+        if pixel_values is None and input_ids is None:
+            raise ValueError("neither pixel_values nor input_ids")
         _needs(bool_masked_pos=bool_masked_pos, pixel_values=pixel_values)
         _needs(mim_labels=mim_labels, bool_masked_pos=bool_masked_pos)
         _needs(input_ids_masked=input_ids_masked, input_ids=input_ids)
         _needs(mlm_labels=mlm_labels, input_ids=input_ids)
         out = FlavaOutput()
-        if pixel_values is not None:
-            out.image = out.image_masked = self.encode_image(pixel_values)
-            if bool_masked_pos is not None:
-                out.image_masked = self.encode_image(pixel_values, bool_masked_pos)
-            out.image_embeddings = self._embed(self.image_projection, out.image)
-        if input_ids is not None:
-            out.text = out.text_masked = self.encode_text(input_ids, attention_mask, token_type_ids)
-            if input_ids_masked is not None:
-                out.text_masked = self.encode_text(input_ids_masked, attention_mask, token_type_ids)
-            out.text_embeddings = self._embed(self.text_projection, out.text)
+        self._image(out, pixel_values, bool_masked_pos)
+        self._text(out, input_ids, input_ids_masked, attention_mask, token_type_ids)
         if mim_labels is not None:
             unmasked = ~bool_masked_pos.flatten(1).bool()  # [B, N]
             mim_labels = mim_labels.flatten(1).masked_fill(unmasked, self.config.ce_ignore_index)
-        self._pretrain(out, attention_mask, mim_labels, mlm_labels, itm_labels)
+        if out.image is not None and out.text is not None:
+            used = pairs_used(itm_labels, out.image_embeddings)  # [U]
+            self._multimodal(out, attention_mask)
+            self._contrast(out, used)
+            self._match(out, itm_labels)
+            self._model_masked(out, used, mim_labels, mlm_labels)
+        else:
+            self._model_masked_alone(out, mim_labels, mlm_labels)
         return out
 
-    def _pretrain(
-        self,
-        out: FlavaOutput,
-        attention_mask: Tensor | None,
-        mim_labels: Tensor | None,
-        mlm_labels: Tensor | None,
-        itm_labels: Tensor | None,
+    # Each step below fills in its part of the output.
+
+    def _image(self, out: FlavaOutput, pixel_values: Tensor | None, bool_masked_pos: Tensor | None) -> None:
+        if pixel_values is None:
+            return
+        out.image = out.image_masked = self.encode_image(pixel_values)
+        if bool_masked_pos is not None:
+            out.image_masked = self.encode_image(pixel_values, bool_masked_pos)
+        cls = out.image.last_hidden_state[:, 0]  # [B, D]
+        out.image_embeddings = F.normalize(self.image_projection(cls), dim=-1)
+
+    def _text(
+        self, out: FlavaOutput, ids: Tensor | None, ids_masked: Tensor | None, *mask_and_types: Tensor | None
     ) -> None:
-        """Fill in the objectives that the encoded modalities allow."""
-        if out.text is None:
-            patches = out.image_masked.last_hidden_state[:, 1:]  # [B, N, D]
-            out.mim_logits, out.mim_loss = self._predict(self.heads.imagenet.mim_head, patches, mim_labels)
+        if ids is None:
             return
-        if out.image is None:
-            tokens = out.text_masked.last_hidden_state  # [B, T, D]
-            out.mlm_logits, out.mlm_loss = self._predict(self.heads.fairseq_mlm, tokens, mlm_labels)
-            return
-        out.multimodal = self.encode_multimodal(out.image, out.text, attention_mask)
-        out.multimodal_masked = self.encode_multimodal(out.image_masked, out.text_masked, attention_mask)
-        self._match(out, itm_labels)
-        used = pairs_used(itm_labels, out.image_embeddings)  # [U]
-        self._contrast(out, used)
-        states = out.multimodal_masked.last_hidden_state[used]  # [U, 1 + (1 + N) + T, M]
-        text_start = 1 + out.image.last_hidden_state.shape[1]
-        patches, tokens = states[:, 2:text_start], states[:, text_start:]  # [U, N, M], [U, T, M]
-        mim_labels = mim_labels if mim_labels is None else mim_labels[used]
-        mlm_labels = mlm_labels if mlm_labels is None else mlm_labels[used]
-        cmd = self.heads.cmd
-        out.mmm_image_logits, out.mmm_image_loss = self._predict(cmd.mim_head, patches, mim_labels)
-        out.mmm_text_logits, out.mmm_text_loss = self._predict(cmd.mlm_head, tokens, mlm_labels)
+        out.text = out.text_masked = self.encode_text(ids, *mask_and_types)
+        if ids_masked is not None:
+            out.text_masked = self.encode_text(ids_masked, *mask_and_types)
+        cls = out.text.last_hidden_state[:, 0]  # [B, D]
+        out.text_embeddings = F.normalize(self.text_projection(cls), dim=-1)
 
-    def _embed(self, projection: nn.Linear, out: EncoderOutput) -> Tensor:
-        return F.normalize(projection(out.last_hidden_state[:, 0]), dim=-1)  # [B, P]
-
-    def _predict(self, head: nn.ModuleDict, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return predict_masked(head.cls.predictions, x, labels, self.config.ce_ignore_index)
+    def _multimodal(self, out: FlavaOutput, attention_mask: Tensor | None) -> None:
+        encode = self.encode_multimodal
+        out.multimodal = out.multimodal_masked = encode(out.image, out.text, attention_mask)
+        if out.image_masked is not out.image or out.text_masked is not out.text:
+            out.multimodal_masked = encode(out.image_masked, out.text_masked, attention_mask)
 
     def _match(self, out: FlavaOutput, labels: Tensor | None) -> None:
         """ITM: do image and text belong together? (FLAVA, 3.2)"""
@@ -552,6 +551,35 @@ class Flava(nn.Module):
         out.contrastive_logits_per_image, out.contrastive_logits_per_text = per_image, per_text
         # The text of image i is text i.
         out.global_contrastive_loss = (F.cross_entropy(per_image, used) + F.cross_entropy(per_text, used)) / 2
+
+    def _model_masked(
+        self, out: FlavaOutput, used: Tensor, mim_labels: Tensor | None, mlm_labels: Tensor | None
+    ) -> None:
+        """MMM: what were the masked patches and tokens? (FLAVA, 3.2)
+
+        Its heads are as wide as the image and the text encoder; where M is not, they fit nothing.
+        """
+        image_head = self.heads.cmd.mim_head.cls.predictions
+        text_head = self.heads.cmd.mlm_head.cls.predictions
+        states = out.multimodal_masked.last_hidden_state[used]  # [U, 1 + (1 + N) + T, M]
+        text_start = 1 + out.image.last_hidden_state.shape[1]
+        patches, tokens = states[:, 2:text_start], states[:, text_start:]  # [U, N, M], [U, T, M]
+        mim_labels = None if mim_labels is None else mim_labels[used]
+        mlm_labels = None if mlm_labels is None else mlm_labels[used]
+        if image_head.transform.dense.in_features == states.shape[-1]:
+            out.mmm_image_logits, out.mmm_image_loss = image_head.predict(patches, mim_labels)
+        if text_head.transform.dense.in_features == states.shape[-1]:
+            out.mmm_text_logits, out.mmm_text_loss = text_head.predict(tokens, mlm_labels)
+
+    def _model_masked_alone(self, out: FlavaOutput, mim_labels: Tensor | None, mlm_labels: Tensor | None) -> None:
+        """MIM or MLM: the same of one modality, by that encoder alone (FLAVA, 3.3)."""
+        if out.image is not None:
+            head = self.heads.imagenet.mim_head.cls.predictions
+            patches = out.image_masked.last_hidden_state[:, 1:]  # [B, N, D]
+            out.mim_logits, out.mim_loss = head.predict(patches, mim_labels)
+        else:
+            head = self.heads.fairseq_mlm.cls.predictions
+            out.mlm_logits, out.mlm_loss = head.predict(out.text_masked.last_hidden_state, mlm_labels)
 
 
 def _needs(**inputs: Tensor | None) -> None:
