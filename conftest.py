@@ -24,6 +24,21 @@ hypothesis.settings.load_profile(PROFILE)
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread for torch: the models are tiny, and threads that wait for each other take ten times as long."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("FLAVA checkpoint under test (tests/acceptance)")
+    group.addoption("--flava-checkpoint", metavar="P", help="your original checkpoint")
+    group.addoption("--flava-codebook", metavar="C", help="its codebook: OpenAI's DALL-E encoder; leave out for a model without one")
+    group.addoption("--flava-converted", metavar="OUT", help="the folder that was converted from them")
+    group.addoption("--flava-config", metavar="CFG", help="the original's config.json, where it is not FLAVA's own")
+
+
 def pytest_report_header() -> str:
     import torch
     import transformers

@@ -83,7 +83,7 @@ def _resembles(mine: torch.Tensor, theirs: torch.Tensor) -> str:
             return description
     different = bits(mine) != bits(theirs)
     if int(different.sum()) == 1:
-        flipped = bin(int((bits(mine) ^ bits(theirs))[different].item()) & 0xFFFFFFFFFFFFFFFF).count("1")
+        flipped = (int((bits(mine) ^ bits(theirs))[different].item()) & ((1 << 8 * mine.dtype.itemsize) - 1)).bit_count()
         return f"one element changed, in {flipped} bit" + ("" if flipped == 1 else "s")
     if mine.dim() >= 1 and torch.equal(mine.flatten().sort().values, theirs.flatten().sort().values):
         rows = {row.numpy().tobytes() for row in theirs}

@@ -34,6 +34,9 @@ _ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 # Backward passes sum over all positions what forward passes compute for each.
 GRADIENT_MARGIN = 16.0
 
+# Parameters that no output shows, by the end of their names, and why.
+SEEN_BY_VALUES_ALONE = {"attention.attention.key.bias": "attention's key.bias adds the same to every score, which softmax cancels"}
+
 
 @dataclass
 class Sides:
@@ -80,6 +83,7 @@ class _Results:
     tolerance: float
     errors: dict[str, dict[str, float]]
     where: list[Finding]
+    seen: dict[str, float]  # by parameter: the largest gradient that any probe gave it, relative to what is usual
 
 
 def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str, Callable]]:
@@ -99,6 +103,7 @@ def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str,
     yield "forward", check("output")
     yield "losses", check("loss")
     yield "gradients", check("gradient", GRADIENT_MARGIN)
+    yield "seen by a probe", lambda claim: _judge_seen(claim, results)
     if len(sides.sources) > 1:
         yield "codebook", check("codebook")
 
@@ -117,6 +122,19 @@ def _judge_loaded(claim: Claim, sides: Sides) -> None:
     ]
     claim.verdict = Verdict.DIFFERS if claim.findings else Verdict.PROVEN
     claim.summary = f"{len(claim.findings)} found" if claim.findings else f"transformers {version} loads every value, bit for bit"
+
+
+def _judge_seen(claim: Claim, results: list["_Results"]) -> None:
+    """Every parameter shows in an output or a loss, or is known to show in its values alone."""
+    if not results:
+        claim.summary = "the models did not run"
+        return
+    unseen = [name for name, size in results[0].seen.items() if size <= results[0].tolerance]
+    excused = [name for name in unseen if any(name.endswith(ending) for ending in SEEN_BY_VALUES_ALONE)]
+    claim.findings = [Finding(name, source_name(name), "no output, loss or gradient shows it") for name in unseen if name not in excused]
+    claim.verdict = Verdict.DIFFERS if claim.findings else Verdict.PROVEN
+    seen = len(results[0].seen) - len(unseen)
+    claim.summary = f"{seen} parameters; {len(excused)} by their values alone ({', '.join(SEEN_BY_VALUES_ALONE.values())})"
 
 
 def _judge(claim: Claim, kind: str, results: _Results, tolerance: float) -> None:
@@ -154,7 +172,8 @@ def _run(sides: Sides) -> _Results:
         for name, (actual, wanted) in run_codebooks(codebook, theirs.image_codebook).items():
             errors["codebook"][name] = relative_error(actual, wanted)
     diverged = next((case for case in cases for name, e in errors["output"].items() if name.startswith(case.name) and not e <= tolerance), None)
-    return _Results(tolerance, errors, _localise(sides, theirs, diverged, dtype, tolerance) if diverged else [])
+    where = _localise(sides, theirs, diverged, dtype, tolerance) if diverged else []
+    return _Results(tolerance, errors, where, _largest_slopes([slopes for _, slopes in expected]))
 
 
 def _noise_floor(sides: Sides, pairs: int) -> float:
@@ -169,15 +188,21 @@ def _noise_floor(sides: Sides, pairs: int) -> float:
 
 
 def _outputs_and_gradients(run: Callable, model: torch.nn.Module, case: Scenario, name_of: Callable[[str], str]):
-    """Outputs, and the gradients of the summed losses where the scenario has labels."""
+    """Outputs, and gradients with respect to every parameter: of the summed losses, or of the outputs where there are no labels."""
     has_labels = any(name.endswith("_labels") for name in case.inputs)
-    model.requires_grad_(has_labels)
-    with torch.set_grad_enabled(has_labels):
-        outputs = run(model, case)
-        if not has_labels:
-            return {name: value for name, value in outputs.items() if not name.endswith(" loss")}, {}
-        slopes = gradients(model, outputs, name_of)
+    model.requires_grad_(True)
+    outputs = run(model, case)
+    if not has_labels:
+        outputs = {name: value for name, value in outputs.items() if not name.endswith(" loss")}
+    slopes = gradients(model, outputs if has_labels else {"probe loss": _probe(outputs)}, name_of)
     return {name: value.detach() for name, value in outputs.items()}, slopes
+
+
+def _probe(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A number that every element of every output changes: their sum with seeded weights, each output's mean."""
+    generator = torch.Generator().manual_seed(0)
+    weighted = [(torch.randn(value.shape, generator=generator).to(value.dtype) * value).mean() for _, value in sorted(outputs.items())]
+    return torch.stack(weighted).sum()
 
 
 def _original_parameter(name: str) -> str:
@@ -203,6 +228,18 @@ def _gradient_errors(theirs: dict, ours: dict) -> Iterator[tuple[str, float]]:
         elif expected.numel():
             scale = max(float(expected.abs().max()), usual, 1e-300)
             yield name, float((actual.double() - expected.double()).abs().max()) / scale
+
+
+def _largest_slopes(slopes: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """By parameter, its largest gradient in any scenario, relative to the median one's of that scenario."""
+    largest: dict[str, float] = {}
+    for found in slopes:
+        sizes = {name: float(g.abs().max()) if g.numel() else 0.0 for name, g in found.items()}
+        reached = sorted(size for size in sizes.values() if size)
+        usual = reached[len(reached) // 2] if reached else 1.0
+        for name, size in sizes.items():
+            largest[name] = max(largest.get(name, 0.0), size / usual)
+    return largest
 
 
 def _localise(sides: Sides, theirs: torch.nn.Module, case: Scenario, dtype: torch.dtype, tolerance: float) -> list[Finding]:

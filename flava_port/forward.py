@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .original import DalleEncoder, Flava
-from .rules import FLAVA
+from .rules import CODEBOOK_PREFIX, FLAVA
 
 IGNORED = -100
 
@@ -195,7 +195,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 def gradients(model: nn.Module, losses: Mapping[str, Tensor], name_of: Callable[[str], str] = str) -> dict[str, Tensor]:
     """The gradient of the summed losses with respect to every parameter, by name; zeros where nothing reaches."""
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
     total = sum(value for name, value in losses.items() if name.endswith(" loss"))
     found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     return {name_of(name): torch.zeros_like(parameters[name]) if g is None else g for name, g in zip(parameters, found)}

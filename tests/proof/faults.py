@@ -1,0 +1,175 @@
+"""A catalogue of planted faults: each edits a converted folder in one way that changes the model.
+
+A fault names what must be accused. The table of who catches what is made from it.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+TEXT = "flava.text_model.encoder.layer"
+QUERY, KEY = (f"{TEXT}.1.attention.attention.{name}.weight" for name in ("query", "key"))
+WORDS = "flava.text_model.embeddings.word_embeddings.weight"
+IMAGE_QUERY = "flava.image_model.encoder.layer.1.attention.attention.query.weight"
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``plant`` edits the weights and the config in place; ``culprit`` must be named in the report."""
+
+    name: str
+    plant: Callable[[Weights, dict], None]
+    culprit: str
+    looks_like: str = ""
+
+
+def _value(key: str, change: Callable[[torch.Tensor], torch.Tensor]):
+    def plant(weights: Weights, _config: dict) -> None:
+        weights[key] = change(weights[key].clone()).contiguous()
+
+    return plant
+
+
+def _swap(one: str, other: str):
+    def plant(weights: Weights, _config: dict) -> None:
+        weights[one], weights[other] = weights[other], weights[one]
+
+    return plant
+
+
+def _field(section: str, name: str, value: object):
+    def plant(_weights: Weights, config: dict) -> None:
+        (config[section] if section else config)[name] = value
+
+    return plant
+
+
+def _flip_lowest_bit(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(torch.int32).view(-1)[7] ^= 1
+    return tensor
+
+
+def _at(index: int, change: Callable[[torch.Tensor], torch.Tensor]):
+    def edit(tensor: torch.Tensor) -> torch.Tensor:
+        tensor.view(-1)[index] = change(tensor.view(-1)[index])
+        return tensor
+
+    return edit
+
+
+def _everywhere(change: Callable[[torch.Tensor], torch.Tensor]):
+    def plant(weights: Weights, _config: dict) -> None:
+        for key in weights:
+            weights[key] = change(weights[key])
+
+    return plant
+
+
+def _layers_swapped(weights: Weights, _config: dict) -> None:
+    for key in [key for key in weights if key.startswith(f"{TEXT}.0.")]:
+        twin = key.replace(f"{TEXT}.0.", f"{TEXT}.1.")
+        weights[key], weights[twin] = weights[twin], weights[key]
+
+
+def _untied(weights: Weights, _config: dict) -> None:
+    weights["mlm_head.bias"] = weights["mlm_head.bias"] + 1
+
+
+def _dropped(*keys: str):
+    def plant(weights: Weights, _config: dict) -> None:
+        for key in keys:
+            del weights[key]
+
+    return plant
+
+
+def _added(weights: Weights, _config: dict) -> None:
+    weights["flava.text_model.encoder.layer.99.output.dense.bias"] = torch.ones(3)
+
+
+def _zeroed_biases(weights: Weights, _config: dict) -> None:
+    for head in ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head"):
+        weights[f"{head}.bias"] = weights[f"{head}.decoder.bias"] = torch.zeros_like(weights[f"{head}.bias"])
+
+VALUES = [
+    Fault("two layers swapped", _layers_swapped, f"{TEXT}.0.", f"{TEXT}.1."),
+    Fault("query and key swapped", _swap(QUERY, KEY), QUERY, KEY),
+    Fault("a matrix transposed", _value(QUERY, lambda t: t.T), QUERY, "transpose"),
+    Fault("rows permuted", _value(QUERY, lambda t: t.roll(3, 0)[torch.arange(len(t)) ^ 1]), QUERY, "rows in another order"),
+    Fault("attention heads permuted", _value(IMAGE_QUERY, lambda t: t.roll(32, 0)), IMAGE_QUERY, "rows in another order"),
+    Fault("one row zeroed", _value(WORDS, lambda t: t.index_fill(0, torch.tensor([5]), 0.0)), WORDS),
+    Fault("one lowest bit flipped", _value(WORDS, _flip_lowest_bit), WORDS, "1 bit"),
+    Fault("one sign flipped", _value(KEY, _at(11, lambda x: -x)), KEY, "1 bit"),
+    Fault("a bias that no output shows", _value(KEY.replace("weight", "bias"), lambda t: t + 1), KEY.replace("weight", "bias")),
+    Fault("one tensor rounded to half", _value(WORDS, lambda t: t.half().float()), WORDS, "float16"),
+    Fault("one tensor rounded to bfloat16", _value(WORDS, lambda t: t.bfloat16().float()), WORDS, "bfloat16"),
+    Fault("one tensor negated", _value(QUERY, lambda t: -t), QUERY, "negative"),
+    Fault("one tensor scaled", _value(QUERY, lambda t: t * 1.0001), QUERY),
+    Fault("heads swapped", _swap("mlm_head.transform.dense.weight", "mmm_text_head.transform.dense.weight"), "mlm_head.transform", "mmm_text_head.transform"),
+    Fault("encoders swapped", _swap("flava.image_model.layernorm.weight", "flava.text_model.layernorm.weight"), "flava.image_model.layernorm.weight", "flava.text_model.layernorm.weight"),
+    Fault("projections swapped", _swap("flava.image_to_mm_projection.weight", "flava.text_to_mm_projection.weight"), "flava.image_to_mm_projection"),
+    Fault("positions shifted", _value("flava.text_model.embeddings.position_embeddings.weight", lambda t: t.roll(1, 0)), "position_embeddings", "shifted"),
+    Fault("channels reversed", _value("flava.image_model.embeddings.patch_embeddings.projection.weight", lambda t: t.flip(1)), "patch_embeddings", "flipped along axis 1"),
+    Fault("pixels of a patch transposed", _value("flava.image_model.embeddings.patch_embeddings.projection.weight", lambda t: t.transpose(2, 3)), "patch_embeddings", "last two axes"),
+    Fault("norm weight and bias swapped", _swap("flava.text_model.layernorm.weight", "flava.text_model.layernorm.bias"), "flava.text_model.layernorm"),
+    Fault("logit scale changed", _value("flava.logit_scale", lambda t: t + 1e-3), "flava.logit_scale"),
+    Fault("class tokens swapped", _swap("flava.image_model.embeddings.cls_token", "flava.image_model.embeddings.mask_token"), "cls_token", "mask_token"),
+    Fault("a NaN", _value(WORDS, _at(3, lambda x: x * float("nan"))), WORDS),
+    Fault("codebook blocks swapped", _swap("image_codebook.blocks.group_1.group.block_1.res_path.path.conv_2.weight", "image_codebook.blocks.group_1.group.block_2.res_path.path.conv_2.weight"), "image_codebook.blocks.group_1"),
+    Fault("a codebook value changed", _value("image_codebook.blocks.input.bias", _at(0, lambda x: x + 1e-6)), "image_codebook.blocks.input.bias"),
+    Fault("both bias keys untied", _untied, "mlm_head.bias"),
+    Fault("all biases of the heads zeroed", _zeroed_biases, "mlm_head", "zeros"),
+    Fault("everything in half precision", _everywhere(lambda t: t.half()), "float16"),
+    Fault("a key missing", _dropped(QUERY), QUERY),
+    Fault("both bias keys missing", _dropped("mlm_head.bias", "mlm_head.decoder.bias"), "mlm_head"),
+    Fault("a key added", _added, "layer.99"),
+]  # fmt: skip
+
+CONFIG = [
+    Fault(f"config: {section + '.' if section else ''}{name} = {value!r}", _field(section, name, value), name)
+    for section, name, value in [
+        ("text_config", "hidden_act", "gelu_new"),
+        ("image_config", "hidden_act", "relu"),
+        ("multimodal_config", "hidden_act", "quick_gelu"),
+        ("text_config", "layer_norm_eps", 1e-5),
+        ("image_config", "layer_norm_eps", 1e-6),
+        ("multimodal_config", "layer_norm_eps", 1e-5),
+        ("text_config", "num_attention_heads", 2),
+        ("image_config", "num_attention_heads", 4),
+        ("multimodal_config", "num_attention_heads", 2),
+        ("text_config", "hidden_dropout_prob", 0.1),
+        ("image_config", "attention_probs_dropout_prob", 0.1),
+        ("text_config", "pad_token_id", 1),
+        ("image_codebook_config", "num_groups", 3),
+        ("", "ce_ignore_index", -1),
+        ("", "mlm_weight", 0.5),
+        ("", "itm_weight", 0.0),
+        ("", "global_contrastive_weight", 2.0),
+        ("", "return_loss", False),
+        ("", "skip_unmasked_multimodal_encoder", False),
+        ("", "tie_word_embeddings", False),
+        ("", "init_codebook", False),
+        ("image_config", "mask_token", False),
+        ("text_config", "qkv_bias", False),
+        ("multimodal_config", "use_cls_token", False),
+        ("text_config", "is_decoder", True),
+    ]
+]
+
+FAULTS = VALUES + CONFIG
+
+
+def plant(fault: Fault, clean: Path, folder: Path) -> None:
+    """A copy of a clean folder with the fault in it."""
+    folder.mkdir()
+    weights, config = load_file(clean / "model.safetensors"), json.loads((clean / "config.json").read_text())
+    fault.plant(weights, config)
+    save_file({key: value.clone() for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "conversion.json").write_bytes((clean / "conversion.json").read_bytes())
