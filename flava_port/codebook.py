@@ -78,11 +78,13 @@ def upgrade_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torc
     if (kind := recognise(state_dict)) is Kind.HUGGING_FACE_CODEBOOK:
         raise InvalidInput(f"this is {kind.value}; the rules are for {Kind.DALLE.value}")
     upgraded: dict[str, torch.Tensor] = {}
+    origin: dict[str, str] = {}
     problems = []
     for key, value in state_dict.items():
         target = CODEBOOK.rename(key)
-        if target in upgraded:
-            problems.append(f"{key} and another key both become {target}")
+        if target in origin:
+            problems.append(f"{key} and {origin[target]} both become {target}")
+        origin[target] = key
         upgraded[target] = value.float()
     stop_on(problems)
     return upgraded

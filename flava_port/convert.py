@@ -101,17 +101,20 @@ def settle_config(given: dict | None, renamed: Mapping[str, Placed], *, with_cod
 # ------------------------------------------------------------- state dicts in memory, as upstream
 
 
+_CONVERTED = (Kind.HUGGING_FACE, Kind.HUGGING_FACE_CODEBOOK)
+
+
 def upgrade_state_dict(
     state_dict: Mapping[str, torch.Tensor], codebook_state_dict: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """An original state dict under Hugging Face's keys, in float32, with a converted codebook's added.
 
     Raises:
-        InvalidInput: the state dict is already converted.
+        InvalidInput: a key is already converted.
         NotFaithful: two keys meet in one, or a key that is dropped differs from the copy that is kept.
     """
-    if (kind := recognise(state_dict)) is Kind.HUGGING_FACE:
-        raise InvalidInput(f"this is {kind.value}; the rules are for {Kind.ORIGINAL.value}")
+    if converted := next((key for key in state_dict if recognise([key]) in _CONVERTED), None):
+        raise InvalidInput(f"{converted} is already converted; the rules are for {Kind.ORIGINAL.value}")
     upgraded: dict[str, torch.Tensor] = {}
     origin: dict[str, str] = {}
     problems = []

@@ -123,7 +123,13 @@ class Digits(NamedTuple):
     def strategy(self, build: Callable):
         count = prod(map(len, self.choices))
         assert count <= 1 << 24, count
-        return st.integers(0, count - 1).map(lambda number: build(*self._read(number)))
+        numbers = st.integers(0, count - 1)
+
+        @st.composite  # and not `map`, so that a failing example is printed as what it is
+        def drawn(draw):
+            return build(*self._read(draw(numbers)))
+
+        return drawn()
 
     def _read(self, number: int) -> list:
         read = []
@@ -257,10 +263,20 @@ def original_state_dicts():
 
 def adversarial_state_dicts():
     """Original state dicts with a decoy among their keys."""
-    return st.tuples(original_state_dicts(), decoy_keys()).map(lambda drawn: drawn[0]._replace(decoys=(drawn[1],)))
+    return _adversarial(original_state_dicts(), decoy_keys())
 
 
 def wrapped_state_dicts():
     """Original state dicts under a prefix, nested or flat."""
     wrappings = Digits((PREFIXES, NESTINGS)).strategy(lambda *wrapping: wrapping)
-    return st.tuples(original_state_dicts(), wrappings).map(lambda drawn: Wrapped(drawn[0], *drawn[1]))
+    return _wrapped(original_state_dicts(), wrappings)
+
+
+@st.composite
+def _adversarial(draw, originals, decoys) -> Original:
+    return draw(originals)._replace(decoys=(draw(decoys),))
+
+
+@st.composite
+def _wrapped(draw, originals, wrappings) -> Wrapped:
+    return Wrapped(draw(originals), *draw(wrappings))

@@ -1,0 +1,67 @@
+"""Comparisons of what a table does to keys. They return nothing, and fail with the shortest guilty key first."""
+
+from collections.abc import Iterable, Mapping
+
+from flava_port.order import TooManyStates, first_difference
+from flava_port.rules import RuleTable, describe
+
+SHOWN = 5
+
+
+def assert_targets(table: RuleTable, expected: Mapping[str, str | None]) -> None:
+    """Every key goes where ``expected`` says, None being dropped."""
+    __tracebackhide__ = True
+    wrong = sorted((key for key in expected if table.rename(key) != expected[key]), key=lambda key: (len(key), key))
+    if wrong:
+        raise AssertionError(f"{wrong[0]}: wrong target\n" + _explain(table, wrong[0], expected[wrong[0]]) + _others(wrong[1:]))
+
+
+def assert_all(table: RuleTable, keys: Iterable[str], claim: str, holds) -> None:
+    """``holds(key)`` for every key; the shortest for which it does not is shown with its way through the rules."""
+    __tracebackhide__ = True
+    wrong = sorted((key for key in keys if not holds(key)), key=lambda key: (len(key), key))
+    if wrong:
+        way = _indented(describe(table.trace(wrong[0])))
+        raise AssertionError(f"{wrong[0]}: not {claim}\n  its way through {table.name}:\n{way}{_others(wrong[1:])}")
+
+
+def assert_same_table(actual: RuleTable, expected: RuleTable) -> None:
+    """The tables have the same entries in the same order; where not, the entry and the shortest key that shows it."""
+    __tracebackhide__ = True
+    for what in ("drops", "rules"):
+        ours, theirs = getattr(actual, what), getattr(expected, what)
+        for number in range(max(len(ours), len(theirs))):
+            one, other = ours[number : number + 1], theirs[number : number + 1]
+            if one != other:
+                entry = f"{what[:-1]} {number + 1}"
+                lines = [f"{actual.name}: {entry} is not what it should be", f"  actual    {_text(one)}", f"  expected  {_text(other)}"]
+                raise AssertionError("\n".join([*lines, *_shown_by(actual, expected, one, other)]))
+
+
+def _shown_by(actual: RuleTable, expected: RuleTable, one: tuple, other: tuple) -> list[str]:
+    """The shortest key on which the two entries alone differ, and where each whole table takes it."""
+    if not all(hasattr(entry, "apply") for entry in one + other):
+        return []
+    alone = [RuleTable(actual.name, "", "", (), entry) for entry in (one, other)]
+    try:
+        key = first_difference(*alone)
+    except TooManyStates:
+        return []
+    return [] if key is None else [f"  shown by  {key}", f"    actual    {actual.rename(key)}", f"    expected  {expected.rename(key)}"]
+
+
+def _text(entry: tuple) -> str:
+    return str(entry[0]) if entry else "nothing"
+
+
+def _explain(table: RuleTable, key: str, expected: str | None) -> str:
+    way = _indented(describe(table.trace(key)))
+    return f"  actual    {table.rename(key) or 'dropped'}\n  expected  {expected or 'dropped'}\n  its way through {table.name}:\n{way}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _others(keys: list[str]) -> str:
+    return f"\n  and {len(keys)} more, such as {', '.join(keys[:SHOWN])}" if keys else ""
