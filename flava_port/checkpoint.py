@@ -240,7 +240,7 @@ def _read_torch_legacy(path: Path) -> Any:
             raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
         content = read_pickle(file, storage_of)
         keys = read_pickle(file, storage_of)
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or {*keys} != {*storages}:
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
             raise InvalidInput("its list of storages does not match its pickle")
         _find_storages(file, [storages[key] for key in keys])
     return content

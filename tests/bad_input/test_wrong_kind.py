@@ -1,0 +1,137 @@
+"""A file of weights that is not the one asked for is recognised and named, with what belongs there."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flava_port.checkpoint import open_checkpoint
+from flava_port.recognise import Kind, recognise
+from tests.bad_input.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing
+from tests.builders import tiny_codebook, tiny_state_dict
+
+# Original to torchmultimodal, from the table of the two layouts; in this order.
+TORCHMULTIMODAL = (
+    ("mm_encoder.module.encoder.cls_token", "model.mm_encoder.cls_token"),
+    ("_encoder.module.", "_encoder."),
+    ("attention.attention.", "attention."),
+    ("attention.output.dense", "attention.output"),
+    ("intermediate.dense", "feedforward.model.0"),
+    ("output.dense", "feedforward.model.2"),
+    ("layernorm_before", "attention_layernorm"),
+    ("layernorm_after", "feedforward_layernorm"),
+    ("embeddings.LayerNorm", "embeddings.layer_norm"),
+    ("mm_image_projection", "image_to_mm_projection"),
+    ("mm_text_projection", "text_to_mm_projection"),
+    ("heads.cmd.mim_head.cls.predictions", "loss.mmm_loss.mim.cls"),
+    ("heads.cmd.mlm_head.cls.predictions", "loss.mmm_loss.mlm.cls"),
+    ("heads.fairseq_mlm.cls.predictions", "loss.mlm_loss.cls"),
+    ("heads.imagenet.mim_head.cls.predictions", "loss.mim_loss.cls"),
+    ("transform.dense", "dense"),
+    ("transform.LayerNorm", "layer_norm"),
+    ("heads.cmd.itm_head", "loss.itm_loss"),
+    ("heads.cmd.clip_head.logit_scale", "loss.contrastive_loss.logit_scale"),
+)
+
+
+def torchmultimodal_state_dict(*, whole: bool) -> dict[str, torch.Tensor]:
+    """The tiny checkpoint under torchmultimodal's keys: the model alone, or with its losses and codebook."""
+    state = {}
+    for key, tensor in tiny_state_dict().items():
+        if "_encoder.embeddings." in key or key.endswith("position_ids"):
+            continue
+        for theirs, ours in TORCHMULTIMODAL:
+            key = key.replace(theirs, ours)
+        if not key.startswith(("loss.", "model.")) and whole:
+            key = f"model.{key}"
+        if whole or not key.startswith("loss."):
+            state[key] = tensor
+    return state | ({f"image_codebook.encoder.{key}": tensor for key, tensor in tiny_codebook().items()} if whole else {})
+
+
+@pytest.fixture(scope="module")
+def converted(tiny, tmp_path_factory):
+    """The tiny checkpoint's weights as they are after conversion, without and with the codebook."""
+    from flava_port.convert import convert_flava_checkpoint
+
+    folder = tmp_path_factory.mktemp("converted") / "out"
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
+    return folder
+
+
+def _hugging_face(converted, *, prefix: str = "", only: str = ""):
+    state = load_file(converted / "model.safetensors")
+    return {prefix + key.removeprefix(only): tensor for key, tensor in state.items() if key.startswith(only)}
+
+
+STATES = {
+    "original": (lambda _: tiny_state_dict(), Kind.ORIGINAL),
+    "converted": (_hugging_face, Kind.HUGGING_FACE),
+    "converted, wrapped": (lambda folder: _hugging_face(folder, prefix="module."), Kind.HUGGING_FACE),
+    "converted, without heads": (lambda folder: _hugging_face(folder, only="flava."), Kind.HUGGING_FACE),
+    "torchmultimodal": (lambda _: torchmultimodal_state_dict(whole=True), Kind.TORCHMULTIMODAL),
+    "torchmultimodal, without losses": (lambda _: torchmultimodal_state_dict(whole=False), Kind.TORCHMULTIMODAL),
+    "DALL-E": (lambda _: tiny_codebook(), Kind.DALLE),
+    "DALL-E, wrapped": (lambda _: {f"encoder.{key}": tensor for key, tensor in tiny_codebook().items()}, Kind.DALLE),
+    "converted codebook": (lambda folder: _hugging_face(folder, only="image_codebook."), Kind.HUGGING_FACE_CODEBOOK),
+    "another model": (lambda _: torch.nn.TransformerEncoderLayer(4, 2).state_dict(), Kind.UNKNOWN),
+}
+
+
+@pytest.mark.parametrize(("state", "kind"), STATES.values(), ids=STATES)
+def test_every_layout_of_flava_is_recognised_by_its_keys(converted, tmp_path, state, kind):
+    """By what most of them say, once the prefix is off that all of them share."""
+    torch.save(state(converted), tmp_path / "some.pt")
+    assert recognise(open_checkpoint(tmp_path / "some.pt").tensors) is kind
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind is not Kind.ORIGINAL])
+def test_no_other_layout_passes_for_an_original_checkpoint(flava_port, tiny, converted, tmp_path, name):
+    """The message says what it is, what belongs there, and some of its keys."""
+    state, kind = STATES[name]
+    torch.save(state(converted), tmp_path / "wrong.pt")
+    message = assert_refused(flava_port, tmp_path, UNREADABLE, tmp_path / "wrong.pt", codebook=tiny.codebook)
+    assert f"this is {kind.value}, where {Kind.ORIGINAL.value} belongs" in message
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind is not Kind.DALLE])
+def test_no_other_layout_passes_for_a_codebook(flava_port, tiny, converted, tmp_path, name):
+    """Neither beside a checkpoint nor on its own."""
+    state, kind = STATES[name]
+    torch.save(state(converted), tmp_path / "wrong.pt")
+    expected = f"this is {kind.value}, where {Kind.DALLE.value} belongs"
+    assert expected in assert_refused(flava_port, tmp_path, UNREADABLE, tiny.checkpoint, codebook=tmp_path / "wrong.pt")
+    ran = flava_port(
+        *("convert-codebook", "--checkpoint_path", tmp_path / "wrong.pt"), *("--pytorch_dump_folder_path", tmp_path / "place" / "out")
+    )
+    assert ran.status == UNREADABLE and expected in ran.err and not listing(tmp_path / "place")
+    assert_one_short_message(ran.err)
+
+
+def test_the_two_files_given_the_wrong_way_round_are_told_apart(flava_port, tiny, tmp_path):
+    """The first of them is named."""
+    message = assert_refused(flava_port, tmp_path, UNREADABLE, tiny.codebook, codebook=tiny.checkpoint)
+    assert f"{tiny.codebook}: this is {Kind.DALLE.value}" in message
+
+
+def test_a_converted_folder_given_as_the_checkpoint_is_refused(flava_port, converted, tmp_path):
+    """A folder, and the safetensors file in it."""
+    assert "is a folder" in assert_refused(flava_port, tmp_path, UNREADABLE, converted)
+    (tmp_path / "second").mkdir()
+    message = assert_refused(flava_port, tmp_path / "second", UNREADABLE, converted / "model.safetensors")
+    assert Kind.HUGGING_FACE.value in message
+
+
+@pytest.mark.parametrize("name", ["original", "torchmultimodal", "converted codebook"])
+def test_revert_refuses_folders_of_other_weights(flava_port, converted, tmp_path, name):
+    """It names what they are and writes nothing."""
+    state, kind = STATES[name]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_bytes((converted / "config.json").read_bytes())
+    torch.save(state(converted), tmp_path / "folder" / "pytorch_model.bin")
+    place = tmp_path / "place"
+    ran = flava_port(
+        *("revert", "--converted_path", tmp_path / "folder"),
+        *("--checkpoint_path", place / "flava.pt", "--codebook_path", place / "encoder.pkl"),
+    )
+    assert ran.status == UNREADABLE and f"this is {kind.value}" in ran.err and not place.exists()
+    assert_one_short_message(ran.err)
