@@ -4,6 +4,8 @@ The noise floor is measured, not guessed: the original in float32 against itself
 small enough run in float64, where that floor shrinks with the unit roundoff; larger ones in float32.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +16,7 @@ import torch
 from .claims import Claim, Finding, Measured, Verdict
 from .compare import compare_values
 from .forward import (
-    Scenario, first_divergence, gradients, original_module_names, recording,
+    Scenario, first_divergence, original_module_names, outputs_and_gradients, recording,
     relative_error, run_codebooks, run_converted, run_original, scenarios,
 )  # fmt: skip
 from .layout import load_model
@@ -83,7 +85,7 @@ class _Results:
     tolerance: float
     errors: dict[str, dict[str, float]]
     where: list[Finding]
-    seen: dict[str, float]  # by parameter: the largest gradient that any probe gave it, relative to what is usual
+    seen: dict[str, float]  # by parameter: how large its gradient is, relative to what is usual
 
 
 def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str, Callable]]:
@@ -151,95 +153,76 @@ def _judge(claim: Claim, kind: str, results: _Results, tolerance: float) -> None
 
 def _run(sides: Sides) -> _Results:
     size = sum(prod(tensor.shape) for tensor in sides.sources[0].checkpoint.tensors.values())
-    dtype = torch.float64 if size <= FLOAT64_PARAMETERS_MAX else torch.float32
-    pairs = 3 if dtype is torch.float64 else 2
-    floor = _noise_floor(sides, pairs)
-    tolerance = max(floor * _ROUNDOFF[dtype] / _ROUNDOFF[torch.float32], 2 * _ROUNDOFF[dtype]) * MARGIN[dtype]
+    brief = size > FLOAT64_PARAMETERS_MAX
+    dtype = torch.float32 if brief else torch.float64
+    tolerance = max(_noise_floor(sides, brief) * _ROUNDOFF[dtype] / _ROUNDOFF[torch.float32], 2 * _ROUNDOFF[dtype]) * MARGIN[dtype]
 
     ours = sides.original(dtype)
-    cases = scenarios(ours, pairs)
-    expected = [_outputs_and_gradients(run_original, ours, case, _original_parameter) for case in cases]
+    cases = scenarios(ours, brief=brief)
+    expected, slopes = outputs_and_gradients(run_original, ours, cases)
+    slopes = {_parameter(FLAVA.rename(name) or name): slope for name, slope in slopes.items()}
     del ours
+    _return_freed_memory()
     theirs = sides.converted(dtype)
-    errors: dict[str, dict[str, float]] = {"output": {}, "loss": {}, "gradient": {}, "codebook": {}}
-    for case, (outputs, slopes) in zip(cases, expected):
-        their_outputs, their_slopes = _outputs_and_gradients(run_converted, theirs, case, _converted_parameter)
-        for name in outputs:
-            error = relative_error(their_outputs[name], outputs[name]) if name in their_outputs else float("inf")
+    actual, their_slopes = outputs_and_gradients(run_converted, theirs, cases)
+    errors: dict[str, dict[str, float]] = {"output": {}, "loss": {}, "codebook": {}}
+    for case, wanted, found in zip(cases, expected, actual):
+        for name, value in wanted.items():
+            error = relative_error(found[name], value) if name in found else float("inf")
             errors["loss" if name.endswith(" loss") else "output"][f"{case.name}: {name}"] = error
-        errors["gradient"] |= {f"{case.name}: {name}": error for name, error in _gradient_errors(their_slopes, slopes)}
+    errors["gradient"] = dict(_gradient_errors({_parameter(name): slope for name, slope in their_slopes.items()}, slopes))
     if (codebook := sides.codebook(dtype)) is not None:
-        for name, (actual, wanted) in run_codebooks(codebook, theirs.image_codebook).items():
-            errors["codebook"][name] = relative_error(actual, wanted)
+        with torch.no_grad():
+            errors["codebook"] = {name: relative_error(*pair) for name, pair in run_codebooks(codebook, theirs.image_codebook).items()}
     diverged = next((case for case in cases for name, e in errors["output"].items() if name.startswith(case.name) and not e <= tolerance), None)
+    theirs.zero_grad(set_to_none=True)
     where = _localise(sides, theirs, diverged, dtype, tolerance) if diverged else []
-    return _Results(tolerance, errors, where, _largest_slopes([slopes for _, slopes in expected]))
+    return _Results(tolerance, errors, where, _relative_sizes(slopes))
 
 
-def _noise_floor(sides: Sides, pairs: int) -> float:
+def _return_freed_memory() -> None:
+    """Gives a freed model's memory back to the system; the C library would keep it and the next model come on top."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _noise_floor(sides: Sides, brief: bool) -> float:
     """The largest relative error of the original in float32, measured against itself in float64."""
     runs = []
     for dtype in (torch.float64, torch.float32):
         model = sides.original(dtype)
+        case = scenarios(model, brief=brief)[1 if brief else 0]  # images alone go through as many layers, sooner
         with torch.no_grad():
-            runs.append(run_original(model, scenarios(model, pairs)[0]))
+            runs.append(run_original(model, case))
         del model
+        _return_freed_memory()
     return max(relative_error(runs[1][name], runs[0][name]) for name in runs[0])
 
 
-def _outputs_and_gradients(run: Callable, model: torch.nn.Module, case: Scenario, name_of: Callable[[str], str]):
-    """Outputs, and gradients with respect to every parameter: of the summed losses, or of the outputs where there are no labels."""
-    has_labels = any(name.endswith("_labels") for name in case.inputs)
-    model.requires_grad_(True)
-    outputs = run(model, case)
-    if not has_labels:
-        outputs = {name: value for name, value in outputs.items() if not name.endswith(" loss")}
-    slopes = gradients(model, outputs if has_labels else {"probe loss": _probe(outputs)}, name_of)
-    return {name: value.detach() for name, value in outputs.items()}, slopes
-
-
-def _probe(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """A number that every element of every output changes: their sum with seeded weights, each output's mean."""
-    generator = torch.Generator().manual_seed(0)
-    weighted = [(torch.randn(value.shape, generator=generator).to(value.dtype) * value).mean() for _, value in sorted(outputs.items())]
-    return torch.stack(weighted).sum()
-
-
-def _original_parameter(name: str) -> str:
-    return _converted_parameter(FLAVA.rename(name) or name)
-
-
-def _converted_parameter(name: str) -> str:
+def _parameter(name: str) -> str:
     """A head's bias is the decoder's, under whichever of its names it comes."""
     return name if not name.endswith("_head.bias") else name.removesuffix("bias") + "decoder.bias"
 
 
 def _gradient_errors(theirs: dict, ours: dict) -> Iterator[tuple[str, float]]:
-    """Errors relative to each gradient's largest value, or, where that is next to nothing, to what is usual.
-
-    Attention's key.bias has a gradient of zero but for rounding: softmax cancels it.
-    """
+    """Errors relative to each gradient's largest value; to the median one's where the gradient is zero but for rounding."""
     sizes = sorted(float(g.abs().max()) for g in ours.values() if g.numel())
-    usual = 1e-3 * sizes[len(sizes) // 2] if sizes else 0.0
+    usual = sizes[len(sizes) // 2] if sizes else 0.0
     for name, expected in ours.items():
         actual = theirs.get(name)
         if actual is None or actual.shape != expected.shape:
             yield name, float("inf")
         elif expected.numel():
-            scale = max(float(expected.abs().max()), usual, 1e-300)
+            is_zero = name.endswith(tuple(SEEN_BY_VALUES_ALONE))
+            scale = max(usual if is_zero else float(expected.abs().max()), 1e-300)
             yield name, float((actual.double() - expected.double()).abs().max()) / scale
 
 
-def _largest_slopes(slopes: list[dict[str, torch.Tensor]]) -> dict[str, float]:
-    """By parameter, its largest gradient in any scenario, relative to the median one's of that scenario."""
-    largest: dict[str, float] = {}
-    for found in slopes:
-        sizes = {name: float(g.abs().max()) if g.numel() else 0.0 for name, g in found.items()}
-        reached = sorted(size for size in sizes.values() if size)
-        usual = reached[len(reached) // 2] if reached else 1.0
-        for name, size in sizes.items():
-            largest[name] = max(largest.get(name, 0.0), size / usual)
-    return largest
+def _relative_sizes(slopes: dict[str, torch.Tensor]) -> dict[str, float]:
+    """By parameter, its gradient's largest value relative to the median parameter's."""
+    sizes = {name: float(slope.abs().max()) if slope.numel() else 0.0 for name, slope in slopes.items()}
+    usual = sorted(sizes.values())[len(sizes) // 2]
+    return {name: size / usual if usual else 0.0 for name, size in sizes.items()}
 
 
 def _localise(sides: Sides, theirs: torch.nn.Module, case: Scenario, dtype: torch.dtype, tolerance: float) -> list[Finding]:

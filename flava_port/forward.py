@@ -19,20 +19,43 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Scenario:
-    """One way to use FLAVA: its name and the inputs, by `Flava.forward`'s argument names."""
+    """One way to use FLAVA: its name, the inputs by `Flava.forward`'s argument names, and whether gradients are taken."""
 
     name: str
     inputs: Mapping[str, Tensor]
+    with_gradients: bool = True
+
+    @property
+    def has_labels(self) -> bool:
+        return any(name.endswith("_labels") for name in self.inputs)
 
 
-def scenarios(model: Flava, pairs: int = 3, seed: int = 0) -> list[Scenario]:
+def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scenario]:
     """Inputs that reach every part: every position and patch, masks, padding, token types, labels, ITM negatives.
 
-    Values come from a seed; pixels in the model's dtype.
+    Values come from a seed; pixels in the model's dtype. ``brief`` is for large models: short texts beside the
+    images, and the longest text by itself, once.
     """
+    longest = model.config.text_config.max_position_embeddings
+    pairs = _inputs(model, 2, min(longest, 24), seed) if brief else _inputs(model, 3, longest, seed)
+    single = _inputs(model, 1, longest, seed + 1) if brief else pairs
+    image = ("pixel_values", "bool_masked_pos", "mim_labels")
+    text = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
+    cases = [
+        Scenario("pairs, masked, with labels", pairs),
+        Scenario("images, masked, with labels", {name: single[name] for name in image}),
+        Scenario("texts, masked, with labels", {name: single[name] for name in text}),
+    ]
+    if not brief:
+        cases.append(Scenario("pairs, plain", {name: pairs[name] for name in ("pixel_values", "input_ids")}))
+    return cases
+
+
+def _inputs(model: Flava, pairs: int, length: int, seed: int) -> dict[str, Tensor]:
+    """Every input of FLAVA, for ``pairs`` images and texts; the first text is whole, the others end in padding."""
     generator = torch.Generator().manual_seed(seed)
     image, text = model.config.image_config, model.config.text_config
-    length, patches = min(text.max_position_embeddings, 512), (image.image_size // image.patch_size) ** 2
+    patches = (image.image_size // image.patch_size) ** 2
 
     def integers(high: int, *shape: int) -> Tensor:
         return torch.randint(min(1, high - 1), high, shape, generator=generator)
@@ -43,31 +66,21 @@ def scenarios(model: Flava, pairs: int = 3, seed: int = 0) -> list[Scenario]:
         return mask
 
     pixels = torch.randn(pairs, image.num_channels, image.image_size, image.image_size, generator=generator, dtype=torch.float64)
-    words, masked_words, masked_patches = integers(text.vocab_size, pairs, length), some(pairs, length), some(pairs, patches)
+    words, masked_words = integers(text.vocab_size, pairs, length), some(pairs, length)
     attention = torch.ones(pairs, length, dtype=torch.int64)
     for row in range(1, pairs):
         attention[row, max(1, length - 2 * row) :] = 0
-    everything = {
+    return {
         "pixel_values": pixels.to(model.image_projection.weight.dtype),
         "input_ids": words,
         "input_ids_masked": words.masked_fill(masked_words, 0),
         "attention_mask": attention,
         "token_type_ids": integers(text.type_vocab_size, pairs, length),
-        "bool_masked_pos": masked_patches,
+        "bool_masked_pos": some(pairs, patches),
         "mim_labels": integers(image.vocab_size, pairs, patches),
         "mlm_labels": words.masked_fill(~masked_words | (attention == 0), IGNORED),
         "itm_labels": torch.tensor([1] + [row % 2 for row in range(pairs - 1)]),
     }
-
-    def only(*names: str) -> dict[str, Tensor]:
-        return {name: everything[name] for name in names}
-
-    return [
-        Scenario("pairs, masked, with labels", everything),
-        Scenario("pairs, plain", only("pixel_values", "input_ids")),
-        Scenario("images, masked, with labels", only("pixel_values", "bool_masked_pos", "mim_labels")),
-        Scenario("texts, masked, with labels", only("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")),
-    ]
 
 
 LOSSES = ("global_contrastive", "itm", "mim", "mlm", "mmm_image", "mmm_text")
@@ -193,12 +206,33 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float(difference.max() / scale.clamp(min=1e-30))
 
 
-def gradients(model: nn.Module, losses: Mapping[str, Tensor], name_of: Callable[[str], str] = str) -> dict[str, Tensor]:
-    """The gradient of the summed losses with respect to every parameter, by name; zeros where nothing reaches."""
+def outputs_and_gradients(run: Callable, model: nn.Module, cases: list[Scenario]) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """Every scenario's outputs, and the gradient of all that they sum to with respect to every parameter.
+
+    What is summed: the losses, and every output's mean under seeded weights, so that a parameter that no loss
+    reaches (a unimodal pooler's, say) has a gradient too. Gradients add up scenario by scenario, in place.
+    """
+    model.requires_grad_(True)
+    collected = []
+    for case in cases:
+        with torch.set_grad_enabled(case.with_gradients):
+            outputs = run(model, case)
+            if not case.has_labels:
+                outputs = {name: value for name, value in outputs.items() if not name.endswith(" loss")}
+            if case.with_gradients:
+                _total(outputs).backward()
+        collected.append({name: value.detach() for name, value in outputs.items()})
     parameters = {name: p for name, p in model.named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
-    total = sum(value for name, value in losses.items() if name.endswith(" loss"))
-    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return {name_of(name): torch.zeros_like(parameters[name]) if g is None else g for name, g in zip(parameters, found)}
+    return collected, {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
+
+
+def _total(outputs: Mapping[str, Tensor]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for name, value in sorted(outputs.items()):
+        is_loss = name.endswith(" loss")
+        parts.append(value if is_loss else (torch.randn(value.shape, generator=generator).to(value.dtype) * value).mean())
+    return torch.stack(parts).sum()
 
 
 def run_codebooks(ours: DalleEncoder, theirs: nn.Module, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
