@@ -95,16 +95,19 @@ def _staged(targets: list[Path]) -> Iterator[list[Path]]:
                     path.rename(target)
                     placed.append(target)
                     _sync_folder(target.parent)
-    finally:
+                for aside in old:
+                    _remove(aside)
+    except BaseException:
         with _uninterrupted():
-            for aside, target in zip(old, targets):
-                if len(placed) < len(targets):
+            if len(placed) < len(targets):
+                for aside, target in zip(old, targets):
                     _put_back(aside, target, target in placed)
             for leftover in (*new, *old):
                 _remove(leftover)
             for folder in reversed(missing):
                 with suppress(OSError):  # it holds something, or was never made
                     folder.rmdir()
+        raise
 
 
 def _put_back(aside: Path, target: Path, was_placed: bool) -> None:
