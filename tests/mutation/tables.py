@@ -1,0 +1,137 @@
+"""Every mutant of a rule table, and whether it is killed, equal to the table on every key, or survives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from flava_port.order import TooManyStates, dependencies, first_difference
+from flava_port.rules import Drop, Rule, RuleTable
+from tests.rules.upstream import recorded_keys
+
+
+@dataclass(frozen=True)
+class PrefixRule(Rule):
+    """A rule that was edited to work at the beginning of a key only."""
+
+    def apply(self, key: str) -> str:
+        return self.target + key.removeprefix(self.source) if key.startswith(self.source) else key
+
+
+@dataclass(frozen=True)
+class Mutant:
+    what: str
+    table: RuleTable
+    order: tuple[int, ...] | None = None  # the original numbers, where it only reorders
+
+
+@dataclass(frozen=True)
+class Verdict:
+    mutant: Mutant
+    killed_by: str | None = None  # the shortest recorded key that it takes elsewhere
+    proof: str | None = None  # why no key at all tells it from the table
+
+
+def judge(table: RuleTable, mutant: Mutant) -> Verdict:
+    """Killed by a recorded key, as the default test run would, or equal with a proof, or neither."""
+    recorded = recorded_keys(table.name)
+    wrong = [key for key in recorded if _differs(table, mutant.table, key, recorded[key])]
+    if wrong:
+        return Verdict(mutant, killed_by=min(wrong, key=lambda key: (len(key), key)))
+    return Verdict(mutant, proof=_proof(table, mutant))
+
+
+def _differs(table: RuleTable, mutant: RuleTable, key: str, expected: str | None) -> bool:
+    trace = mutant.trace(key)
+    return trace.target != expected or (trace.dropped is not None and trace.dropped.kept_key(key) != table.trace(key).dropped.kept_key(key))
+
+
+def _proof(table: RuleTable, mutant: Mutant) -> str | None:
+    if mutant.order is not None:
+        place = {number: at for at, number in enumerate(mutant.order)}
+        needed = dependencies(table)
+        kept = all(place[d.first] < place[d.second] for d in needed)
+        return f"keeps all {len(needed)} pairs of rules that do not commute in their order" if kept else None
+    if mutant.table.drops != table.drops or any(isinstance(rule, PrefixRule) for rule in mutant.table.rules):
+        return None
+    for before in (0, 1):
+        ours, theirs = _changed(table.rules, mutant.table.rules, before)
+        if _same_on_every_key(*(replace(table, drops=(), rules=rules) for rules in (ours, theirs))):
+            return "changes rules that, run side by side with the table's on every key there is, do the same"
+    return None
+
+
+def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
+    try:
+        return first_difference(one, other) is None
+    except TooManyStates:
+        return False
+
+
+def _changed(ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """Where the two differ, and so many rules ``before`` that."""
+    start = next((n for n, (one, other) in enumerate(zip(ours, theirs)) if one != other), min(len(ours), len(theirs)))
+    shared = min(len(ours), len(theirs)) - start
+    end = next((n for n in range(shared) if ours[-1 - n] != theirs[-1 - n]), shared)
+    start = max(0, start - before)
+    return ours[start : len(ours) - end], theirs[start : len(theirs) - end]
+
+
+def mutants(table: RuleTable) -> Iterator[Mutant]:
+    """Each rule left out, doubled, moved and edited, each pair swapped, each drop left out and edited."""
+    rules = table.rules
+    for at, rule in enumerate(rules):
+        yield Mutant(f"rule {at + 1} left out", _with(table, rules[:at] + rules[at + 1 :]))
+        yield Mutant(f"rule {at + 1} doubled", _with(table, rules[: at + 1] + rules[at:]))
+        yield Mutant(f"rule {at + 1} only at the beginning", _with_rule(table, at, PrefixRule(rule.source, rule.target)))
+        yield Mutant(f"rule {at + 1} at the end or not", _with_rule(table, at, replace(rule, at_end=not rule.at_end)))
+        for field in ("source", "target"):
+            for what, text in _edits(getattr(rule, field)):
+                yield Mutant(f"rule {at + 1}, {field}: {what}", _with_rule(table, at, replace(rule, **{field: text})))
+    yield from _reordered(table)
+    for at, drop in enumerate(table.drops):
+        yield Mutant(f"drop {at + 1} left out", replace(table, drops=table.drops[:at] + table.drops[at + 1 :]))
+        for field in ("fragment", "kept"):
+            for what, text in _edits(getattr(drop, field)):
+                yield Mutant(f"drop {at + 1}, {field}: {what}", _with_drop(table, at, replace(drop, **{field: text})))
+
+
+def _reordered(table: RuleTable) -> Iterator[Mutant]:
+    numbers = list(range(1, len(table.rules) + 1))
+    for one, other in combinations(numbers, 2):
+        order = list(numbers)
+        order[one - 1], order[other - 1] = other, one
+        yield _in_order(table, f"rules {one} and {other} swapped", order)
+    for moved in numbers:
+        for place in range(len(numbers)):
+            order = [number for number in numbers if number != moved]
+            order.insert(place, moved)
+            if abs(place + 1 - moved) > 1:
+                yield _in_order(table, f"rule {moved} moved to place {place + 1}", order)
+
+
+def _in_order(table: RuleTable, what: str, order: list[int]) -> Mutant:
+    return Mutant(what, _with(table, tuple(table.rules[n - 1] for n in order)), tuple(order))
+
+
+def _edits(text: str) -> Iterator[tuple[str, str]]:
+    """A character of each class changed, left out and doubled: the first of the class, one inside, and the last."""
+    classes = {"letter": str.isalpha, "digit": str.isdigit, "dot": ".".__eq__, "underscore": "_".__eq__}
+    for name, belongs in classes.items():
+        places = [at for at, character in enumerate(text) if belongs(character)]
+        for at in sorted({places[0], places[len(places) // 2], places[-1]}) if places else ():
+            other = "x" if text[at] != "x" else "y"
+            yield f"{name} {at} changed", text[:at] + other + text[at + 1 :]
+            yield f"{name} {at} left out", text[:at] + text[at + 1 :]
+            yield f"{name} {at} doubled", text[:at] + text[at] + text[at:]
+
+
+def _with(table: RuleTable, rules: tuple[Rule, ...]) -> RuleTable:
+    return replace(table, rules=rules)
+
+
+def _with_rule(table: RuleTable, at: int, rule: Rule) -> RuleTable:
+    return _with(table, (*table.rules[:at], rule, *table.rules[at + 1 :]))
+
+
+def _with_drop(table: RuleTable, at: int, drop: Drop) -> RuleTable:
+    return replace(table, drops=(*table.drops[:at], drop, *table.drops[at + 1 :]))
