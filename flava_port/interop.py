@@ -5,14 +5,22 @@
 after another. `weight_renamings` is for 5.0 and later.
 
 Second copies of the embeddings and position_ids have no place in the model: `from_pretrained`
-lists them among its unexpected keys and leaves them out. Unlike `flava_port.convert` it does not
-look whether they are what they should be.
+leaves them out, listing the copies (and in some releases position_ids) among its unexpected keys.
+Unlike `flava_port.convert` it does not look whether they are what they should be.
+
+Two things to know. Releases 4.50 to 4.57 look at the file's own names first, take a file without
+any that begins with ``flava.`` for one of the bare `FlavaModel`, and refuse it: the file needs one
+more tensor under such a name, `MARK`. And from 5.0 on `save_pretrained` of a model that was loaded
+so writes the original names again, unless it is told ``save_original_format=False``.
 """
 
 import re
 from collections.abc import Iterable
 
 from .rules import CODEBOOK, FLAVA, Rule, RuleTable
+
+# The name of a tensor of any value that a file needs beside the original's, for transformers 4.50 to 4.57.
+MARK = "flava."
 
 
 def key_mapping(prefix: str = "") -> dict[str, str]:
