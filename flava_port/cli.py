@@ -72,7 +72,14 @@ def _convert(options) -> int:
         force=options.force,
         progress=_progress(options),
     )
-    return _done(result.summary(), options)
+    _done(result.summary(), options)
+    if not options.verify:
+        return 0
+    from .verify import verify_flava_checkpoint
+
+    files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
+    certificate = verify_flava_checkpoint(*files, progress=_progress(options))
+    return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 
 def _convert_codebook(options) -> int:
@@ -194,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--no-codebook", "--no_codebook", action="store_true", help="convert without an image codebook")
     convert.add_argument("--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
     convert.add_argument("--max-shard-size", "--max_shard_size", metavar="SIZE", help="split the weights above it, such as 5GB")
+    convert.add_argument("--verify", action="store_true", help="then prove that both models compute the same; see verify")
     _writes(convert)
 
     codebook = _command(commands, "convert-codebook", _convert_codebook, "a DALL-E encoder to a Hugging Face folder")

@@ -6,6 +6,7 @@ small enough run in float64, where that floor shrinks with the unit roundoff; la
 
 import contextlib
 import ctypes
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from .checkpoint import open_checkpoint
 from .claims import Claim, Finding, Measured, Verdict
 from .compare import compare_values
 from .forward import (
@@ -25,6 +27,7 @@ from .placing import Source
 from .progress import Progress
 from .rules import FLAVA, source_name
 from .tensors import MemoryTensor, StoredTensor, TensorSource, dtype_name, load
+from .writing import write_torch_zip
 
 FLOAT64_PARAMETERS_MAX = 50_000_000
 
@@ -152,6 +155,12 @@ def _judge(claim: Claim, kind: str, results: _Results, tolerance: float) -> None
 
 
 def _run(sides: Sides) -> _Results:
+    with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
+        return _run_both(sides, Path(scratch) / "gradients.pt")
+
+
+def _run_both(sides: Sides, scratch: Path) -> _Results:
+    """One side at a time in memory; the original's gradients, as large as the model, wait on the disk."""
     size = sum(prod(tensor.shape) for tensor in sides.sources[0].checkpoint.tensors.values())
     brief = size > FLOAT64_PARAMETERS_MAX
     dtype = torch.float32 if brief else torch.float64
@@ -160,7 +169,8 @@ def _run(sides: Sides) -> _Results:
     ours = sides.original(dtype)
     cases = scenarios(ours, brief=brief)
     expected, slopes = outputs_and_gradients(run_original, ours, cases)
-    slopes = {_parameter(FLAVA.rename(name) or name): slope for name, slope in slopes.items()}
+    write_torch_zip(scratch, {_parameter(FLAVA.rename(name) or name): MemoryTensor(slope) for name, slope in slopes.items()})
+    slopes = open_checkpoint(scratch).tensors
     del ours
     _return_freed_memory()
     theirs = sides.converted(dtype)
@@ -170,14 +180,16 @@ def _run(sides: Sides) -> _Results:
         for name, value in wanted.items():
             error = relative_error(found[name], value) if name in found else float("inf")
             errors["loss" if name.endswith(" loss") else "output"][f"{case.name}: {name}"] = error
-    errors["gradient"] = dict(_gradient_errors({_parameter(name): slope for name, slope in their_slopes.items()}, slopes))
+    sizes = {name: float(load(slope).abs().max()) for name, slope in slopes.items()}
+    errors["gradient"] = dict(_gradient_errors({_parameter(name): slope for name, slope in their_slopes.items()}, slopes, sizes))
     if (codebook := sides.codebook(dtype)) is not None:
         with torch.no_grad():
             errors["codebook"] = {name: relative_error(*pair) for name, pair in run_codebooks(codebook, theirs.image_codebook).items()}
     diverged = next((case for case in cases for name, e in errors["output"].items() if name.startswith(case.name) and not e <= tolerance), None)
     theirs.zero_grad(set_to_none=True)
     where = _localise(sides, theirs, diverged, dtype, tolerance) if diverged else []
-    return _Results(tolerance, errors, where, _relative_sizes(slopes))
+    usual = _median(sizes) or 1.0
+    return _Results(tolerance, errors, where, {name: size / usual for name, size in sizes.items()})
 
 
 def _return_freed_memory() -> None:
@@ -204,25 +216,21 @@ def _parameter(name: str) -> str:
     return name if not name.endswith("_head.bias") else name.removesuffix("bias") + "decoder.bias"
 
 
-def _gradient_errors(theirs: dict, ours: dict) -> Iterator[tuple[str, float]]:
+def _gradient_errors(theirs: Mapping[str, torch.Tensor], ours: Mapping[str, StoredTensor], sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     """Errors relative to each gradient's largest value; to the median one's where the gradient is zero but for rounding."""
-    sizes = sorted(float(g.abs().max()) for g in ours.values() if g.numel())
-    usual = sizes[len(sizes) // 2] if sizes else 0.0
-    for name, expected in ours.items():
+    usual = _median(sizes)
+    for name, stored in ours.items():
         actual = theirs.get(name)
-        if actual is None or actual.shape != expected.shape:
+        if actual is None or actual.shape != stored.shape:
             yield name, float("inf")
-        elif expected.numel():
+        else:
             is_zero = name.endswith(tuple(SEEN_BY_VALUES_ALONE))
-            scale = max(usual if is_zero else float(expected.abs().max()), 1e-300)
-            yield name, float((actual.double() - expected.double()).abs().max()) / scale
+            scale = max(usual if is_zero else sizes[name], 1e-300)
+            yield name, float((actual - load(stored)).abs().max()) / scale
 
 
-def _relative_sizes(slopes: dict[str, torch.Tensor]) -> dict[str, float]:
-    """By parameter, its gradient's largest value relative to the median parameter's."""
-    sizes = {name: float(slope.abs().max()) if slope.numel() else 0.0 for name, slope in slopes.items()}
-    usual = sorted(sizes.values())[len(sizes) // 2]
-    return {name: size / usual if usual else 0.0 for name, size in sizes.items()}
+def _median(sizes: Mapping[str, float]) -> float:
+    return sorted(sizes.values())[len(sizes) // 2]
 
 
 def _localise(sides: Sides, theirs: torch.nn.Module, case: Scenario, dtype: torch.dtype, tolerance: float) -> list[Finding]:

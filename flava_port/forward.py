@@ -4,7 +4,7 @@ Both sides are recorded module by module, so that the first one to diverge is kn
 original is `flava_port.original`; the converted model is the installed transformers'.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -96,22 +96,49 @@ def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
     found |= {f"{name} loss": getattr(out, f"{name}_loss") for name in LOSSES}
     for name in _ENCODINGS:
         if (encoding := getattr(out, name)) is not None:
-            found |= {f"{name} last hidden state": encoding.last_hidden_state, f"{name} pooled": encoding.pooler_output}
+            found |= _encoding(name, encoding.hidden_states, encoding.last_hidden_state, encoding.pooler_output)
     return {name: value for name, value in found.items() if value is not None}
 
 
 def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
     """The same of the converted model."""
     inputs = {name: value.clone() for name, value in scenario.inputs.items()}  # transformers writes into its labels
-    has_labels = "mim_labels" in inputs or "mlm_labels" in inputs
     inputs.setdefault("input_ids_masked", inputs.get("input_ids"))
-    out = model(**inputs, return_loss=has_labels, skip_unmasked_multimodal_encoder=False, return_dict=True)
+    options = {"return_loss": scenario.has_labels, "skip_unmasked_multimodal_encoder": False, "return_dict": True}
+    with _multimodal_states(model) as multimodal_states:
+        out = model(**inputs, **options)
     found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
     found |= {f"{name} loss": getattr(out.loss_info, name) for name in LOSSES}
     for name in _ENCODINGS:
         if (encoding := getattr(out, f"{name}_output")) is not None:
-            found |= {f"{name} last hidden state": encoding.last_hidden_state, f"{name} pooled": encoding.pooler_output}
+            states = encoding.hidden_states or multimodal_states.pop(0)
+            found |= _encoding(name, states, encoding.last_hidden_state, encoding.pooler_output)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _encoding(name: str, states: Sequence[Tensor], last: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+    by_layer = {f"{name} hidden state {number}": state for number, state in enumerate(states)}
+    return {**by_layer, f"{name} last hidden state": last, f"{name} pooled": pooled}
+
+
+@contextmanager
+def _multimodal_states(model: nn.Module) -> Iterator[list[list[Tensor]]]:
+    """The hidden states of each run of the multimodal encoder, which transformers does not hand out."""
+    runs: list[list[Tensor]] = []
+    layers = model.flava.multimodal_model.encoder.layer
+
+    def begin(_layer, inputs):
+        runs.append([inputs[0]])
+
+    def collect(_layer, _inputs, output):
+        runs[-1].append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layers[0].register_forward_pre_hook(begin), *(layer.register_forward_hook(collect) for layer in layers)]
+    try:
+        yield runs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 # ------------------------------------------------------------------------- module by module

@@ -1,0 +1,118 @@
+"""The forward proof is shown to fail: transformers' FLAVA is mutated in memory, and each mutant is caught and located."""
+
+import math
+from unittest import mock
+
+import pytest
+import torch
+
+from flava_port import convert_flava_checkpoint
+from flava_port.claims import Verdict
+from flava_port.verify import verify_flava_checkpoint
+
+
+@pytest.fixture(scope="module")
+def converted(tiny, tmp_path_factory):
+    """The tiny checkpoint, converted once."""
+    folder = tmp_path_factory.mktemp("converted") / "out"
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
+    return folder
+
+
+def _verify(tiny, converted) -> dict:
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    assert certificate.verdict is Verdict.DIFFERS, certificate.table()
+    return {claim.name: claim for claim in certificate.claims}
+
+
+def _edited(change):
+    """The loader, with ``change`` applied to the model it returns."""
+    from flava_port import computation
+
+    load_model = computation.load_model
+
+    def load(folder):
+        model, version = load_model(folder)
+        change(model)
+        return model, version
+
+    return mock.patch.object(computation, "load_model", load)
+
+
+def _set_epsilon(model) -> None:
+    model.flava.text_model.encoder.layer[1].layernorm_after.eps = 1e-6
+
+
+def _set_activation(model) -> None:
+    model.flava.image_model.encoder.layer[1].intermediate.intermediate_act_fn = torch.nn.ReLU()
+
+
+def _set_head_epsilon(model) -> None:
+    model.mmm_image_head.transform.LayerNorm.eps = 1e-5
+
+
+def _set_attention_scale(model) -> None:
+    query = model.flava.multimodal_model.encoder.layer[0].attention.attention.query
+    query.register_forward_hook(lambda _module, _inputs, output: output * math.sqrt(2))
+
+
+def _shift_positions(model) -> None:
+    embeddings = model.flava.text_model.embeddings.position_embeddings
+    embeddings.register_forward_pre_hook(lambda _module, inputs: (inputs[0].roll(1, -1),))
+
+
+def _ignore_the_mask(model) -> None:
+    for layer in model.flava.text_model.encoder.layer:
+        layer.attention.register_forward_pre_hook(lambda _m, _i, kwargs: (_i, {**kwargs, "attention_mask": None}), with_kwargs=True)
+
+
+def _pool_another_token(model) -> None:
+    model.itm_head.pooler.register_forward_pre_hook(lambda _module, inputs: (inputs[0].roll(1, 1),))
+
+
+# Each mutant, and what the report must name: the first module to diverge.
+MUTANTS = {
+    "a layer norm's epsilon": (_set_epsilon, "flava.text_model.encoder.layer.1.layernorm_after"),
+    "an activation": (_set_activation, "flava.image_model.encoder.layer.1.output.dense"),
+    "a head's epsilon": (_set_head_epsilon, "mmm_image_head.transform.LayerNorm"),
+    "an attention scale": (_set_attention_scale, "flava.multimodal_model.encoder.layer.0.attention.attention.query"),
+    "positions": (_shift_positions, "flava.text_model.embeddings.position_embeddings"),
+    "a padding mask": (_ignore_the_mask, "flava.text_model.encoder.layer.0.attention.output.dense"),
+    "a pooled token": (_pool_another_token, "itm_head.pooler.dense"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named(mutant, tiny, converted):
+    """Values are equal, the computation is not."""
+    change, culprit = MUTANTS[mutant]
+    with _edited(change):
+        claims = _verify(tiny, converted)
+    assert claims["values"].verdict is Verdict.PROVEN
+    assert claims["forward"].findings[0].key == culprit, "\n".join(map(str, claims["forward"].findings[:3]))
+
+
+def test_a_difference_from_above_is_not_blamed_on_what_lies_below(tiny, converted):
+    """An activation has no weights: the next module differs, and agrees when fed the original's input."""
+    with _edited(_set_activation):
+        first = _verify(tiny, converted)["forward"].findings[0]
+    assert "fed the original's input it agrees" in first.what
+
+
+def test_a_module_that_computes_wrong_is_blamed_itself(tiny, converted):
+    """Fed the original's input it still differs."""
+    with _edited(_set_head_epsilon):
+        first = _verify(tiny, converted)["forward"].findings[0]
+    assert "its own weights or computation" in first.what and "heads.cmd.mim_head.cls.predictions" in first.source
+
+
+def test_a_model_that_does_not_run_is_not_proven(tiny, converted):
+    """A part that could not run never counts as proven."""
+
+    def broken(*_inputs, **_options):
+        raise RuntimeError("no forward today")
+
+    with _edited(lambda model: setattr(model, "forward", broken)):
+        certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    assert certificate.verdict is Verdict.NOT_PROVEN and certificate.exit_status == 1
+    assert "could not run: RuntimeError: no forward today" in certificate.table()
