@@ -18,7 +18,7 @@ def not_caught(verdict: Verdict) -> str | None:
     """What is wrong with how a real test run takes the mutant; None where it fails and names the key that shows it."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        _copy_to(copy)
+        copy_to(copy)
         table = verdict.mutant.table
         with (copy / "flava_port" / "rules.py").open("a") as rules:
             rules.write("\n\n" + _redefinition(table))
@@ -32,7 +32,7 @@ def not_caught(verdict: Verdict) -> str | None:
     return None
 
 
-def _copy_to(copy: Path) -> None:
+def copy_to(copy: Path) -> None:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
