@@ -43,7 +43,7 @@ def dependencies(table: RuleTable, keys: Iterable[str] = ()) -> tuple[Dependency
 
 
 def dependencies_on(table: RuleTable, keys: Iterable[str]) -> dict[tuple[int, int], str]:
-    """The pairs of rules whose order shows on some of ``keys``, or on what other rules make of them; the shortest each."""
+    """The pairs of rules whose order shows on ``keys`` or on what other rules make of them; the shortest each."""
     shown: dict[tuple[int, int], str] = {}
     for key in sorted(keys, key=lambda k: (len(k), k)):
         if table.trace(key).dropped is None:
@@ -253,7 +253,9 @@ class _Matcher:
             return seen
         if (seen, character) not in self._steps:
             text = self.word[:seen] + character
-            self._steps[seen, character] = next(n for n in range(len(text), -1, -1) if self.word[:n] == text[len(text) - n :])
+            self._steps[seen, character] = next(
+                n for n in range(len(text), -1, -1) if self.word[:n] == text[len(text) - n :]
+            )
         return self._steps[seen, character]
 
     def is_whole(self, seen: int) -> bool:

@@ -112,7 +112,7 @@ class RuleTable:
 
 
 def _whole_names(rule: Rule) -> str:
-    """A pattern for the rule's target where it stands between dots, so that ``mlm_head`` is not seen in ``xmlm_head``."""
+    """A pattern for the rule's target between dots, so that ``mlm_head`` is not seen in ``xmlm_head``."""
     begin = "" if rule.target.startswith(".") else r"(?<![^.])"
     end = r"\Z" if rule.at_end else "" if rule.target.endswith(".") else r"(?![^.])"
     return begin + re.escape(rule.target) + end

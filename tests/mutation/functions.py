@@ -31,10 +31,27 @@ def main() -> int:
         (copy / "setup.cfg").write_text(_configuration())
         environment = {**os.environ, "FLAVA_PORT_PROFILE": "fast", "PYTHONDONTWRITEBYTECODE": ""}
         mutmut = [sys.executable, "-m", "mutmut"]
-        ran = subprocess.run([*mutmut, "run"], cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        listed = subprocess.run([*mutmut, "results"], cwd=copy, env=environment, capture_output=True, text=True, check=False).stdout
+        ran = subprocess.run(
+            [*mutmut, "run"],
+            cwd=copy,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        listed = subprocess.run(
+            [*mutmut, "results"], cwd=copy, env=environment, capture_output=True, text=True, check=False
+        ).stdout
         alive = [match[0] for match in _LINE.findall(listed)]
-        shown = {name: _change(subprocess.run([*mutmut, "show", name], cwd=copy, env=environment, capture_output=True, text=True, check=False).stdout) for name in alive}
+        shown = {
+            name: _change(
+                subprocess.run(
+                    [*mutmut, "show", name], cwd=copy, env=environment, capture_output=True, text=True, check=False
+                ).stdout
+            )
+            for name in alive
+        }
     if ran.returncode != 0 or "mutations/second" not in ran.stdout:
         print(ran.stdout[-3000:])
         return 2
@@ -43,7 +60,9 @@ def main() -> int:
 
 def _change(difference: str) -> str:
     """The line that a mutant has in the place of ours."""
-    return "\n".join(line[1:].strip() for line in difference.splitlines() if line.startswith("+") and not line.startswith("+++"))
+    return "\n".join(
+        line[1:].strip() for line in difference.splitlines() if line.startswith("+") and not line.startswith("+++")
+    )
 
 
 def _verdict(alive: dict[str, str], output: str) -> int:
@@ -57,7 +76,10 @@ def _verdict(alive: dict[str, str], output: str) -> int:
             print(f"equivalent  {change}\n    because {EQUIVALENT[change]}")
     print(*(f"listed as equivalent, but is none: {change}" for change in stale), sep="\n")
     killed = total - len(alive)
-    print(f"{total} mutants of functions: {killed} killed, {len(survivors)} surviving, {len(alive) - len(survivors)} equivalent")
+    print(
+        f"{total} mutants of functions: {killed} killed, "
+        f"{len(survivors)} surviving, {len(alive) - len(survivors)} equivalent"
+    )
     return 1 if survivors or stale else 0
 
 
@@ -68,7 +90,8 @@ def _configuration() -> str:
     paths = indented(f"flava_port/{name}.py" for name in MODULES)
     ignored = indented(["-x", "-q", "-p", "no:cacheprovider", *(f"--ignore=tests/rules/{name}" for name in LEFT_OUT)])
     also = indented(["flava_port", "fixtures", "tests", "conftest.py", "pyproject.toml"])
-    return f"[mutmut]\npaths_to_mutate={paths}\ntests_dir={indented(TESTS)}\nalso_copy={also}\npytest_add_cli_args={ignored}\n"
+    options = {"paths_to_mutate": paths, "tests_dir": indented(TESTS), "also_copy": also, "pytest_add_cli_args": ignored}
+    return "[mutmut]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ def judge(table: RuleTable, mutant: Mutant) -> Verdict:
 
 def _differs(table: RuleTable, mutant: RuleTable, key: str, expected: str | None) -> bool:
     trace = mutant.trace(key)
-    return trace.target != expected or (trace.dropped is not None and trace.dropped.kept_key(key) != table.trace(key).dropped.kept_key(key))
+    return trace.target != expected or (
+        trace.dropped is not None and trace.dropped.kept_key(key) != table.trace(key).dropped.kept_key(key)
+    )
 
 
 def _proof(table: RuleTable, mutant: Mutant) -> str | None:
@@ -67,7 +69,9 @@ def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
         return False
 
 
-def _changed(ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def _changed(
+    ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """Where the two differ, and so many rules ``before`` that."""
     start = next((n for n, (one, other) in enumerate(zip(ours, theirs)) if one != other), min(len(ours), len(theirs)))
     shared = min(len(ours), len(theirs)) - start
@@ -82,7 +86,9 @@ def mutants(table: RuleTable) -> Iterator[Mutant]:
     for at, rule in enumerate(rules):
         yield Mutant(f"rule {at + 1} left out", _with(table, rules[:at] + rules[at + 1 :]))
         yield Mutant(f"rule {at + 1} doubled", _with(table, rules[: at + 1] + rules[at:]))
-        yield Mutant(f"rule {at + 1} only at the beginning", _with_rule(table, at, PrefixRule(rule.source, rule.target)))
+        yield Mutant(
+            f"rule {at + 1} only at the beginning", _with_rule(table, at, PrefixRule(rule.source, rule.target))
+        )
         yield Mutant(f"rule {at + 1} at the end or not", _with_rule(table, at, replace(rule, at_end=not rule.at_end)))
         for field in ("source", "target"):
             for what, text in _edits(getattr(rule, field)):

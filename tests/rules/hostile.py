@@ -43,16 +43,44 @@ TWICE = (
 def hostile_keys() -> list[str]:
     """Every fragment alone, doubled, and in odd places of keys; fragments next to each other; those above."""
     keys = [*OUT_OF_ORDER, *TWICE]
-    keys += [form.format(fragment) for fragment in FRAGMENTS for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}.{0}", "{0}{0}")]
+    keys += [
+        form.format(fragment)
+        for fragment in FRAGMENTS
+        for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}.{0}", "{0}{0}")
+    ]
     keys += [f"{one}.{other}" for one, other in product(FRAGMENTS, repeat=2)]
     return _unique([*keys, *_edits(original_keys((0, 12)), FRAGMENTS, 300)])
 
 
 def hostile_codebook_keys() -> list[str]:
     """`.w` and `.b` inside and at the end, group_1 beside group_10, and fragments in odd places."""
-    keys = ["group_1.group_1.w", "blocks.group_10.block_1.w", "group_1", "blocks.w.b", "blocks.b.w", ".w", ".b", "w", "b", "x.w.w", "x.b.b"]
-    keys += ["blocks.group_11.res_path.b", "res_path.res_path.w", "res_path", "blocks.group_5.block_1.w", "x.weight", "x.wx", "x.bias.w.bx"]
-    keys += [form.format(fragment) for fragment in CODEBOOK_FRAGMENTS for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}{0}")]
+    keys = [
+        "group_1.group_1.w",
+        "blocks.group_10.block_1.w",
+        "group_1",
+        "blocks.w.b",
+        "blocks.b.w",
+        ".w",
+        ".b",
+        "w",
+        "b",
+        "x.w.w",
+        "x.b.b",
+    ]
+    keys += [
+        "blocks.group_11.res_path.b",
+        "res_path.res_path.w",
+        "res_path",
+        "blocks.group_5.block_1.w",
+        "x.weight",
+        "x.wx",
+        "x.bias.w.bx",
+    ]
+    keys += [
+        form.format(fragment)
+        for fragment in CODEBOOK_FRAGMENTS
+        for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}{0}")
+    ]
     keys += [one + other for one, other in product(CODEBOOK_FRAGMENTS, repeat=2)]
     return _unique([*keys, *_edits(codebook_keys(), CODEBOOK_FRAGMENTS, 150)])
 

@@ -13,7 +13,9 @@ def assert_targets(table: RuleTable, expected: Mapping[str, str | None]) -> None
     __tracebackhide__ = True
     wrong = sorted((key for key in expected if table.rename(key) != expected[key]), key=lambda key: (len(key), key))
     if wrong:
-        raise AssertionError(f"{wrong[0]}: wrong target\n" + _explain(table, wrong[0], expected[wrong[0]]) + _others(wrong[1:]))
+        raise AssertionError(
+            f"{wrong[0]}: wrong target\n" + _explain(table, wrong[0], expected[wrong[0]]) + _others(wrong[1:])
+        )
 
 
 def assert_all(table: RuleTable, keys: Iterable[str], claim: str, holds) -> None:
@@ -34,7 +36,11 @@ def assert_same_table(actual: RuleTable, expected: RuleTable) -> None:
             one, other = ours[number : number + 1], theirs[number : number + 1]
             if one != other:
                 entry = f"{what[:-1]} {number + 1}"
-                lines = [f"{actual.name}: {entry} is not what it should be", f"  actual    {_text(one)}", f"  expected  {_text(other)}"]
+                lines = [
+                    f"{actual.name}: {entry} is not what it should be",
+                    f"  actual    {_text(one)}",
+                    f"  expected  {_text(other)}",
+                ]
                 raise AssertionError("\n".join([*lines, *_shown_by(actual, expected, one, other)]))
 
 
@@ -47,7 +53,11 @@ def _shown_by(actual: RuleTable, expected: RuleTable, one: tuple, other: tuple) 
         key = first_difference(*alone)
     except TooManyStates:
         return []
-    return [] if key is None else [f"  shown by  {key}", f"    actual    {actual.rename(key)}", f"    expected  {expected.rename(key)}"]
+    return (
+        []
+        if key is None
+        else [f"  shown by  {key}", f"    actual    {actual.rename(key)}", f"    expected  {expected.rename(key)}"]
+    )
 
 
 def _text(entry: tuple) -> str:
@@ -56,7 +66,8 @@ def _text(entry: tuple) -> str:
 
 def _explain(table: RuleTable, key: str, expected: str | None) -> str:
     way = _indented(describe(table.trace(key)))
-    return f"  actual    {table.rename(key) or 'dropped'}\n  expected  {expected or 'dropped'}\n  its way through {table.name}:\n{way}"
+    actual = table.rename(key) or "dropped"
+    return f"  actual    {actual}\n  expected  {expected or 'dropped'}\n  its way through {table.name}:\n{way}"
 
 
 def _indented(text: str) -> str:

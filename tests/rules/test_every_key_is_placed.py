@@ -13,7 +13,15 @@ from flava_port.original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
 from flava_port.rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
 from tests.builders import TINY
 from tests.rules.reports import assert_all
-from tests.strategies import EMBEDDINGS, ENCODERS, codebook_keys, every_original_key, fixed_keys, layer_keys, source_keys
+from tests.strategies import (
+    EMBEDDINGS,
+    ENCODERS,
+    codebook_keys,
+    every_original_key,
+    fixed_keys,
+    layer_keys,
+    source_keys,
+)
 
 SECOND_COPIES = {f"{encoder}.embeddings.{part}" for encoder, parts in EMBEDDINGS.items() for part in parts}
 
@@ -30,7 +38,12 @@ def test_every_key_of_the_grammar_is_renamed_or_dropped_on_purpose(grammar):
 
 def test_what_is_dropped_is_exactly_the_second_copies_of_the_embeddings(grammar):
     """Nothing else is dropped, and each entry that drops says which copy stays."""
-    assert_all(FLAVA, grammar, "dropped exactly where it is a second copy", lambda k: (FLAVA.rename(k) is None) == (k in SECOND_COPIES))
+    assert_all(
+        FLAVA,
+        grammar,
+        "dropped exactly where it is a second copy",
+        lambda k: (FLAVA.rename(k) is None) == (k in SECOND_COPIES),
+    )
 
 
 def test_the_kept_copy_of_every_dropped_key_is_in_the_grammar(grammar):
@@ -47,7 +60,9 @@ def test_the_kept_copy_of_every_dropped_key_is_in_the_grammar(grammar):
 def test_distinct_keys_of_the_grammar_never_meet_in_one_target(grammar):
     """All 48,000 keys at once."""
     targets = Counter(map(FLAVA.rename, grammar))
-    assert_all(FLAVA, grammar, "alone in its target", lambda key: FLAVA.rename(key) is None or targets[FLAVA.rename(key)] == 1)
+    assert_all(
+        FLAVA, grammar, "alone in its target", lambda key: FLAVA.rename(key) is None or targets[FLAVA.rename(key)] == 1
+    )
 
 
 def test_distinct_keys_of_the_codebook_never_meet_in_one_target():
@@ -72,7 +87,8 @@ def layer_counts():
 
 def with_layers(counts) -> FlavaConfig:
     image, text, multimodal = (
-        replace(part, num_hidden_layers=n) for part, n in zip((TINY.image_config, TINY.text_config, TINY.multimodal_config), counts)
+        replace(part, num_hidden_layers=n)
+        for part, n in zip((TINY.image_config, TINY.text_config, TINY.multimodal_config), counts)
     )
     return replace(TINY, image_config=image, text_config=text, multimodal_config=multimodal)
 
@@ -91,10 +107,18 @@ def test_the_grammar_is_what_the_original_model_has(counts):
 def test_the_targets_are_the_installed_transformers_keys(counts):
     """Renamed, the grammar is the key set of FlavaForPreTraining, position_ids and the codebook apart."""
     parts = zip(("image_config", "text_config", "multimodal_config"), counts)
-    config = {name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8} for name, n in parts}
+    config = {
+        name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+        for name, n in parts
+    }
     expected = {k for k in expected_layout({**config, "hidden_size": 8}).shapes if not k.startswith(CODEBOOK_PREFIX)}
     keys = [*fixed_keys(), *(key for e, n in zip(ENCODERS, counts) for i in range(n) for key in layer_keys(e, i))]
-    assert_all(FLAVA, keys, "a key that the installed transformers expects", lambda k: FLAVA.rename(k) in {*expected, None, POSITION_IDS})
+    assert_all(
+        FLAVA,
+        keys,
+        "a key that the installed transformers expects",
+        lambda k: FLAVA.rename(k) in {*expected, None, POSITION_IDS},
+    )
     assert expected <= {FLAVA.rename(key) for key in keys}
 
 
@@ -103,6 +127,8 @@ def test_the_codebooks_targets_are_the_installed_transformers_keys():
     with torch.device("meta"):
         keys = list(DalleEncoder(CodebookConfig(hidden_size=8)).state_dict())
     expected = set(expected_codebook_layout({"hidden_size": 8}).shapes)
-    assert_all(CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected)
+    assert_all(
+        CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected
+    )
     assert len(keys) == len(expected)
     assert set(keys) <= set(codebook_keys())

@@ -15,7 +15,12 @@ def test_forward_then_inverse_is_the_identity_on_the_whole_grammar():
 
 def test_forward_then_inverse_is_the_identity_on_the_codebook():
     """The same for the codebook's table."""
-    assert_all(CODEBOOK, codebook_keys(), "what comes back from its target", lambda key: CODEBOOK.source_of(CODEBOOK.rename(key)) == key)
+    assert_all(
+        CODEBOOK,
+        codebook_keys(),
+        "what comes back from its target",
+        lambda key: CODEBOOK.source_of(CODEBOOK.rename(key)) == key,
+    )
 
 
 @given(source_keys())

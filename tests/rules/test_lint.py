@@ -8,7 +8,9 @@ from flava_port.tables import known_keys, own_keys
 
 
 def table_of(*rules, drops=()) -> RuleTable:
-    return RuleTable("example", "source", "target", tuple(Drop(*d, because="") for d in drops), tuple(Rule(*r) for r in rules))
+    return RuleTable(
+        "example", "source", "target", tuple(Drop(*d, because="") for d in drops), tuple(Rule(*r) for r in rules)
+    )
 
 
 def findings(table: RuleTable, keys=None) -> set[tuple[Kind, str, str]]:
@@ -22,7 +24,11 @@ HAVE = {
     "shadowed by a part of it": ([("b.c", "x"), ("a.b.c", "y")], None, (Kind.SHADOWED, "rule 2", "a.b.c.weight")),
     "shadowed by the same again": ([("aa", "x"), ("aa", "y")], None, (Kind.SHADOWED, "rule 2", "aa.weight")),
     "collision": ([("aa", "x"), ("bb", "x")], None, (Kind.COLLISION, "rules 1 and 2", "aa.weight")),
-    "collision after a chain": ([("aa", "bb"), ("bb", "x"), ("cc", "x")], None, (Kind.COLLISION, "rules 1, 2 and 3", "aa.weight")),
+    "collision after a chain": (
+        [("aa", "bb"), ("bb", "x"), ("cc", "x")],
+        None,
+        (Kind.COLLISION, "rules 1, 2 and 3", "aa.weight"),
+    ),
     "order, one feeds the other": ([("aa", "bb"), ("bb", "cc")], None, (Kind.ORDER, "rules 1 and 2", "aa.weight")),
     "order, they overlap": ([("a.b", "x"), ("b.c", "y")], None, (Kind.ORDER, "rules 1 and 2", "a.b.c.weight")),
     "order, general first": ([("b.c", "x"), ("a.b.c", "y")], None, (Kind.ORDER, "rules 1 and 2", "a.b.c.weight")),
@@ -73,7 +79,9 @@ def test_what_is_nearly_a_fault_is_not_found(name):
 
 def test_every_kind_has_a_table_that_has_it_and_one_that_nearly_has_it():
     """No kind of finding is left untested."""
-    assert {expected[0] for _, _, expected in HAVE.values()} == set(Kind) == {kind for _, _, kind in NEARLY_HAVE.values()}
+    assert (
+        {expected[0] for _, _, expected in HAVE.values()} == set(Kind) == {kind for _, _, kind in NEARLY_HAVE.values()}
+    )
 
 
 def test_a_drop_that_drops_nothing_is_dead_and_one_behind_another_is_shadowed():

@@ -1,4 +1,4 @@
-"""The order of the rules is computed: what must run before what, the key that shows it, and that nothing else matters."""
+"""The order of the rules is computed: what runs before what, the key that shows it, and that nothing else matters."""
 
 import random
 from dataclasses import replace
@@ -14,8 +14,15 @@ from flava_port.tables import known_keys
 from tests.rules.hostile import OUT_OF_ORDER, hostile_codebook_keys, hostile_keys
 from tests.strategies import codebook_keys, decoy_keys, original_keys, source_keys
 
-KNOWN = {(8, 14): "mm_text_projection.bias", (9, 15): "mm_image_projection.bias", (12, 13): "mm_encoder.module.encoder.cls_token"}
-KEYS = {"flava": (*original_keys((0,)), *hostile_keys()[:300]), "codebook": (*codebook_keys(), *hostile_codebook_keys())}
+KNOWN = {
+    (8, 14): "mm_text_projection.bias",
+    (9, 15): "mm_image_projection.bias",
+    (12, 13): "mm_encoder.module.encoder.cls_token",
+}
+KEYS = {
+    "flava": (*original_keys((0,)), *hostile_keys()[:300]),
+    "codebook": (*codebook_keys(), *hostile_codebook_keys()),
+}
 
 
 @cache
@@ -59,7 +66,7 @@ def test_the_keys_made_to_show_an_order_are_the_computed_ones():
 
 
 def test_each_dependency_is_shown_by_its_key():
-    """The two rules alone, in either order, differ on the shortest key; the shortest known one shows it in the whole table."""
+    """The two rules alone differ on the shortest key, the whole table on the shortest known one."""
     for dependency in found(FLAVA):
         pair = tuple(FLAVA.rules[n - 1] for n in (dependency.first, dependency.second))
         one, other = (replace(FLAVA, drops=(), rules=rules) for rules in (pair, pair[::-1]))
@@ -90,7 +97,10 @@ def test_every_reordering_that_breaks_a_dependency_is_caught_by_the_key_of_one_i
     table = reordered(FLAVA, order)
     broken = [d for d in found(FLAVA) if order.index(d.second) < order.index(d.first)]
     if broken:
-        assert any(table.rename(key) != FLAVA.rename(key) for d in broken for key in {d.shortest, d.witness}), (order, broken)
+        assert any(table.rename(key) != FLAVA.rename(key) for d in broken for key in {d.shortest, d.witness}), (
+            order,
+            broken,
+        )
 
 
 @given(st.sampled_from(sorted(KNOWN)), st.randoms(use_true_random=False))
@@ -111,7 +121,9 @@ def test_every_reordering_of_the_codebooks_rules_maps_every_key_alike(order):
 
 def small_rules():
     texts = st.text("ab.", min_size=1, max_size=3)
-    return st.lists(st.builds(Rule, texts, st.text("ab.", max_size=3), st.booleans()), min_size=1, max_size=3).map(tuple)
+    return st.lists(st.builds(Rule, texts, st.text("ab.", max_size=3), st.booleans()), min_size=1, max_size=3).map(
+        tuple
+    )
 
 
 WORDS = [""]

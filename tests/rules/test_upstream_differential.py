@@ -11,19 +11,32 @@ from flava_port import codebook
 from flava_port.convert import count_parameters, upgrade_state_dict
 from flava_port.errors import FlavaPortError
 from tests.rules.upstream import converters
-from tests.strategies import adversarial_state_dicts, codebook_decoy_keys, codebook_keys, decoy_keys, original_state_dicts, source_keys
+from tests.strategies import (
+    adversarial_state_dicts,
+    codebook_decoy_keys,
+    codebook_keys,
+    decoy_keys,
+    original_state_dicts,
+    source_keys,
+)
 
 try:
     theirs, their_codebook = converters()
 except ImportError:
-    pytest.skip("the upstream converter left transformers after 4.47.1; run: tox -e upstream (transformers==4.47.1)", allow_module_level=True)
+    pytest.skip(
+        "the upstream converter left transformers after 4.47.1; run: tox -e upstream (transformers==4.47.1)",
+        allow_module_level=True,
+    )
 
 ONE, OTHER = torch.ones(2), torch.zeros(2)
 # What upstream converts without a word and we refuse, by why.
 REFUSALS = {
     "already converted": {"mlm_head.bias": ONE},
     "both become": {"heads.cmd.itm_head.pooler": ONE, "heads.cmd.heads.cmd.itm_head.cls.pooler": OTHER},
-    "two copies that should be one differ": {"text_encoder.embeddings.x": ONE, "text_encoder.module.embeddings.x": OTHER},
+    "two copies that should be one differ": {
+        "text_encoder.embeddings.x": ONE,
+        "text_encoder.module.embeddings.x": OTHER,
+    },
     "would be dropped as a second copy, but there is no": {"image_encoder.embeddings.x": ONE},
 }
 
