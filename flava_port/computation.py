@@ -21,7 +21,7 @@ from .forward import (
     Scenario, first_divergence, original_module_names, outputs_and_gradients, recording,
     relative_error, run_codebooks, run_converted, run_original, scenarios,
 )  # fmt: skip
-from .layout import load_model
+from .layout import load_model, quiet
 from .original import DalleEncoder, Flava
 from .placing import Source
 from .progress import Progress
@@ -155,7 +155,7 @@ def _judge(claim: Claim, kind: str, results: _Results, tolerance: float) -> None
 
 
 def _run(sides: Sides) -> _Results:
-    with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
+    with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
         return _run_both(sides, Path(scratch) / "gradients.pt")
 
 

@@ -186,10 +186,17 @@ class Found:
 
 
 def sizes_found(shapes: Mapping[str, tuple[int, ...]]) -> list[Found]:
-    """Every size that shapes tell, by Hugging Face key. Where weights disagree, most of them decide."""
+    """Every size that shapes tell, by Hugging Face key. Where weights disagree, most of them decide.
+
+    Raises:
+        NotFaithful: a stray number stands so far above the others that it cannot be a count's.
+    """
     found = [f for size in SIZES if (f := _by_majority(size, shapes))]
     for section, field, pattern, offset in COUNTS:
         numbered = {int(match[1]): key for key in shapes if (match := pattern.match(key))}
+        if numbered and max(numbered) > 2 * len(numbered) + 8:
+            key = numbered[max(numbered)]
+            raise NotFaithful(f"{key} is number {max(numbered)} where the checkpoint has {len(numbered)} in all; leave it out, or complete it")
         if numbered:
             found.append(Found(section, field, max(numbered) + offset, numbered[max(numbered)]))
     return found + _image_size(shapes)

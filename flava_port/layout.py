@@ -63,7 +63,7 @@ def load_model(folder: Path):
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    with _quiet():
+    with quiet():
         model = transformers.FlavaForPreTraining.from_pretrained(folder)
     return model.eval(), transformers.__version__
 
@@ -71,7 +71,7 @@ def load_model(folder: Path):
 def _layout_of(model_class: type, config_class: type, config: Mapping) -> Layout:
     import transformers
 
-    with _quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         try:
             model = model_class(config_class.from_dict(deepcopy(dict(config))))
         except Exception as error:
@@ -82,8 +82,8 @@ def _layout_of(model_class: type, config_class: type, config: Mapping) -> Layout
 
 
 @contextmanager
-def _quiet():
-    """Without the warnings and log lines of building a model; errors still raise."""
+def quiet():
+    """Without the warnings and log lines of building and running a model; errors still raise."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

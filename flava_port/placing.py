@@ -5,9 +5,11 @@ the key, where it came from, the rule that moved it and the nearest key that is 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
+from typing import TypeAlias
 
 import torch
 
@@ -19,6 +21,8 @@ from .tensors import FLOAT_DTYPES, StoredTensor, dtype_name, first_difference, l
 from .unpickle import UnsupportedTensor
 
 PROBLEMS_SHOWN = 6
+
+Problem: TypeAlias = str | Callable[[], str]  # its text, or what makes it
 
 POSITIONS = "flava.text_model.embeddings.position_embeddings.weight"
 
@@ -113,8 +117,9 @@ def account(renamed: Mapping[str, Placed], dropped: Iterable[Placed], expected: 
     remaining = dict(renamed)
     recomputed = [remaining.pop(POSITION_IDS)] if POSITION_IDS in remaining else []
     filled = _share_tied(remaining)
-    problems = [_unplaced(filled[key], expected) for key in filled if key not in expected]
-    problems += [_unfilled(key, filled, expected) for key in expected if key not in filled]
+    # Searching the nearest key takes long; it is done for the problems that are shown.
+    problems: list[Problem] = [partial(_unplaced, filled[key], expected) for key in filled if key not in expected]
+    problems += [partial(_unfilled, key, filled, expected) for key in expected if key not in filled]
     problems += [p for key in filled if key in expected for p in _unfit(key, filled[key], expected[key])]
     stop_on(problems)
     by_source_key = {placed.key: placed for placed in renamed.values()}
@@ -130,11 +135,11 @@ def account(renamed: Mapping[str, Placed], dropped: Iterable[Placed], expected: 
     return Placement({key: filled[key] for key in expected}, tuple(reasons))
 
 
-def stop_on(problems: Iterable[str]) -> None:
+def stop_on(problems: Iterable[Problem]) -> None:
     """Raises NotFaithful with the first few problems, if there are any."""
     problems = list(problems)
     if problems:
-        shown = problems[:PROBLEMS_SHOWN]
+        shown = [problem if isinstance(problem, str) else problem() for problem in problems[:PROBLEMS_SHOWN]]
         if len(problems) > len(shown):
             shown.append(f"... and {len(problems) - len(shown)} more")
         raise NotFaithful("\n  ".join(["cannot be converted faithfully:", *shown]))
