@@ -46,3 +46,4 @@ class Claim:
     summary: str = ""
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
+    planted: dict[str, float] = field(default_factory=dict)  # by planted fault: how far it would move what was measured

@@ -1,116 +1,108 @@
 """Both models on the same inputs: outputs, losses and gradients, and the first module that diverges.
 
-The noise floor is measured, not guessed: the original in float32 against itself in float64. Models
-small enough run in float64, where that floor shrinks with the unit roundoff; larger ones in float32.
+One side is in memory at a time. What counts as equal, and what that is worth, `expected` measures.
 """
 
 import contextlib
 import ctypes
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from .checkpoint import open_checkpoint
 from .claims import Claim, Finding, Measured, Verdict
 from .compare import compare_values
+from .expected import Expected, expect
 from .forward import (
-    Scenario, first_divergence, original_module_names, outputs_and_gradients, recording,
-    relative_error, run_codebooks, run_converted, run_original, scenarios,
+    Scenario, first_divergence, original_module_names, outputs, outputs_and_gradients, recording,
+    relative_error, run_codebooks, run_converted, run_original,
 )  # fmt: skip
-from .layout import load_model, quiet
-from .original import DalleEncoder, Flava
-from .placing import Source
+from .layout import TIED, load_model, quiet
 from .progress import Progress
 from .rules import FLAVA, source_name
-from .tensors import MemoryTensor, StoredTensor, TensorSource, dtype_name, load
-from .writing import write_torch_zip
+from .sides import Sides, give_seeded_weights
+from .tensors import MemoryTensor, dtype_name, load
 
-FLOAT64_PARAMETERS_MAX = 50_000_000
+def why_no_output_shows(name: str, parameter: torch.Tensor) -> str:
+    """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
+    if name.endswith("attention.attention.key.bias"):
+        return "attention's key.bias adds the same to every score, which softmax cancels"
+    if name.startswith(("flava.image_projection.", "flava.text_projection.")) and len(parameter) == 1:
+        return "an embedding of a single number is normalised to its sign"
+    return ""
 
-# How far above the measured floor a difference must lie to count. float32: both sides have the floor's
-# error, and sum in other orders. float64: the floor is scaled from float32's by the ratio of their unit
-# roundoffs, which is rough; the weakest planted faults still lie orders of magnitude above it.
-MARGIN = {torch.float32: 16.0, torch.float64: 1024.0}
-_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-# Backward passes sum over all positions what forward passes compute for each.
-GRADIENT_MARGIN = 16.0
 
-# Parameters that no output shows, by the end of their names, and why.
-SEEN_BY_VALUES_ALONE = {"attention.attention.key.bias": "attention's key.bias adds the same to every score, which softmax cancels"}
+@dataclass(frozen=True)
+class _Gradient:
+    """One parameter's gradient on both sides: its size, the largest difference, what rounding allows; absolute."""
+
+    size: float
+    difference: float
+    allowed: float
+    excuse: str = ""  # why no output shows it
 
 
 @dataclass
-class Sides:
-    """What is needed to run both: the original's files, the converted folder, the original's config."""
+class _Compared:
+    """Both sides' numbers with one set of weights."""
 
-    sources: list[Source]
-    folder: Path
-    config: dict
-    originals: Mapping[str, tuple[str, TensorSource]]  # by converted key: the original's key and tensor
+    expected: Expected
+    errors: dict[str, float]  # relative, by scenario and output
+    gradients: dict[str, _Gradient]  # by converted parameter
 
-    def original(self, dtype: torch.dtype) -> Flava:
-        """The reference implementation with the original's weights."""
-        told = {
-            section: {name: self.config[f"{section}_config"][name] for name in ("num_attention_heads", "hidden_act", "layer_norm_eps")}
-            for section in ("image", "text", "multimodal")
-        }
-        told["text"]["pad_token_id"] = self.config["text_config"]["pad_token_id"]
-        return Flava.from_state_dict(_loaded(self.sources[0], dtype), **told).eval()
+    @property
+    def unseen(self) -> set[str]:
+        """Parameters whose gradient is nothing beside the usual one, and should not be."""
+        least = self.expected.slope_rounding * _usual(self.gradients)
+        return {name for name, g in self.gradients.items() if g.size <= least and not g.excuse}
 
-    def codebook(self, dtype: torch.dtype) -> DalleEncoder | None:
-        return DalleEncoder.from_state_dict(_loaded(self.sources[1], dtype)).eval() if len(self.sources) > 1 else None
-
-    def converted(self, dtype: torch.dtype) -> torch.nn.Module:
-        return load_model(self.folder)[0].to(dtype)
-
-
-def _loaded(source: Source, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A source's tensors in memory, each storage once."""
-    loaded: dict[object, torch.Tensor] = {}
-
-    def tensor(stored: StoredTensor) -> torch.Tensor:
-        if stored not in loaded:
-            value = load(stored)
-            loaded[stored] = value.to(torch.float32).to(dtype) if value.is_floating_point() else value
-        return loaded[stored]
-
-    return {key: tensor(stored) for key, stored in source.checkpoint.tensors.items()}
+    @property
+    def diverged(self) -> Scenario | None:
+        """The first scenario in which an output differs."""
+        wrong = [name for name, error in self.errors.items() if not error <= self.expected.tolerance]
+        return next((case for case in self.expected.cases if any(name.startswith(case.name) for name in wrong)), None)
 
 
 @dataclass
 class _Results:
-    """Both sides' numbers, compared: name, relative error, by kind; and where the first divergence lies."""
+    """The checkpoint's own weights on both sides; and seeded ones, where its own hide something."""
 
-    tolerance: float
-    errors: dict[str, dict[str, float]]
+    own: _Compared
+    seeded: _Compared | None
+    codebook: dict[str, float]
     where: list[Finding]
-    seen: dict[str, float]  # by parameter: how large its gradient is, relative to what is usual
 
 
 def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str, Callable]]:
-    """Claims and their checks; the models run once, on the first of them."""
-    results: list[_Results] = []
+    """Claims and their checks; the models run once, on the first of them, and what stops them stops each claim."""
 
-    def check(kind: str, margin: float = 1.0) -> Callable:
+    @cache
+    def results() -> _Results | Exception:
+        with progress("run", None):
+            try:
+                return _run(sides)
+            except Exception as error:
+                return error
+
+    def check(judge: Callable) -> Callable:
         def fill(claim: Claim) -> None:
-            if not results:
-                with progress("run", None):
-                    results.append(_run(sides))
-            _judge(claim, kind, results[0], results[0].tolerance * margin)
+            found = results()
+            if isinstance(found, Exception):
+                raise found
+            judge(claim, found)
 
         return fill
 
     yield "loaded values", lambda claim: _judge_loaded(claim, sides)
-    yield "forward", check("output")
-    yield "losses", check("loss")
-    yield "gradients", check("gradient", GRADIENT_MARGIN)
-    yield "seen by a probe", lambda claim: _judge_seen(claim, results)
+    yield "forward", check(_judge_forward)
+    yield "losses", check(_judge_losses)
+    yield "gradients", check(_judge_gradients)
+    yield "seen by a probe", check(_judge_seen)
     if len(sides.sources) > 1:
-        yield "codebook", check("codebook")
+        yield "codebook", check(_judge_codebook)
 
 
 def _judge_loaded(claim: Claim, sides: Sides) -> None:
@@ -129,67 +121,140 @@ def _judge_loaded(claim: Claim, sides: Sides) -> None:
     claim.summary = f"{len(claim.findings)} found" if claim.findings else f"transformers {version} loads every value, bit for bit"
 
 
-def _judge_seen(claim: Claim, results: list["_Results"]) -> None:
-    """Every parameter shows in an output or a loss, or is known to show in its values alone."""
-    if not results:
-        claim.summary = "the models did not run"
-        return
-    unseen = [name for name, size in results[0].seen.items() if size <= results[0].tolerance]
-    excused = [name for name in unseen if any(name.endswith(ending) for ending in SEEN_BY_VALUES_ALONE)]
-    claim.findings = [Finding(name, source_name(name), "no output, loss or gradient shows it") for name in unseen if name not in excused]
-    claim.verdict = Verdict.DIFFERS if claim.findings else Verdict.PROVEN
-    seen = len(results[0].seen) - len(unseen)
-    claim.summary = f"{seen} parameters; {len(excused)} by their values alone ({', '.join(SEEN_BY_VALUES_ALONE.values())})"
+def _judge_forward(claim: Claim, results: _Results) -> None:
+    """Every output; and rounding must not hide the weakest planted fault, or agreement would mean little."""
+    _judge(claim, _errors(results, lambda name: not name.endswith(" loss")))
+    witness = results.seeded or results.own
+    claim.planted = dict(witness.expected.planted)
+    size = claim.planted[witness.expected.weakest]
+    if claim.verdict is not Verdict.PROVEN:
+        claim.findings[:0] = results.where
+    elif witness.expected.shows_the_weakest:
+        claim.summary += f"; {witness.expected.weakest} would show {size / witness.expected.tolerance:,.0f} times that"
+    else:
+        claim.verdict = Verdict.NOT_PROVEN
+        claim.summary += f"; {witness.expected.weakest} would move {size:.1e} and stay hidden"
 
 
-def _judge(claim: Claim, kind: str, results: _Results, tolerance: float) -> None:
-    errors = results.errors[kind]
-    wrong = {name: error for name, error in errors.items() if not error <= tolerance}
-    worst = max(errors.values(), default=0.0)
-    claim.measured = [Measured(name, error, tolerance) for name, error in errors.items()]
+def _judge_losses(claim: Claim, results: _Results) -> None:
+    _judge(claim, _errors(results, lambda name: name.endswith(" loss")))
+
+
+def _judge_codebook(claim: Claim, results: _Results) -> None:
+    _judge(claim, [Measured(name, error, results.own.expected.tolerance) for name, error in results.codebook.items()])
+
+
+def _judge_gradients(claim: Claim, results: _Results) -> None:
+    gradients = results.own.gradients.items()
+    measured = [Measured(name, g.difference / (g.size or 1.0), g.allowed / (g.size or 1.0)) for name, g in gradients]
+    if results.seeded:
+        shown = {name: g for name, g in results.seeded.gradients.items() if name in results.own.unseen}
+        measured += [Measured(f"seeded weights: {name}", g.difference / (g.size or 1.0), g.allowed / (g.size or 1.0)) for name, g in shown.items()]
+    _judge(claim, measured)
+
+
+def _errors(results: _Results, chosen: Callable[[str], bool]) -> list[Measured]:
+    found = [Measured(name, error, results.own.expected.tolerance) for name, error in results.own.errors.items()]
+    if results.seeded:
+        found += [Measured(f"seeded weights: {name}", error, results.seeded.expected.tolerance) for name, error in results.seeded.errors.items()]
+    return [measured for measured in found if chosen(measured.what)]
+
+
+def _judge(claim: Claim, measured: list[Measured]) -> None:
+    claim.measured = measured
+    wrong = [m for m in measured if not m.error <= m.tolerance]
+    claim.findings += [Finding(m.what, "", f"relative error {m.error:.1e}, rounding allows {m.tolerance:.1e}") for m in wrong]
     if wrong:
-        claim.findings += results.where if kind == "output" else []
-        claim.findings += [Finding(name, "", f"relative error {error:.1e}, rounding allows {tolerance:.1e}") for name, error in wrong.items()]
-    claim.verdict = Verdict.DIFFERS if wrong else Verdict.PROVEN if errors else Verdict.NOT_PROVEN
-    claim.summary = f"{len(wrong)} of {len(errors)} differ" if wrong else f"{len(errors)} compared; largest relative error {worst:.1e}, rounding allows {tolerance:.1e}"
+        claim.verdict, claim.summary = Verdict.DIFFERS, f"{len(wrong)} of {len(measured)} differ"
+    elif measured:
+        worst = max(measured, key=lambda m: m.error / m.tolerance)
+        claim.verdict = Verdict.PROVEN
+        claim.summary = f"{len(measured)} compared; largest relative error {worst.error:.1e}, rounding allows {worst.tolerance:.1e}"
+
+
+def _judge_seen(claim: Claim, results: _Results) -> None:
+    """Every parameter shows in an output or a loss, or is known to show in its values alone."""
+    hidden = results.own.unseen
+    unseen = sorted(hidden & results.seeded.unseen if results.seeded else hidden)
+    claim.findings = [Finding(name, source_name(name), "no output, loss or gradient shows it") for name in unseen]
+    claim.verdict = Verdict.NOT_PROVEN if unseen else Verdict.PROVEN
+    excuses = [g.excuse for g in results.own.gradients.values() if g.excuse]
+    why = "; ".join(dict.fromkeys(excuses))
+    claim.summary = f"{len(results.own.gradients) - len(excuses) - len(unseen)} parameters; {len(excuses)} by their values alone ({why})"
+    if len(hidden) > len(unseen):
+        claim.summary += f"; {len(hidden) - len(unseen)} with seeded weights, as the checkpoint's own saturate"
+
+
+def _usual(gradients: Mapping[str, _Gradient]) -> float:
+    """The median size of a gradient."""
+    return sorted(g.size for g in gradients.values())[len(gradients) // 2] or 1.0
+
+
+# ---------------------------------------------------------------------------------- running both
 
 
 def _run(sides: Sides) -> _Results:
     with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-        return _run_both(sides, Path(scratch) / "gradients.pt")
+        return _run_both(sides, Path(scratch))
 
 
 def _run_both(sides: Sides, scratch: Path) -> _Results:
-    """One side at a time in memory; the original's gradients, as large as the model, wait on the disk."""
-    size = sum(prod(tensor.shape) for tensor in sides.sources[0].checkpoint.tensors.values())
-    brief = size > FLOAT64_PARAMETERS_MAX
-    dtype = torch.float32 if brief else torch.float64
-    tolerance = max(_noise_floor(sides, brief) * _ROUNDOFF[dtype] / _ROUNDOFF[torch.float32], 2 * _ROUNDOFF[dtype]) * MARGIN[dtype]
-
-    ours = sides.original(dtype)
-    cases = scenarios(ours, brief=brief)
-    expected, slopes = outputs_and_gradients(run_original, ours, cases)
-    write_torch_zip(scratch, {_parameter(FLAVA.rename(name) or name): MemoryTensor(slope) for name, slope in slopes.items()})
-    slopes = open_checkpoint(scratch).tensors
-    del ours
+    """One side at a time in memory, but where they differ or the checkpoint's own weights hide something."""
+    expected = expect(sides.original(), scratch / "own")
     _return_freed_memory()
-    theirs = sides.converted(dtype)
-    actual, their_slopes = outputs_and_gradients(run_converted, theirs, cases)
-    errors: dict[str, dict[str, float]] = {"output": {}, "loss": {}, "codebook": {}}
-    for case, wanted, found in zip(cases, expected, actual):
+    theirs = sides.converted()
+    own = _compare(expected, theirs)
+    codebook = {}
+    if (ours := sides.codebook()) is not None:
+        codebook = {name: relative_error(*pair) for name, pair in run_codebooks(ours.double(), theirs.image_codebook).items()}
+    where = _localise(sides, theirs, own.diverged, expected.tolerance) if own.diverged else []
+    seeded = None
+    if own.unseen or not expected.shows_the_weakest:
+        # Where a softmax or a tanh saturates, no output shows what lies before it: how that is wired shows with
+        # other values.
+        ours, theirs = sides.original(), theirs.float()
+        give_seeded_weights(ours, theirs)
+        seeded = _compare(expect(ours, scratch / "seeded"), theirs)
+    return _Results(own, seeded, codebook, where)
+
+
+def _compare(expected: Expected, theirs: torch.nn.Module) -> _Compared:
+    """The float32 converted model against what is expected of it; it is left in float64."""
+    if expected.slope_dtype is torch.float32:
+        _, slopes = outputs_and_gradients(run_converted, theirs, expected.slope_cases)
+        gradients = _compare_gradients(expected, slopes)
+        del slopes
+        theirs.zero_grad(set_to_none=True)
+        actual = outputs(run_converted, theirs.double(), expected.cases)
+    else:
+        actual, slopes = outputs_and_gradients(run_converted, theirs.double(), expected.cases)
+        gradients = _compare_gradients(expected, slopes)
+        theirs.zero_grad(set_to_none=True)
+    errors = {}
+    for case, wanted, found in zip(expected.cases, expected.outputs, actual):
         for name, value in wanted.items():
-            error = relative_error(found[name], value) if name in found else float("inf")
-            errors["loss" if name.endswith(" loss") else "output"][f"{case.name}: {name}"] = error
-    sizes = {name: float(load(slope).abs().max()) for name, slope in slopes.items()}
-    errors["gradient"] = dict(_gradient_errors({_parameter(name): slope for name, slope in their_slopes.items()}, slopes, sizes))
-    if (codebook := sides.codebook(dtype)) is not None:
-        with torch.no_grad():
-            errors["codebook"] = {name: relative_error(*pair) for name, pair in run_codebooks(codebook, theirs.image_codebook).items()}
-    diverged = next((case for case in cases for name, e in errors["output"].items() if name.startswith(case.name) and not e <= tolerance), None)
-    theirs.zero_grad(set_to_none=True)
-    where = _localise(sides, theirs, diverged, dtype, tolerance) if diverged else []
-    usual = _median(sizes) or 1.0
-    return _Results(tolerance, errors, where, {name: size / usual for name, size in sizes.items()})
+            errors[f"{case.name}: {name}"] = relative_error(found[name], value) if name in found else float("inf")
+    return _Compared(expected, errors, gradients)
+
+
+def _compare_gradients(expected: Expected, theirs: Mapping[str, torch.Tensor]) -> dict[str, _Gradient]:
+    """Rounding is relative to a gradient's largest value; to the usual one's where it is zero but for rounding."""
+    theirs = {_tied(name): slope for name, slope in theirs.items()}
+    found = {}
+    for name, stored in expected.slopes.items():
+        ours, key = load(stored), _tied(FLAVA.rename(name))
+        same_shape = key in theirs and theirs[key].shape == ours.shape
+        difference = float((theirs[key] - ours).abs().max()) if same_shape else float("inf")
+        size = float(ours.abs().max())
+        allowed = max(expected.slope_tolerance * size, expected.slope_floors.get(name, 0.0))
+        found[key] = _Gradient(size, difference, allowed, why_no_output_shows(key, ours))
+    usual = _usual(found)
+
+    def with_least(gradient: _Gradient) -> _Gradient:
+        least = (expected.slope_tolerance if gradient.excuse else expected.slope_rounding) * usual
+        return replace(gradient, allowed=max(gradient.allowed, least))
+
+    return {name: with_least(gradient) for name, gradient in found.items()}
 
 
 def _return_freed_memory() -> None:
@@ -198,44 +263,14 @@ def _return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _noise_floor(sides: Sides, brief: bool) -> float:
-    """The largest relative error of the original in float32, measured against itself in float64."""
-    runs = []
-    for dtype in (torch.float64, torch.float32):
-        model = sides.original(dtype)
-        case = scenarios(model, brief=brief)[1 if brief else 0]  # images alone go through as many layers, sooner
-        with torch.no_grad():
-            runs.append(run_original(model, case))
-        del model
-        _return_freed_memory()
-    return max(relative_error(runs[1][name], runs[0][name]) for name in runs[0])
-
-
-def _parameter(name: str) -> str:
+def _tied(name: str) -> str:
     """A head's bias is the decoder's, under whichever of its names it comes."""
-    return name if not name.endswith("_head.bias") else name.removesuffix("bias") + "decoder.bias"
+    return dict(TIED).get(name, name)
 
 
-def _gradient_errors(theirs: Mapping[str, torch.Tensor], ours: Mapping[str, StoredTensor], sizes: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """Errors relative to each gradient's largest value; to the median one's where the gradient is zero but for rounding."""
-    usual = _median(sizes)
-    for name, stored in ours.items():
-        actual = theirs.get(name)
-        if actual is None or actual.shape != stored.shape:
-            yield name, float("inf")
-        else:
-            is_zero = name.endswith(tuple(SEEN_BY_VALUES_ALONE))
-            scale = max(usual if is_zero else sizes[name], 1e-300)
-            yield name, float((actual - load(stored)).abs().max()) / scale
-
-
-def _median(sizes: Mapping[str, float]) -> float:
-    return sorted(sizes.values())[len(sizes) // 2]
-
-
-def _localise(sides: Sides, theirs: torch.nn.Module, case: Scenario, dtype: torch.dtype, tolerance: float) -> list[Finding]:
+def _localise(sides: Sides, theirs: torch.nn.Module, case: Scenario, tolerance: float) -> list[Finding]:
     """The first module that diverges, in both names, and whether the fault is its own."""
-    ours = sides.original(dtype)
+    ours = sides.original().double()
     with torch.no_grad(), recording(ours, original_module_names) as our_calls:
         run_original(ours, case)
     with torch.no_grad(), recording(theirs) as their_calls:

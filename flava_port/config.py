@@ -86,6 +86,8 @@ DEFAULTS = {
 
 ENCODERS = {"image_config": "image", "text_config": "text", "multimodal_config": "multimodal"}
 HEAD_WIDTH = 64
+# Published FLAVAs whose heads are wider: the larger ones of torchmultimodal's scaling study (examples/flava/native).
+_HEADS_BY_WIDTH = {1280: 16, 1408: 16, 1664: 16, 2048: 16}
 
 # Fields of a config.json that say how it was made, not what the model is; ours are written anew.
 _WRITTEN_ANEW = ("transformers_version", "architectures", "torch_dtype", "dtype", "model_type", "_name_or_path")
@@ -252,7 +254,9 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict, lis
 
 
 def _heads(hidden_size: int) -> int:
-    """Heads of 64, or of the greatest width below that divides the hidden size."""
+    """As published for this size; else heads of 64, or of the greatest width below that divides the hidden size."""
+    if hidden_size in _HEADS_BY_WIDTH:
+        return _HEADS_BY_WIDTH[hidden_size]
     width = next((w for w in range(min(HEAD_WIDTH, hidden_size), 0, -1) if hidden_size % w == 0), 1)
     return hidden_size // width
 
@@ -272,11 +276,21 @@ def contradictions(config: dict, shapes: Mapping[str, tuple[int, ...]]) -> list[
 
 
 # Fields that play no part once weights are loaded.
-INERT = frozenset(("initializer_range", "logit_scale_init_value", "freeze"))
+INERT = frozenset(("initializer_range", "logit_scale_init_value"))
 _INERT_AT_TOP = INERT | {"layer_norm_eps"}
 
 # Fields that FLAVA's configs do not have and that would change what is computed, with the value that does not.
-_HAZARDS = {"is_decoder": False, "add_cross_attention": False, "pruned_heads": {}, "quantization_config": None, "chunk_size_feed_forward": 0}
+_HAZARDS = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+    "quantization_config": None,
+    "chunk_size_feed_forward": 0,
+    "position_embedding_type": "absolute",
+    "return_dict": True,
+    "torchscript": False,
+    "tie_word_embeddings": True,
+}
 
 
 def merged(from_shapes: dict, declared: dict | None) -> dict:
@@ -306,8 +320,13 @@ def differences(actual: dict, expected: dict) -> list[tuple[str, object, object]
                 found.append((f"{section}.{field}", actual[section][field], expected[section][field]))
     for section in ("", *ENCODERS):
         fields = actual[section] if section else actual
-        found += [(f"{section}.{name}".lstrip("."), fields[name], harmless) for name, harmless in _HAZARDS.items() if fields.get(name, harmless) not in (harmless, None)]
+        found += [(f"{section}.{name}".lstrip("."), fields[name], harmless) for name, harmless in _HAZARDS.items() if (section or name not in DEFAULTS) and fields.get(name, harmless) not in (harmless, None)]
     return found
+
+
+def unusual(declared: dict) -> list[str]:
+    """What was declared of the computation, that no shape tells, and that is not FLAVA's own: ``field = value``."""
+    return [f"{name} = {value!r}" for name, value, _ in differences(declared, merged(declared, DEFAULTS)) if name != "init_codebook"]
 
 
 def _section(config: dict, name: str) -> dict:
@@ -408,6 +427,12 @@ def _of_type(name: str, value: object, default: object) -> object:
     return value
 
 
+def declared_dtypes(folder: Path) -> list[tuple[str, object]]:
+    """The dtype that the folder's ``config.json`` tells transformers to load in, under each name that it has it."""
+    content, _ = _read_json(folder)
+    return [(name, content[name]) for name in ("dtype", "torch_dtype") if content.get(name) is not None]
+
+
 def config_json(config: dict, dtype: str) -> dict:
     """The content of the ``config.json`` to write, for weights of ``dtype`` (``float32``)."""
     return {"architectures": ["FlavaForPreTraining"], "model_type": "flava", **config, "torch_dtype": dtype}
@@ -465,6 +490,15 @@ def preprocessor_json(config: dict) -> dict:
         "codebook_image_mean": [0.0, 0.0, 0.0],
         "codebook_image_std": [1.0, 1.0, 1.0],
     }
+
+
+def preprocessor_differences(folder: Path, config: dict) -> list[tuple[str, object, object]]:
+    """Fields of the folder's ``preprocessor_config.json``, if it has one, that are not FLAVA's: name, actual, expected."""
+    path = folder / "preprocessor_config.json"
+    if not path.exists():
+        return []
+    content, _ = _read_json(path)
+    return [(f"{path.name}: {name}", content.get(name), wanted) for name, wanted in preprocessor_json(config).items() if content.get(name) != wanted]
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:

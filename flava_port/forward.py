@@ -19,21 +19,29 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Scenario:
-    """One way to use FLAVA: its name, the inputs by `Flava.forward`'s argument names, and whether gradients are taken."""
+    """One way to use FLAVA: its name, and the inputs by `Flava.forward`'s argument names."""
 
     name: str
     inputs: Mapping[str, Tensor]
-    with_gradients: bool = True
 
     @property
     def has_labels(self) -> bool:
         return any(name.endswith("_labels") for name in self.inputs)
 
+    def to(self, dtype: torch.dtype) -> "Scenario":
+        """The same values, pixels in ``dtype``."""
+        return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in self.inputs.items()})
+
+    def shortened(self, tokens: int) -> "Scenario":
+        """The same with no more than the first few tokens of each text."""
+        texts = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
+        return Scenario(self.name, {name: value[:, :tokens] if name in texts else value for name, value in self.inputs.items()})
+
 
 def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scenario]:
     """Inputs that reach every part: every position and patch, masks, padding, token types, labels, ITM negatives.
 
-    Values come from a seed; pixels in the model's dtype. ``brief`` is for large models: short texts beside the
+    Values come from a seed; pixels are float32. ``brief`` is for large models: short texts beside the
     images, and the longest text by itself, once.
     """
     longest = model.config.text_config.max_position_embeddings
@@ -65,13 +73,13 @@ def _inputs(model: Flava, pairs: int, length: int, seed: int) -> dict[str, Tenso
         mask[:, 0] = True  # at least one in each row
         return mask
 
-    pixels = torch.randn(pairs, image.num_channels, image.image_size, image.image_size, generator=generator, dtype=torch.float64)
+    pixels = torch.randn(pairs, image.num_channels, image.image_size, image.image_size, generator=generator)
     words, masked_words = integers(text.vocab_size, pairs, length), some(pairs, length)
     attention = torch.ones(pairs, length, dtype=torch.int64)
     for row in range(1, pairs):
         attention[row, max(1, length - 2 * row) :] = 0
     return {
-        "pixel_values": pixels.to(model.image_projection.weight.dtype),
+        "pixel_values": pixels,
         "input_ids": words,
         "input_ids_masked": words.masked_fill(masked_words, 0),
         "attention_mask": attention,
@@ -233,7 +241,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float(difference.max() / scale.clamp(min=1e-30))
 
 
-def outputs_and_gradients(run: Callable, model: nn.Module, cases: list[Scenario]) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+def outputs_and_gradients(run: Callable, model: nn.Module, cases: Sequence[Scenario]) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     """Every scenario's outputs, and the gradient of all that they sum to with respect to every parameter.
 
     What is summed: the losses, and every output's mean under seeded weights, so that a parameter that no loss
@@ -242,15 +250,22 @@ def outputs_and_gradients(run: Callable, model: nn.Module, cases: list[Scenario]
     model.requires_grad_(True)
     collected = []
     for case in cases:
-        with torch.set_grad_enabled(case.with_gradients):
-            outputs = run(model, case)
-            if not case.has_labels:
-                outputs = {name: value for name, value in outputs.items() if not name.endswith(" loss")}
-            if case.with_gradients:
-                _total(outputs).backward()
-        collected.append({name: value.detach() for name, value in outputs.items()})
+        found = _outputs(run, model, case)
+        _total(found).backward()
+        collected.append({name: value.detach() for name, value in found.items()})
     parameters = {name: p for name, p in model.named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
     return collected, {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
+
+
+def outputs(run: Callable, model: nn.Module, cases: Sequence[Scenario]) -> list[dict[str, Tensor]]:
+    """Every scenario's outputs alone."""
+    with torch.no_grad():
+        return [_outputs(run, model, case) for case in cases]
+
+
+def _outputs(run: Callable, model: nn.Module, case: Scenario) -> dict[str, Tensor]:
+    found = run(model, case)
+    return found if case.has_labels else {name: value for name, value in found.items() if not name.endswith(" loss")}
 
 
 def _total(outputs: Mapping[str, Tensor]) -> Tensor:

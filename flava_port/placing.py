@@ -210,8 +210,13 @@ def _difference(ours: StoredTensor | UnsupportedTensor, theirs: StoredTensor | U
 
 def _not_counting_up(placed: Placed, count: int) -> list[str]:
     """position_ids may be left out only where they are what the model computes."""
-    tensor = placed.tensor
-    if isinstance(tensor, StoredTensor) and tensor.shape == (1, count) and not tensor.dtype.is_complex:
-        if torch.equal(load(tensor)[0], torch.arange(count).to(tensor.dtype)):
-            return []
+    if counts_up(placed.tensor, count):
+        return []
     return [f"{placed.name_in_file} does not hold 0, 1, 2, ..., {count - 1}: the model would compute others"]
+
+
+def counts_up(tensor: StoredTensor | UnsupportedTensor, count: int) -> bool:
+    """Whether it is [1, count] and holds 0, 1, 2, ... in any dtype that can."""
+    if not isinstance(tensor, StoredTensor) or tensor.shape != (1, count) or tensor.dtype.is_complex:
+        return False
+    return torch.equal(load(tensor)[0], torch.arange(count).to(tensor.dtype))

@@ -5,7 +5,7 @@ with the reason; one that could not run never counts as proven.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,8 +21,8 @@ from .computation import Sides, compare_computation
 from .errors import FlavaPortError, NotFaithful
 from .layout import POSITION_IDS, TIED, expected_layout
 from .output import RECORD
-from .placing import Placed, Source, account, rename_all, shapes_of
-from .port import open_source
+from .placing import Placed, Source, account, counts_up, rename_all, shapes_of
+from .port import loading_dtype, open_source
 from .progress import Progress, silent
 from .recognise import Kind
 from .revert import read_model_folder
@@ -99,7 +99,7 @@ def verify_flava_checkpoint(
         sources = [Source("checkpoint", open_source(checkpoint_path, Kind.ORIGINAL, downloads, progress), FLAVA)]
         if codebook_path is not None:
             sources.append(Source("codebook", open_source(codebook_path, Kind.DALLE, downloads, progress), CODEBOOK, CODEBOOK_PREFIX))
-        converted = {key: tensor for key, tensor in read_model_folder(folder).items() if key != POSITION_IDS}
+        converted = read_model_folder(folder)
         config = configs.read_config(folder)
         certificate = Certificate([], _versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
         certificate.asked = "the weights" if weights_only else "everything"
@@ -117,7 +117,9 @@ def verify_flava_checkpoint(
             except Exception as error:  # a check that breaks has proven nothing, whatever broke it
                 made.summary = f"could not run: {type(error).__name__}: {error}"
 
-        proof = _Weights(sources, converted, config, declared_config(config_path, folder))
+        record = read_record(folder, set(certificate.digests.values()))
+        declared = configs.read_config(Path(config_path)) if config_path is not None else record and record["config"]
+        proof = _Weights(sources, folder, converted, config, declared, record["keys"] if record else set())
         claim("original", proof.original)
         claim("keys", proof.keys)
         claim("shapes, dtypes", proof.shapes_and_dtypes)
@@ -137,22 +139,23 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")}
 
 
-def declared_config(config_path: str | Path | None, folder: Path) -> dict | None:
-    """What was said of the original beyond its shapes: by the user, or when the folder was converted."""
-    if config_path is not None:
-        return configs.read_config(Path(config_path))
+def read_record(folder: Path, digests: Collection[str]) -> dict | None:
+    """What `convert` recorded in the folder, if it was converted from the files with these sha256 digests."""
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        return configs.normal_form(record["config"])
-    except (OSError, ValueError, KeyError, TypeError, FlavaPortError):
+        same_files = all(source["sha256"] in digests for source in record["sources"].values())
+        return {"config": configs.normal_form(record["config"]), "keys": set(record["tensors"])} if same_files else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FlavaPortError):
         return None
 
 
 class _Weights:
     """The claims about what is in the files; each method checks one."""
 
-    def __init__(self, sources: list[Source], converted: Mapping[str, StoredTensor | UnsupportedTensor], config: dict, declared: dict | None):
-        self.sources, self.converted, self.config, self.declared = sources, converted, config, declared
+    def __init__(self, sources: list[Source], folder: Path, converted: Mapping[str, StoredTensor | UnsupportedTensor], config: dict, declared: dict | None, recorded: Set[str]):
+        self.sources, self.folder, self.config, self.declared, self.recorded = sources, folder, config, declared, recorded
+        self.converted = {key: tensor for key, tensor in converted.items() if key != POSITION_IDS}
+        self.position_ids = converted.get(POSITION_IDS)
         self.placed: dict[str, Placed] = {}
         self.dropped: list[Placed] = []
         self.digests: dict[str, str] = {}
@@ -172,9 +175,10 @@ class _Weights:
         claim.summary = f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof"
 
     def keys(self, claim: Claim) -> None:
-        """The converted side has each key of the original, one of a tied pair at least, and no other."""
+        """The converted side has each key of the original and no other; one of a tied pair is enough, unless both were written."""
         twins = {**dict(TIED), **{other: one for one, other in TIED}}
-        missing = [key for key in self.placed if key not in self.converted and twins.get(key) not in self.converted]
+        absent = [key for key in self.placed if key not in self.converted]
+        missing = [key for key in absent if key in self.recorded or twins.get(key) not in self.converted]
         extra = [key for key in self.converted if key not in self.placed]
         claim.findings += [Finding(key, self.placed[key].name_in_file, "missing in the converted folder") for key in missing]
         claim.findings += [Finding(key, source_name(key), "the original has no such key") for key in extra]
@@ -196,6 +200,8 @@ class _Weights:
         common: dict[str, TensorSource] = {key: self.converted[key] for key in self._common() if isinstance(self.converted[key], StoredTensor)}
         originals = {key: (self.placed[key].name_in_file, self.placed[key].tensor) for key in common}
         claim.findings, self.digests = compare_values(common, originals)
+        if self.position_ids is not None and not counts_up(self.position_ids, self.config["text_config"]["max_position_embeddings"]):
+            claim.findings.append(Finding(POSITION_IDS, source_name(POSITION_IDS), "does not count 0, 1, 2, ...; releases up to 4.30.2 read it"))
         _settle(claim, f"{len(common)} tensors equal, bit for bit" if common else "")
         if not common:
             claim.verdict = Verdict.NOT_PROVEN
@@ -209,10 +215,22 @@ class _Weights:
         _settle(claim, f"{len(TIED)} head biases{note}")
 
     def config_fields(self, claim: Claim) -> None:
+        """Every field that changes what is computed, the dtype to load in, and what we wrote of the pixels."""
         expected = self.expected_config()
         for name, actual, wanted in configs.differences(self.config, expected):
-            claim.findings.append(Finding(name, "", f"{actual!r}, the original's is {wanted!r}"))
-        _settle(claim, "declared fields as recorded" if self.declared else "FLAVA's own, for what no shape tells")
+            claim.findings.append(Finding(name, "", f"{actual!r}, the original's is {wanted!r}{self._source_of_field(name)}"))
+        held = loading_dtype({key: tensor for key, tensor in self.converted.items() if isinstance(tensor, StoredTensor)})
+        for name, declared in configs.declared_dtypes(self.folder):
+            if declared != held:
+                claim.findings.append(Finding(name, "", f"{declared!r}, the weights are {held}: transformers 5 loads what the config says"))
+        for name, actual, wanted in configs.preprocessor_differences(self.folder, expected) if self.recorded else ():
+            claim.findings.append(Finding(name, "", f"{actual!r}, {wanted!r} was written; images would reach the model otherwise"))
+        told = configs.unusual(self.declared) if self.declared else []
+        _settle(claim, ("as declared: " + ", ".join(told)) if told else "FLAVA's own, for what no shape tells")
+
+    def _source_of_field(self, name: str) -> str:
+        assumed = name.endswith("num_attention_heads") and not self.declared
+        return ", assumed as no shape tells it; --config_path takes the original's config" if assumed else ""
 
     def _common(self) -> list[str]:
         return [key for key in self.placed if key in self.converted]

@@ -27,16 +27,16 @@ def _verify(tiny, converted) -> dict:
 
 def _edited(change):
     """The loader, with ``change`` applied to the model it returns."""
-    from flava_port import computation
+    from flava_port import sides
 
-    load_model = computation.load_model
+    load_model = sides.load_model
 
     def load(folder):
         model, version = load_model(folder)
         change(model)
         return model, version
 
-    return mock.patch.object(computation, "load_model", load)
+    return mock.patch.object(sides, "load_model", load)
 
 
 def _set_epsilon(model) -> None:

@@ -17,7 +17,8 @@ from flava_port.writing import write_torch_zip
 from tests.conversion.strategies import codebook_configs, flava_configs
 
 
-@settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+# An example takes a second: a few by default, many under the thorough profile.
+@settings(max_examples=max(2, settings.default.max_examples // 16), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(config=flava_configs(one_width=True), codebook=codebook_configs(), seed=st.integers(0, 2**20))
 def test_a_converted_model_of_any_config_computes_the_same(config, codebook, seed):
     """Every claim is proven; where one is not, the certificate says which module diverged."""

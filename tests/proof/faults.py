@@ -93,9 +93,28 @@ def _added(weights: Weights, _config: dict) -> None:
     weights["flava.text_model.encoder.layer.99.output.dense.bias"] = torch.ones(3)
 
 
+def _position_ids_off_by_one(weights: Weights, _config: dict) -> None:
+    weights["flava.text_model.embeddings.position_ids"] = torch.arange(20)[None] + 1
+
+
+def _permuted_neurons(weights: Weights, _config: dict) -> None:
+    dense, output = f"{TEXT}.0.intermediate.dense", f"{TEXT}.0.output.dense.weight"
+    order = torch.arange(len(weights[f"{dense}.bias"])).roll(5)
+    for key in (f"{dense}.weight", f"{dense}.bias"):
+        weights[key] = weights[key][order]
+    weights[output] = weights[output][:, order]
+
+
+def _rescaled(weights: Weights, _config: dict) -> None:
+    for part in ("weight", "bias"):
+        weights[QUERY.replace("weight", part)] = weights[QUERY.replace("weight", part)] * 2
+        weights[KEY.replace("weight", part)] = weights[KEY.replace("weight", part)] / 2
+
+
 def _zeroed_biases(weights: Weights, _config: dict) -> None:
     for head in ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head"):
         weights[f"{head}.bias"] = weights[f"{head}.decoder.bias"] = torch.zeros_like(weights[f"{head}.bias"])
+
 
 VALUES = [
     Fault("two layers swapped", _layers_swapped, f"{TEXT}.0.", f"{TEXT}.1."),
@@ -128,7 +147,14 @@ VALUES = [
     Fault("everything in half precision", _everywhere(lambda t: t.half()), "float16"),
     Fault("a key missing", _dropped(QUERY), QUERY),
     Fault("both bias keys missing", _dropped("mlm_head.bias", "mlm_head.decoder.bias"), "mlm_head"),
+    Fault("one bias key of a pair missing", _dropped("mlm_head.decoder.bias"), "mlm_head.decoder.bias"),
     Fault("a key added", _added, "layer.99"),
+    Fault("position_ids off by one", _position_ids_off_by_one, "position_ids", "does not count"),
+    Fault("neurons permuted, which no output shows", _permuted_neurons, f"{TEXT}.0.intermediate.dense.weight", "rows in another order"),
+    Fault("query doubled, key halved", _rescaled, QUERY),
+    Fault("class and mask token swapped", _swap("flava.image_model.embeddings.cls_token", "flava.image_model.embeddings.mask_token"), "cls_token", "mask_token"),
+    Fault("two words swapped", _value(WORDS, lambda t: t[[0, 1, 2, 4, 3, *range(5, len(t))]]), WORDS, "rows in another order"),
+    Fault("match and mismatch swapped", _value("itm_head.seq_relationship.weight", lambda t: t.flip(0)), "itm_head.seq_relationship.weight", "axis 0"),
 ]  # fmt: skip
 
 CONFIG = [
@@ -159,6 +185,13 @@ CONFIG = [
         ("text_config", "qkv_bias", False),
         ("multimodal_config", "use_cls_token", False),
         ("text_config", "is_decoder", True),
+        ("text_config", "position_embedding_type", "relative_key"),
+        ("image_config", "layer_norm_eps", 1e-11),
+        ("multimodal_config", "num_hidden_layers", 2),
+        ("image_codebook_config", "freeze", False),
+        ("", "global_backprop_contrastive", False),
+        ("", "torch_dtype", "float16"),
+        ("", "return_dict", False),
     ]
 ]
 

@@ -1,10 +1,20 @@
 """Every planted fault is caught and its culprit named; a clean folder is not accused."""
 
-import pytest
+import json
+import re
+import shutil
+from unittest import mock
 
-from flava_port import convert_flava_checkpoint
+import pytest
+import torch
+
+from flava_port import convert_flava_checkpoint, expected
 from flava_port.claims import Verdict
+from flava_port.synthetic import codebook_state_dict, original_state_dict
+from flava_port.tensors import MemoryTensor, load
 from flava_port.verify import verify_flava_checkpoint
+from flava_port.writing import write_torch_zip
+from tests.builders import TINY, TINY_CODEBOOK
 from tests.proof.faults import FAULTS, Fault, plant
 
 
@@ -30,3 +40,54 @@ def test_a_clean_folder_is_proven_in_every_part(clean, tiny):
     certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
     assert certificate.verdict is Verdict.PROVEN, certificate.table()
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}
+
+
+def test_pixels_that_would_reach_the_model_otherwise_are_named(clean, tiny, tmp_path):
+    """preprocessor_config.json is part of what the conversion wrote."""
+    folder = tmp_path / "faulty"
+    shutil.copytree(clean, folder)
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.5, 0.5, 0.5]}))
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder, weights_only=True)
+    assert certificate.verdict is Verdict.DIFFERS and "preprocessor_config.json: image_mean: [0.5, 0.5, 0.5]" in certificate.table()
+
+
+def test_the_record_of_another_conversion_says_nothing_of_this_one(clean, tiny, tmp_path):
+    """A config that only a foreign conversion.json vouches for is compared with FLAVA's own."""
+    folder = tmp_path / "faulty"
+    plant(next(fault for fault in FAULTS if fault.name.startswith("config: text_config.layer_norm_eps")), clean, folder)
+    record = json.loads((folder / "conversion.json").read_text())
+    record["config"] = json.loads((folder / "config.json").read_text())
+    record["sources"]["checkpoint"]["sha256"] = "0" * 64
+    (folder / "conversion.json").write_text(json.dumps(record))
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder, weights_only=True)
+    assert certificate.verdict is Verdict.DIFFERS and "text_config.layer_norm_eps: 1e-05, the original's is 1e-12" in certificate.table()
+
+
+def test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place(tmp_path):
+    """tanh and softmax at their limits hide what lies before them; nothing is accused for it, and nothing is left out."""
+    weights = {key: load(value).mul(30) if value.shape and "position_ids" not in key else load(value) for key, value in original_state_dict(TINY).items()}
+    write_torch_zip(tmp_path / "flava.pt", {key: MemoryTensor(value) for key, value in weights.items()})
+    write_torch_zip(tmp_path / "codes.pt", codebook_state_dict(TINY_CODEBOOK))
+    files = tmp_path / "flava.pt", tmp_path / "codes.pt"
+    convert_flava_checkpoint(*files, tmp_path / "out")
+    certificate = verify_flava_checkpoint(*files, tmp_path / "out")
+    assert certificate.verdict is Verdict.PROVEN, certificate.table()
+    assert "with seeded weights, as the checkpoint's own saturate" in certificate.table()
+
+
+def test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault(clean, tiny):
+    """A tolerance above the weakest planted fault leaves the forward pass unproven, and says which fault."""
+    with mock.patch.dict(expected._MARGIN, {torch.float64: 1e12}):
+        certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
+    forward = next(claim for claim in certificate.claims if claim.name == "forward")
+    assert forward.verdict is Verdict.NOT_PROVEN and "and stay hidden" in forward.summary
+    assert certificate.exit_status == 1
+
+
+def test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault(clean, tiny):
+    """And the certificate has what each planted fault moves."""
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
+    forward = next(claim for claim in certificate.claims if claim.name == "forward")
+    assert re.search(r"(image|text|multimodal)_config\.\w+ = \S+ would show [\d,]+ times that", forward.summary)
+    assert len(forward.planted) == 6 and min(forward.planted.values()) > forward.measured[0].tolerance

@@ -1,0 +1,63 @@
+"""The two models of a proof, each loaded when it is needed: the original, rebuilt, and the converted one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .layout import TIED, load_model
+from .original import DalleEncoder, Flava
+from .placing import Source
+from .rules import FLAVA
+from .synthetic import seeded
+from .tensors import StoredTensor, TensorSource, load
+
+_UNSEEN_IN_SHAPES = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+
+
+@dataclass
+class Sides:
+    """What is needed to run both: the original's files, the converted folder, the original's config."""
+
+    sources: list[Source]
+    folder: Path
+    config: dict
+    originals: Mapping[str, tuple[str, TensorSource]]  # by converted key: the original's key and tensor
+
+    def original(self) -> Flava:
+        """The reference implementation with the original's weights, in float32."""
+        told = {s: {name: self.config[f"{s}_config"][name] for name in _UNSEEN_IN_SHAPES} for s in ("image", "text", "multimodal")}
+        told["text"]["pad_token_id"] = self.config["text_config"]["pad_token_id"]
+        return Flava.from_state_dict(_loaded(self.sources[0]), **told).eval()
+
+    def codebook(self) -> DalleEncoder | None:
+        return DalleEncoder.from_state_dict(_loaded(self.sources[1])).eval() if len(self.sources) > 1 else None
+
+    def converted(self) -> torch.nn.Module:
+        return load_model(self.folder)[0].float()
+
+
+def _loaded(source: Source) -> dict[str, torch.Tensor]:
+    """A source's tensors in memory, each storage once, those with a point as float32."""
+    loaded: dict[object, torch.Tensor] = {}
+
+    def tensor(stored: StoredTensor) -> torch.Tensor:
+        if stored not in loaded:
+            value = load(stored)
+            loaded[stored] = value.float() if value.is_floating_point() else value
+        return loaded[stored]
+
+    return {key: tensor(stored) for key, stored in source.checkpoint.tensors.items()}
+
+
+def give_seeded_weights(ours: Flava, theirs: torch.nn.Module) -> None:
+    """Puts the same seeded values in place of both models' weights, the converted model's through the rules."""
+    tied = dict(TIED)
+    targets = dict(theirs.named_parameters())
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            parameter.copy_(load(seeded(name, tuple(parameter.shape), seed=0)))
+            key = FLAVA.rename(name)
+            for target in {key, tied.get(key, key)} & targets.keys():
+                targets[target].copy_(parameter)
