@@ -12,26 +12,38 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status; what goes wrong is one message on stderr."""
-    _quiet_libraries()
-    _stop_cleanly_on_signals()
-    options = _parser().parse_args(arguments)
+    interrupts = _stop_cleanly_on_signals()
     try:
+        _quiet_libraries()
+        options = _parser().parse_args(arguments)
         return options.run(options)
-    except FlavaPortError as error:
-        print(f"flava-port: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("flava-port: interrupted; nothing was changed", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return EXIT_INTERRUPTED
-    except MemoryError:
-        print("flava-port: out of memory", file=sys.stderr)
-        return InvalidInput.exit_status
-    except OSError as error:
-        print(f"flava-port: {error.filename or 'input'}: {error.strerror or error}", file=sys.stderr)
-        return InvalidInput.exit_status
+    except SystemExit:  # argparse has said all
+        raise
+    except BaseException as error:
+        # An import that is interrupted may turn the interrupt into an error of its own; it was one all the same.
+        if (ended := _explain(KeyboardInterrupt() if interrupts else error)) is None:
+            raise
+        message, status = ended
+        if message:
+            print(f"flava-port: {message}", file=sys.stderr)
+        return status
+
+
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """The message and exit status for what went wrong; None for a mistake of ours, which deserves its traceback."""
+    match error:
+        case FlavaPortError():
+            return str(error), error.exit_status
+        case KeyboardInterrupt():
+            return "interrupted; nothing was changed", EXIT_INTERRUPTED
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+            return "", EXIT_INTERRUPTED
+        case MemoryError():
+            return "out of memory", InvalidInput.exit_status
+        case OSError():
+            return f"{error.filename or 'input'}: {error.strerror or error}", InvalidInput.exit_status
+    return None
 
 
 def _quiet_libraries() -> None:
@@ -42,16 +54,19 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def _stop_cleanly_on_signals() -> None:
-    """The first Ctrl-C or kill request ends the work tidily; further ones do not disturb the tidying."""
+def _stop_cleanly_on_signals() -> list[int]:
+    """The first Ctrl-C or kill request ends the work tidily; further ones do not disturb the tidying. It is listed."""
+    received: list[int] = []
 
-    def stop(_signal, _frame):
+    def stop(number, _frame):
+        received.append(number)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    return received
 
 
 # -------------------------------------------------------------------------------------- commands

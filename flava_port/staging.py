@@ -36,9 +36,9 @@ def check_target(target: Path, *, force: bool, sources: tuple[Path, ...] = ()) -
 def check_space(target: Path, needed: int) -> None:
     """Raises InvalidInput where the disk of ``target`` has less than ``needed`` bytes free."""
     existing = next(folder for folder in (target, *target.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise InvalidInput(f"{target}: needs {needed:,} bytes and its disk has {free:,} free; free some, or name another")
+    disk = shutil.disk_usage(existing)
+    if disk.free < needed and disk.total:  # what is no disk (/proc) has no size, and refuses by itself
+        raise InvalidInput(f"{target}: needs {needed:,} bytes and its disk has {disk.free:,} free; free some, or name another")
 
 
 @contextmanager
