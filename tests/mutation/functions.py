@@ -6,10 +6,10 @@ is exit status 1.
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.mutation.equivalent import EQUIVALENT
@@ -22,7 +22,7 @@ _LINE = re.compile(r"^\s*(\S+__mutmut_\d+): (survived|no tests|timeout|suspiciou
 
 
 def main() -> int:
-    if shutil.which("mutmut") is None and not os.environ.get("PYTHONPATH"):
+    if find_spec("mutmut") is None:
         print("mutmut is not installed; run: tox -e mutation")
         return 2
     with tempfile.TemporaryDirectory() as folder:
