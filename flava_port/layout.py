@@ -1,6 +1,5 @@
 """What the installed transformers expects of a FLAVA state dict: keys, shapes, ties."""
 
-import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -49,13 +48,6 @@ def expected_codebook_layout(config: Mapping) -> Layout:
     from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
     return _layout_of(FlavaImageCodebook, FlavaImageCodebookConfig, config)
-
-
-def default_shard_size() -> int | str:
-    """How large the installed transformers lets one file of weights become."""
-    from transformers import PreTrainedModel
-
-    return inspect.signature(PreTrainedModel.save_pretrained).parameters["max_shard_size"].default
 
 
 def load_model(folder: Path):

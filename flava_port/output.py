@@ -7,7 +7,7 @@ became of every key.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,15 @@ import torch
 
 from .checkpoint import read_safetensors
 from .errors import InvalidInput, NotFaithful
-from .tensors import TensorSource, bits, dtype_name, nbytes, raw_bytes
-from .writing import no_progress, write_json, write_safetensors
+from .tensors import TensorSource, bits, count_nonfinite, dtype_name, nbytes, raw_bytes
+from .writing import no_progress, sync_path, write_json, write_safetensors
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 RECORD = "conversion.json"
+
+# What transformers 4.43 to 4.57 split at; all releases read any number of files of any size.
+DEFAULT_SHARD_SIZE = "5GB"
 
 WORKERS = 2  # reading, comparing and hashing all release the interpreter's lock
 
@@ -52,7 +55,7 @@ def shards(tensors: Mapping[str, TensorSource], max_shard_size: int) -> dict[str
 
 
 def write_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], progress=no_progress) -> None:
-    """The weight files, and the index where there are several."""
+    """The weight files, and the index where there are several; `sync_weights` then brings them to the disk."""
     for name, tensors in files.items():
         write_safetensors(folder / name, tensors, progress)
     if len(files) > 1:
@@ -61,6 +64,12 @@ def write_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]],
             "weight_map": {key: name for name, tensors in files.items() for key in tensors},
         }
         write_json(folder / INDEX, index)
+
+
+def sync_weights(folder: Path, files: Iterable[str]) -> None:
+    """Returns when the weight files are on the disk. It takes as long as writing them, and can be waited for meanwhile."""
+    for name in files:
+        sync_path(folder / name)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def _prove(name: str, key: str, written: TensorSource, expected: TensorSource, p
     if same:
         for ours, theirs in zip(written.chunks(), expected.chunks(), strict=True):
             same = same and torch.equal(bits(ours), bits(theirs))
-            nonfinite += ours.numel() - int(torch.isfinite(ours).sum())
+            nonfinite += count_nonfinite(ours)
             digest.update(raw_bytes(ours))
             progress(ours.numel() * ours.dtype.itemsize)
     if not same:

@@ -13,8 +13,7 @@ import torch
 from .checkpoint import Checkpoint, file_sha256, open_checkpoint
 from .download import download, is_url
 from .errors import InvalidInput
-from .layout import default_shard_size
-from .output import RECORD, ProvenTensor, parse_size, prove_weights, shards, write_weights
+from .output import DEFAULT_SHARD_SIZE, RECORD, ProvenTensor, parse_size, prove_weights, shards, sync_weights, write_weights
 from .placing import Placed, Placement, Source, stop_on
 from .progress import Progress
 from .recognise import Kind, recognise
@@ -102,18 +101,20 @@ def write_model(
     weights, warnings = choose_dtypes(placement.filled, dtype)
     weights = {key.removeprefix(key_prefix): tensor for key, tensor in weights.items()}
     total = sum(map(nbytes, weights.values()))
-    files = shards(weights, parse_size(max_shard_size or default_shard_size()))
+    files = shards(weights, parse_size(max_shard_size or DEFAULT_SHARD_SIZE))
     check_space(target, total)
-    with ThreadPoolExecutor(1) as pool, staged(target) as folder:
+    with ThreadPoolExecutor(2) as pool, staged(target) as folder:
         digests = {source.name: pool.submit(file_sha256, source.checkpoint.path) for source in sources}
         with progress("write", total) as advance:
             write_weights(folder, files, advance)
+        synced = pool.submit(sync_weights, folder, files)
         with progress("check", total) as advance:
             proven = prove_weights(folder, files, advance)
         warnings += nonfinite_warnings(proven)
         written = config_files(loading_dtype(weights))
         for name, content in written.items():
             write_json(folder / name, content)
+        synced.result()
         conversion = Conversion(target, tuple(sources), placement, proven, assumed, warnings, written["config.json"])
         write_json(folder / RECORD, conversion_record(conversion, {n: d.result() for n, d in digests.items()}))
     return conversion

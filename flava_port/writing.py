@@ -1,7 +1,6 @@
 """Writes checkpoints a chunk at a time: safetensors and torch's zip format.
 
-Both writers take `TensorSource`s, hold one chunk in memory, and return only after the bytes are
-on the disk. What they write is the same for the same tensors, whatever the machine or the day.
+Both writers take `TensorSource`s and hold one chunk in memory. What they write is the same for the same tensors, whatever the machine or the day.
 """
 
 import json
@@ -36,7 +35,7 @@ _SAFETENSORS_NAMES = {
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, TensorSource], progress=no_progress) -> None:
-    """A safetensors file with the metadata that every transformers release asks for.
+    """A safetensors file with the metadata that every transformers release asks for; not yet synced.
 
     Wider dtypes come first, as the library writes them: then every tensor is aligned to its elements.
     """
@@ -57,11 +56,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorSource], progress=
         for tensor in tensors.values():
             for chunk in tensor.chunks():
                 progress(file.write(raw_bytes(chunk)))
-        sync(file)
 
 
 def write_torch_zip(path: Path, state_dict: Mapping[str, TensorSource], progress=no_progress) -> None:
-    """A state dict as `torch.save` writes it (zip format, an OrderedDict of tensors).
+    """A state dict as `torch.save` writes it (zip format, an OrderedDict of tensors), on the disk when it returns.
 
     Keys that hold the very same source object share one storage, as tied weights do.
     """
@@ -76,8 +74,7 @@ def write_torch_zip(path: Path, state_dict: Mapping[str, TensorSource], progress
                 for chunk in tensor.chunks():
                     progress(record.write(raw_bytes(chunk)))
         _write_record(archive, "archive/version", [b"3\n"])
-    with open(path, "rb+") as file:
-        sync(file)
+    sync_path(path)
 
 
 def _write_record(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:
@@ -147,6 +144,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def sync_path(path: Path) -> None:
+    """`sync` for a file that is already closed."""
+    with open(path, "rb+") as file:
+        sync(file)
 
 
 def sync(file) -> None:
