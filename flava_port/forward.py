@@ -101,7 +101,9 @@ def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
     """Every output of the original, by the name that both sides share."""
     out = model(**scenario.inputs)
     found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
-    found |= {f"{name} loss": getattr(out, f"{name}_loss") for name in LOSSES}
+    losses = {f"{name} loss": getattr(out, f"{name}_loss") for name in LOSSES}
+    made = [loss for loss in losses.values() if loss is not None]
+    found |= losses | {"total loss": torch.stack(made).sum() if made else None}
     for name in _ENCODINGS:
         if (encoding := getattr(out, name)) is not None:
             found |= _encoding(name, encoding.hidden_states, encoding.last_hidden_state, encoding.pooler_output)
@@ -116,7 +118,7 @@ def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
     with _multimodal_states(model) as multimodal_states:
         out = model(**inputs, **options)
     found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
-    found |= {f"{name} loss": getattr(out.loss_info, name) for name in LOSSES}
+    found |= {f"{name} loss": getattr(out.loss_info, name) for name in LOSSES} | {"total loss": out.loss}
     for name in _ENCODINGS:
         if (encoding := getattr(out, f"{name}_output")) is not None:
             states = encoding.hidden_states or multimodal_states.pop(0)
@@ -278,13 +280,14 @@ def _total(outputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def run_codebooks(ours: DalleEncoder, theirs: nn.Module, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Codebook logits and indices, (converted, original) each, on pixels between 0 and 1."""
+    """Codebook logits, probabilities and indices, (converted, original) each, on noise of high contrast, so that indices vary."""
     generator = torch.Generator().manual_seed(seed)
     weight = next(ours.parameters())
-    pixels = torch.rand(2, ours.config.input_channels, 32, 32, generator=generator, dtype=torch.float64).to(weight.dtype)
+    pixels = 4 * torch.randn(2, ours.config.input_channels, 32, 32, generator=generator, dtype=torch.float64).to(weight.dtype)
     with torch.no_grad():
         logits = theirs(pixels), ours(pixels)
+        probabilities = theirs.get_codebook_probs(pixels), logits[1].softmax(1)
         indices = theirs.get_codebook_indices(pixels), ours.codebook_indices(pixels)
-    return {"codebook logits": logits, "codebook indices": indices}
+    return {"codebook logits": logits, "codebook probabilities": probabilities, "codebook indices": indices}
 
 
