@@ -5,7 +5,6 @@ under the names that the file has, the container it was nested in, and what stoo
 """
 
 import hashlib
-import json
 import os
 import stat
 import struct
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from .errors import InvalidInput
 from .pickle_names import KEY_CHARS_MAX, SIZE_MAX, Opaque, PickledModule, PickledTensor, Storage, UnsupportedTensor, shown
+from .safetensors_file import HEADER_BYTES_MAX, read_safetensors
 from .tensors import StoredTensor
 from .unpickle import PICKLE_BYTES_MAX, is_pickle, read_pickle
 
@@ -30,22 +29,6 @@ CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
 PREFIXES = ("model.", "module.")
 
 NESTING_MAX = 4
-
-HEADER_BYTES_MAX = 100_000_000  # safetensors' own limit
-
-_SAFETENSORS_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
 
 # The first 8-byte long integer and protocol that torch.save wrote before its zip format (torch < 1.6).
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -82,11 +65,11 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     check_is_file(path)
     with open(path, "rb") as file:
         head = file.read(16)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MAX:
+        return _checkpoint(path, "safetensors", read_safetensors(path))
     try:
         if head[:4] == b"PK\x03\x04":
             return _checkpoint(path, "torch zip", _read_torch_zip(path))
-        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MAX:
-            return _checkpoint(path, "safetensors", read_safetensors(path))
         if head[:1] == b"\x80" or _is_text_pickle(path):
             return _checkpoint(path, "torch legacy", _read_torch_legacy(path))
     except InvalidInput as error:
@@ -259,31 +242,6 @@ def _find_storages(file: BinaryIO, storages: Iterable[Storage]) -> None:
             raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
         if elements * (storage.dtype.itemsize if storage.dtype else 1) != storage.nbytes:
             raise InvalidInput(f"storage {storage.key!r} has another size than its pickle says")
-
-
-# ----------------------------------------------------------------------------------- safetensors
-
-
-def read_safetensors(path: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
-    """The tensors of a safetensors file; the library itself checks the header against the file."""
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidInput(f"a broken or truncated safetensors file ({error}); fetch or copy it again") from None
-    with open(path, "rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_bytes))
-    tensors = {}
-    for key, entry in header.items():
-        if key == "__metadata__":
-            continue
-        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
-        start = 8 + header_bytes + entry["data_offsets"][0]
-        tensors[key] = (
-            StoredTensor(path, start, dtype, tuple(entry["shape"])) if dtype else UnsupportedTensor(entry["dtype"])
-        )
-    return tensors
 
 
 # ------------------------------------------------------- from what the file holds to a state dict

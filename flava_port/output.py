@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import read_safetensors
+from .safetensors_file import read_safetensors
 from .errors import InvalidInput, NotFaithful
 from .tensors import TensorSource, bits, count_nonfinite, dtype_name, nbytes, raw_bytes
 from .writing import no_progress, sync_path, write_json, write_safetensors

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import check_is_file, open_checkpoint, read_safetensors
+from .checkpoint import check_is_file, open_checkpoint
 from .config import read_config
 from .errors import InvalidInput, NotFaithful
 from .layout import POSITION_IDS, TIED, expected_layout
@@ -15,6 +15,7 @@ from .placing import POSITIONS, stop_on
 from .progress import Progress, silent
 from .recognise import Kind, recognise
 from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
+from .safetensors_file import read_safetensors
 from .staging import check_space, check_target, staged_files
 from .tensors import MemoryTensor, StoredTensor, TensorSource, first_difference, nbytes
 from .unpickle import UnsupportedTensor
