@@ -26,7 +26,8 @@ from .tensors import StoredTensor
 from .unpickle import PICKLE_BYTES_MAX, is_pickle, read_pickle
 
 CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
-PREFIXES = ("model.", "module.")
+# What wrappers (Lightning, DistributedDataParallel, torch.compile, FSDP) put before every key.
+PREFIXES = ("model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 NESTING_MAX = 4
 
@@ -300,7 +301,7 @@ def _holds_tensors(value: Any, depth: int = NESTING_MAX) -> bool:
 
 
 def _common_prefix(keys: Iterable[str]) -> str:
-    """The ``model.`` and ``module.`` that every key begins with (wrappers add one each)."""
+    """What every key begins with of `PREFIXES` (wrappers add one each)."""
     prefix = ""
     while True:
         longer = next((prefix + p for p in PREFIXES if all(key.startswith(prefix + p) for key in keys)), None)

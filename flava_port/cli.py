@@ -73,27 +73,35 @@ def _stop_cleanly_on_signals() -> list[int]:
 
 
 def _convert(options) -> int:
-    from .convert import convert_flava_checkpoint
+    from .convert import convert_flava_checkpoint, convert_to_torchmultimodal
 
-    if options.no_codebook == bool(options.codebook_path):
+    if options.no_codebook and options.codebook_path:
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
-    result = convert_flava_checkpoint(
-        options.checkpoint_path,
-        options.codebook_path,
-        options.pytorch_dump_folder_path,
-        options.config_path,
-        dtype=options.dtype,
-        max_shard_size=options.max_shard_size,
-        force=options.force,
-        progress=_progress(options),
-    )
+    if options.verify and (options.part or options.layout == "hf"):
+        raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
+    files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
+    common = {
+        "layout": options.layout,
+        "part": options.part,
+        "no_codebook": None if options.part else options.no_codebook,
+        "dtype": options.dtype,
+        "force": options.force,
+        "progress": _progress(options),
+    }
+    if options.to == "torchmultimodal":
+        if options.verify or options.max_shard_size or options.head_layer_norm_eps is not None:
+            raise InvalidInput("--verify, --max-shard-size and --head-layer-norm-eps go with --to hf")
+        return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
+    head_eps = options.head_layer_norm_eps
+    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, head_layer_norm_eps=head_eps, **common)
     _done(result.summary(), options)
     if not options.verify:
         return 0
     from .verify import verify_flava_checkpoint
 
-    files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    certificate = verify_flava_checkpoint(*files, progress=_progress(options))
+    certificate = verify_flava_checkpoint(
+        *files, no_codebook=options.no_codebook, head_layer_norm_eps=head_eps, progress=_progress(options)
+    )
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 
@@ -117,6 +125,8 @@ def _revert(options) -> int:
         options.converted_path,
         options.checkpoint_path,
         options.codebook_path,
+        layout=options.layout,
+        to=options.to,
         force=options.force,
         progress=_progress(options),
     )
@@ -132,6 +142,8 @@ def _verify(options) -> int:
         options.converted_path,
         options.config_path,
         weights_only=options.weights_only,
+        no_codebook=options.no_codebook,
+        head_layer_norm_eps=options.head_layer_norm_eps,
         progress=_progress(options),
     )
     if options.json:
@@ -140,11 +152,12 @@ def _verify(options) -> int:
 
 
 def _rules(options) -> int:
-    from .rules import TABLES, describe, describe_table, table_for
+    from .rules import TABLES, describe_table
+    from .ways import describe_way
 
     if options.lint is not None or options.order is not None:
         return _analyse_rules(options)
-    blocks = [describe(table_for(key).trace(key)) for key in options.keys] or map(describe_table, TABLES)
+    blocks = [describe_way(key) for key in options.keys] or map(describe_table, TABLES)
     print("\n\n".join(blocks))
     return 0
 
@@ -208,10 +221,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    convert = _command(commands, "convert", _convert, "an original checkpoint to a Hugging Face folder")
-    _path(convert, "checkpoint_path", "the original checkpoint, a file or an http(s) URL")
-    _path(convert, "codebook_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)", required=False)
-    _path(convert, "pytorch_dump_folder_path", "the folder to make")
+    convert = _command(commands, "convert", _convert, "an original or torchmultimodal checkpoint to a Hugging Face folder")
+    _path(convert, "checkpoint_path", "the checkpoint, a file or an http(s) URL; with --from hf a folder")
+    _path(convert, "codebook_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict); torchmultimodal's checkpoints hold it", required=False)
+    _path(convert, "pytorch_dump_folder_path", "the folder to make; with --to torchmultimodal the file")
+    _layouts(convert, ("original", "torchmultimodal", "hf"), "told by the keys", ("hf", "torchmultimodal"))
+    convert.add_argument("--part", choices=("image", "text", "multimodal", "model"), help="that part alone, for the transformers class of its own")
+    _head_eps(convert)
     _path(convert, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
     convert.add_argument("--no-codebook", "--no_codebook", action="store_true", help="convert without an image codebook")
     convert.add_argument("--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
@@ -225,17 +241,20 @@ def _parser() -> argparse.ArgumentParser:
     _path(codebook, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
     _writes(codebook)
 
-    revert = _command(commands, "revert", _revert, "a Hugging Face folder back to an original checkpoint")
-    _path(revert, "converted_path", "the folder")
-    _path(revert, "checkpoint_path", "the original-layout checkpoint to write")
+    revert = _command(commands, "revert", _revert, "a Hugging Face folder or torchmultimodal checkpoint back to an original checkpoint")
+    _path(revert, "converted_path", "the folder, or the torchmultimodal checkpoint")
+    _path(revert, "checkpoint_path", "the checkpoint to write")
+    _layouts(revert, ("hf", "torchmultimodal"), "a folder or a file", ("original", "torchmultimodal"))
     _path(revert, "codebook_path", "the codebook's state dict to write", required=False)
     _writes(revert)
 
     verify = _command(commands, "verify", _verify, "proves that a converted folder is the original model, or says what differs")
-    _path(verify, "checkpoint_path", "the original checkpoint")
+    _path(verify, "checkpoint_path", "the original or torchmultimodal checkpoint")
     _path(verify, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
     _path(verify, "converted_path", "the folder")
     _path(verify, "config_path", "the original's config, where it is not FLAVA's own", required=False)
+    verify.add_argument("--no-codebook", "--no_codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out")
+    _head_eps(verify)
     verify.add_argument("--weights-only", "--weights_only", action="store_true", help="leave out the computation")
     verify.add_argument("--json", metavar="FILE", help="write the certificate here")
     verify.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -262,6 +281,16 @@ def _command(commands, name: str, run, what: str) -> argparse.ArgumentParser:
 def _path(command: argparse.ArgumentParser, name: str, what: str, *, required: bool = True) -> None:
     """A flag as upstream writes it, and the same with dashes."""
     command.add_argument(f"--{name}", f"--{name.replace('_', '-')}", required=required, metavar="PATH", help=what)
+
+
+def _layouts(command: argparse.ArgumentParser, sources: tuple[str, ...], default: str, targets: tuple[str, ...]) -> None:
+    command.add_argument("--from", dest="layout", choices=sources, help=f"the layout of what is read (default: {default})")
+    command.add_argument("--to", default=targets[0], choices=targets, help="the layout of what is written (default: %(default)s)")
+
+
+def _head_eps(command: argparse.ArgumentParser) -> None:
+    what = "of the layer norms in a torchmultimodal checkpoint's heads (default: 1e-05, its own)"
+    command.add_argument("--head-layer-norm-eps", "--head_layer_norm_eps", type=float, metavar="EPS", help=what)
 
 
 def _writes(command: argparse.ArgumentParser) -> None:

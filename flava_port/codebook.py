@@ -13,8 +13,9 @@ import torch
 from . import config as configs
 from .convert import count_parameters, settle_config
 from .errors import InvalidInput
-from .layout import expected_codebook_layout
-from .placing import Source, account, rename_all, stop_on
+from .layout import expected_layout
+from .parts import CODEBOOK as CODEBOOK_PART
+from .placing import account, rename_all, stop_on
 from .port import Conversion, open_source, write_model
 from .progress import Progress, silent
 from .recognise import Kind, recognise
@@ -47,19 +48,17 @@ def convert_dalle_checkpoint(
     if save_checkpoint:
         target = check_target(Path(pytorch_dump_folder_path), force=force, sources=(Path(checkpoint_path),))
     with ExitStack() as downloads:
-        sources = [Source("codebook", open_source(checkpoint_path, Kind.DALLE, downloads, progress), CODEBOOK, CODEBOOK_PREFIX)]
+        sources = [open_source("codebook", checkpoint_path, (Kind.DALLE,), downloads, progress)]
         renamed, dropped = rename_all(sources)
         config, _ = settle_config(given, renamed, with_codebook=True)
-        codebook_config = config["image_codebook_config"]
-        shapes = expected_codebook_layout(codebook_config).shapes
-        placement = account(renamed, dropped, {CODEBOOK_PREFIX + key: shape for key, shape in shapes.items()})
+        placement = account(renamed, dropped, expected_layout(config, CODEBOOK_PART).shapes)
         if not save_checkpoint:
             return {key.removeprefix(CODEBOOK_PREFIX): load(p.tensor).float() for key, p in placement.filled.items()}
         return write_model(
             target,
             sources,
             placement,
-            lambda dtype: {"config.json": configs.codebook_config_json(codebook_config, dtype)},
+            lambda dtype: {"config.json": configs.config_json(config, dtype, CODEBOOK_PART)},
             dtype="float32",
             max_shard_size=None,
             assumed=[],

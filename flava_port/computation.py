@@ -8,7 +8,7 @@ import ctypes
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -23,8 +23,10 @@ from .forward import (
 from .layout import TIED, load_model, quiet
 from .progress import Progress
 from .rules import FLAVA, source_name
+from .semantics import ORIGINAL, Semantics
 from .sides import Sides, give_seeded_weights
 from .tensors import MemoryTensor, dtype_name, load
+
 
 def why_no_output_shows(name: str, parameter: torch.Tensor) -> str:
     """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
@@ -66,6 +68,15 @@ class _Compared:
         return next((case for case in self.expected.cases if any(name.startswith(case.name) for name in wrong)), None)
 
 
+@dataclass(frozen=True)
+class _Apart:
+    """How far an output of the source's own code lies from what a config of transformers can say."""
+
+    what: str
+    absolute: float
+    relative: float
+
+
 @dataclass
 class _Results:
     """The checkpoint's own weights on both sides; and seeded ones, where its own hide something."""
@@ -74,6 +85,7 @@ class _Results:
     seeded: _Compared | None
     codebook: dict[str, float]
     where: list[Finding]
+    apart: list["_Apart"]  # what the source's own code computes from what the config says
 
 
 def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str, Callable]]:
@@ -101,8 +113,10 @@ def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str,
     yield "losses", check(_judge_losses)
     yield "gradients", check(_judge_gradients)
     yield "seen by a probe", check(_judge_seen)
-    if len(sides.sources) > 1:
+    if sides.codebook_state is not None:
         yield "codebook", check(_judge_codebook)
+    if sides.made_by is not ORIGINAL:
+        yield f"as {sides.made_by.name}", check(partial(_judge_as_its_own, sides.made_by))
 
 
 def _judge_loaded(claim: Claim, sides: Sides) -> None:
@@ -111,7 +125,7 @@ def _judge_loaded(claim: Claim, sides: Sides) -> None:
     loaded = {key: MemoryTensor(value) for key, value in model.state_dict().items() if key in sides.originals}
     originals = {key: sides.originals[key] for key in loaded}
     claim.findings, _ = compare_values(loaded, originals)
-    claim.findings += [Finding(key, source_name(key), "not loaded at all") for key in sides.originals if key not in loaded]
+    claim.findings += [Finding(key, sides.name_of(key), "not loaded at all") for key in sides.originals if key not in loaded]
     claim.findings += [
         Finding(key, originals[key][0], f"loaded as {dtype_name(tensor.dtype)}")
         for key, tensor in loaded.items()
@@ -142,6 +156,26 @@ def _judge_losses(claim: Claim, results: _Results) -> None:
 
 def _judge_codebook(claim: Claim, results: _Results) -> None:
     _judge(claim, [Measured(name, error, results.own.expected.tolerance) for name, error in results.codebook.items()])
+
+
+# What Meta's own tests allow a loss of torchmultimodal's (tests/models/flava/test_checkpoint.py).
+OWN_LOSS_TOLERANCE = 1e-4
+
+
+def _judge_as_its_own(made_by: Semantics, claim: Claim, results: _Results) -> None:
+    """What the source's own code computes, against what the config says; the other claims prove that transformers computes that."""
+    losses = [apart for apart in results.apart if apart.what.endswith(" loss")]
+    claim.measured = [Measured(apart.what, apart.absolute, OWN_LOSS_TOLERANCE) for apart in losses]
+    wrong = [m for m in claim.measured if not m.error <= m.tolerance]
+    allowed = f"the tests of {made_by.name} allow {OWN_LOSS_TOLERANCE:.0e}"
+    claim.findings = [Finding(m.what, "", f"{m.error:.1e} from {made_by.name}'s; {allowed}") for m in wrong]
+    claim.verdict = Verdict.DIFFERS if wrong else Verdict.PROVEN if losses else Verdict.NOT_PROVEN
+    farthest = max((apart for apart in results.apart if apart not in losses), key=lambda apart: apart.relative)
+    why = f", whose heads have epsilon {made_by.head_layer_norm_eps}" if made_by.head_layer_norm_eps is not None else ""
+    claim.summary = (
+        f"every loss within {max(m.error for m in claim.measured):.1e} of {made_by.name}'s{why}; "
+        f"of all outputs {farthest.what} lies farthest, {farthest.relative:.1e} of itself"
+    )
 
 
 def _judge_gradients(claim: Claim, results: _Results) -> None:
@@ -208,6 +242,7 @@ def _run_both(sides: Sides, scratch: Path) -> _Results:
     if (ours := sides.codebook()) is not None:
         codebook = {name: relative_error(*pair) for name, pair in run_codebooks(ours.double(), theirs.image_codebook).items()}
     where = _localise(sides, theirs, own.diverged, expected.tolerance) if own.diverged else []
+    apart = list(_apart(sides, expected)) if sides.made_by is not ORIGINAL else []
     seeded = None
     if own.unseen or not expected.shows_the_weakest:
         # Where a softmax or a tanh saturates, no output shows what lies before it: how that is wired shows with
@@ -215,7 +250,15 @@ def _run_both(sides: Sides, scratch: Path) -> _Results:
         ours, theirs = sides.original(), theirs.float()
         give_seeded_weights(ours, theirs)
         seeded = _compare(expect(ours, scratch / "seeded"), theirs)
-    return _Results(own, seeded, codebook, where)
+    return _Results(own, seeded, codebook, where, apart)
+
+
+def _apart(sides: Sides, expected: Expected) -> Iterator[_Apart]:
+    """Every output of the source's own code, in float64, against the one that a config of transformers can express."""
+    for case, wanted, found in zip(expected.cases, expected.outputs, outputs(run_original, sides.original(sides.made_by).double(), expected.cases)):
+        found.pop("total loss", None)  # each loss is held to its bound by itself
+        for name, value in found.items():
+            yield _Apart(f"{case.name}: {name}", float((value - wanted[name]).abs().max()), relative_error(wanted[name], value))
 
 
 def _compare(expected: Expected, theirs: torch.nn.Module) -> _Compared:

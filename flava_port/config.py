@@ -15,6 +15,8 @@ from math import isqrt
 from pathlib import Path
 
 from .errors import InvalidInput, NotFaithful
+from .parts import WHOLE, Part
+from .semantics import ORIGINAL, Semantics
 
 _ENCODER = {
     "hidden_size": 768,
@@ -223,8 +225,10 @@ def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> list[Found]:
     return [Found("image_config", "image_size", row * projection[2], key)] if row * row == positions[1] - 1 else []
 
 
-def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict, list[str]]:
-    """The config that the shapes tell, FLAVA's defaults for the rest, and a line for each assumption.
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], semantics: Semantics = ORIGINAL) -> tuple[dict, list[str]]:
+    """The config that the shapes tell, defaults for the rest, and a line for each assumption.
+
+    The defaults are FLAVA's, and where ``semantics`` says otherwise those of the code behind the checkpoint.
 
     Raises:
         NotFaithful: the image positions are no square of patches, so no image size can be read.
@@ -239,6 +243,11 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict, lis
             f"the image encoder has {positions[1]} positions: less one for the CLS token they are no square of "
             "square patches, so the image size cannot be read from them; pass --config_path"
         )
+    if not any(key.startswith("itm_head.") for key in shapes):
+        config["hidden_size"] = config["multimodal_config"]["hidden_size"]
+    if semantics.mask_token_is_optional:
+        config["image_config"]["mask_token"] = f"{_IMAGE}.embeddings.mask_token" in shapes
+    config["ce_ignore_index"] = semantics.ignore_index
     for section in ENCODERS:
         encoder = config[section]
         encoder["num_attention_heads"] = _heads(encoder["hidden_size"])
@@ -250,6 +259,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict, lis
         f"attention heads: {heads}",
         f"activation: {_ENCODER['hidden_act']}",
         f"layer norm epsilon: {_ENCODER['layer_norm_eps']}",
+        *([f"labels to ignore: {semantics.ignore_index}"] if semantics.ignore_index != DEFAULTS["ce_ignore_index"] else []),
     ]
 
 
@@ -427,20 +437,23 @@ def _of_type(name: str, value: object, default: object) -> object:
     return value
 
 
+def declared_class(folder: Path) -> str:
+    """The class of transformers that the folder's ``config.json`` names; nothing where it names none."""
+    content, _ = _read_json(folder)
+    architectures = content.get("architectures")
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+
+
 def declared_dtypes(folder: Path) -> list[tuple[str, object]]:
     """The dtype that the folder's ``config.json`` tells transformers to load in, under each name that it has it."""
     content, _ = _read_json(folder)
     return [(name, content[name]) for name in ("dtype", "torch_dtype") if content.get(name) is not None]
 
 
-def config_json(config: dict, dtype: str) -> dict:
+def config_json(config: dict, dtype: str, part: Part = WHOLE) -> dict:
     """The content of the ``config.json`` to write, for weights of ``dtype`` (``float32``)."""
-    return {"architectures": ["FlavaForPreTraining"], "model_type": "flava", **config, "torch_dtype": dtype}
-
-
-def codebook_config_json(codebook_config: dict, dtype: str) -> dict:
-    """The content of the ``config.json`` of a codebook alone."""
-    return {"architectures": ["FlavaImageCodebook"], **codebook_config, "torch_dtype": dtype}
+    own = part.config_of(config) if part.section else {"model_type": "flava", **config}
+    return {"architectures": [part.model_class], **own, "torch_dtype": dtype}
 
 
 # ------------------------------------------------------------------------------ image processing

@@ -9,10 +9,11 @@ from .checkpoint import file_sha256
 from .convert import convert_flava_checkpoint
 from .errors import NotFaithful
 from .layout import load_model
+from .model_folder import read_model_folder
 from .original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from .output import WEIGHTS
 from .progress import Progress, silent
-from .revert import read_model_folder, revert_flava_checkpoint
+from .revert import revert_flava_checkpoint
 from .staging import check_target
 from .synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
 from .tensors import MemoryTensor, first_difference

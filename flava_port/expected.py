@@ -26,8 +26,8 @@ _SHORT_TEXT = 128
 # float32's by the ratio of their unit roundoffs, which is rough; faults lie orders of magnitude above it.
 # In float32 both sides have the floor's error. Backward passes sum over all positions what forward passes
 # compute for each.
-_MARGIN = {torch.float32: 16.0, torch.float64: 1024.0}
-_GRADIENT_MARGIN = 16.0
+MARGIN = {torch.float32: 16.0, torch.float64: 1024.0}
+GRADIENT_MARGIN = 16.0
 _ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 
 
@@ -105,7 +105,7 @@ def expect(model: Flava, scratch: Path) -> Expected:
         open_checkpoint(scratch).tensors if large else {name: MemoryTensor(slope) for name, slope in slopes.items()},
         slope_dtype,
         floor * _scale(torch.float64),
-        floor * _scale(slope_dtype) * _GRADIENT_MARGIN,
+        floor * _scale(slope_dtype) * GRADIENT_MARGIN,
         floor * _scale(slope_dtype),
         {name: by * _scale(slope_dtype) for name, by in slope_floors.items() if isfinite(by)},
         {str(fault): _effect(fault, model, cases, exact) for fault in _faults(model)},
@@ -114,7 +114,7 @@ def expect(model: Flava, scratch: Path) -> Expected:
 
 def _scale(dtype: torch.dtype) -> float:
     """From what float32 rounds to what a difference in ``dtype`` may be."""
-    return _MARGIN[dtype] * _ROUNDOFF[dtype] / _ROUNDOFF[torch.float32]
+    return MARGIN[dtype] * _ROUNDOFF[dtype] / _ROUNDOFF[torch.float32]
 
 
 def worst(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:

@@ -106,13 +106,16 @@ def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
     found |= losses | {"total loss": torch.stack(made).sum() if made else None}
     for name in _ENCODINGS:
         if (encoding := getattr(out, name)) is not None:
-            found |= _encoding(name, encoding.hidden_states, encoding.last_hidden_state, encoding.pooler_output)
+            found |= states_by_name(name, encoding.hidden_states, encoding.last_hidden_state, encoding.pooler_output)
     return {name: value for name, value in found.items() if value is not None}
 
 
 def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
     """The same of the converted model."""
     inputs = {name: value.clone() for name, value in scenario.inputs.items()}  # transformers writes into its labels
+    for labels in ("mim_labels", "mlm_labels", "itm_labels"):
+        if labels in inputs:
+            inputs[labels][inputs[labels] == IGNORED] = model.config.ce_ignore_index
     inputs.setdefault("input_ids_masked", inputs.get("input_ids"))
     options = {"return_loss": scenario.has_labels, "skip_unmasked_multimodal_encoder": False, "return_dict": True}
     with _multimodal_states(model) as multimodal_states:
@@ -122,11 +125,11 @@ def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
     for name in _ENCODINGS:
         if (encoding := getattr(out, f"{name}_output")) is not None:
             states = encoding.hidden_states or multimodal_states.pop(0)
-            found |= _encoding(name, states, encoding.last_hidden_state, encoding.pooler_output)
+            found |= states_by_name(name, states, encoding.last_hidden_state, encoding.pooler_output)
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _encoding(name: str, states: Sequence[Tensor], last: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+def states_by_name(name: str, states: Sequence[Tensor], last: Tensor, pooled: Tensor) -> dict[str, Tensor]:
     by_layer = {f"{name} hidden state {number}": state for number, state in enumerate(states)}
     return {**by_layer, f"{name} last hidden state": last, f"{name} pooled": pooled}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .errors import InvalidInput
+from .parts import WHOLE, Part
 
 # The masked-prediction heads hold their bias twice, as `bias` and as the `bias` of their decoder.
 # They are one tensor; which of the two a release reads from a file differs, so files need both.
@@ -30,47 +31,36 @@ class Layout:
     transformers: str
 
 
-def expected_layout(config: Mapping) -> Layout:
-    """The layout of the installed transformers for ``config`` (the content of a config.json).
+def expected_layout(config: Mapping, part: Part = WHOLE) -> Layout:
+    """The layout of the installed transformers for ``config`` (the content of a whole model's config.json).
 
-    The model is built on the meta device: no weight is allocated.
+    A part's keys have the names that they have in `FlavaForPreTraining`. The model is built on the meta
+    device: no weight is allocated.
 
     Raises:
         InvalidInput: the installed transformers refuses the config.
     """
-    from transformers import FlavaConfig, FlavaForPreTraining
-
-    return _layout_of(FlavaForPreTraining, FlavaConfig, config)
-
-
-def expected_codebook_layout(config: Mapping) -> Layout:
-    """The layout of the installed transformers' `FlavaImageCodebook`; see `expected_layout`."""
-    from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
-
-    return _layout_of(FlavaImageCodebook, FlavaImageCodebookConfig, config)
-
-
-def load_model(folder: Path):
-    """The folder's `FlavaForPreTraining` as the installed transformers loads it, and that version."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    with quiet():
-        model = transformers.FlavaForPreTraining.from_pretrained(folder)
-    return model.eval(), transformers.__version__
-
-
-def _layout_of(model_class: type, config_class: type, config: Mapping) -> Layout:
     import transformers
 
     with quiet(), torch.device("meta"):
         try:
-            model = model_class(config_class.from_dict(deepcopy(dict(config))))
+            own = getattr(transformers, part.config_class).from_dict(deepcopy(dict(part.config_of(config))))
+            model = getattr(transformers, part.model_class)(own)
         except Exception as error:
             # Each release has exception types of its own for this; whichever it is, the config is at fault.
             raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if key != POSITION_IDS}
-    return Layout(shapes, transformers.__version__)
+    shapes = {part.prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
+    return Layout({key: shape for key, shape in shapes.items() if key != POSITION_IDS}, transformers.__version__)
+
+
+def load_model(folder: Path, part: Part = WHOLE):
+    """The folder's model as the installed transformers loads it, and that version."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    with quiet():
+        model = getattr(transformers, part.model_class).from_pretrained(folder)
+    return model.eval(), transformers.__version__
 
 
 @contextmanager

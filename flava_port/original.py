@@ -89,6 +89,9 @@ class FlavaConfig:
     projection_dim: int = 768
     logit_scale_init_value: float = 2.6592  # log(1 / 0.07)
     ce_ignore_index: int = -100
+    # Of torchmultimodal alone (losses/flava.py): its heads' own epsilon, and what it clamps the scale to.
+    head_layer_norm_eps: float | None = None  # None: the encoder's
+    logit_scale_range: tuple[float, float] | None = None
 
 
 def config_of(
@@ -97,11 +100,13 @@ def config_of(
     image: Mapping[str, Any] = {},
     text: Mapping[str, Any] = {},
     multimodal: Mapping[str, Any] = {},
+    heads: Mapping[str, Any] = {},
 ) -> FlavaConfig:
     """The sizes that the shapes of an original state dict tell; no value is read.
 
     The keywords hold what shapes cannot tell (num_attention_heads, hidden_act, layer_norm_eps,
-    pad_token_id): heads are 64 wide and the rest defaults where left out. Raises KeyError for a key
+    pad_token_id; of the pretraining heads head_layer_norm_eps, logit_scale_range): attention heads
+    are 64 wide and the rest defaults where left out. Raises KeyError for a key
     that is missing, ValueError for sizes that fit no FLAVA.
     """
 
@@ -131,6 +136,7 @@ def config_of(
         TextConfig(**{**transformer("text_encoder"), **tables, **text}),
         MultimodalConfig(**{**transformer("mm_encoder"), **multimodal}),
         projection_dim=len(state_dict["image_projection.weight"]),
+        **heads,
     )
 
 
@@ -295,10 +301,10 @@ class TextEmbeddings(nn.Module):
 class PredictionHead(nn.Module):
     """decoder(LayerNorm(act(dense(x)))); its `bias` is the decoder's own."""
 
-    def __init__(self, config: ImageConfig | TextConfig, ignore_index: int) -> None:
+    def __init__(self, config: ImageConfig | TextConfig, ignore_index: int, layer_norm_eps: float | None = None) -> None:
         super().__init__()
         width, self.ignore_index = config.hidden_size, ignore_index
-        norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        norm = nn.LayerNorm(width, eps=config.layer_norm_eps if layer_norm_eps is None else layer_norm_eps)
         self.transform = named(dense=nn.Linear(width, width), LayerNorm=norm)
         self.decoder = nn.Linear(width, config.vocab_size)
         self.activation = ACTIVATIONS[config.hidden_act]
@@ -400,7 +406,8 @@ class Flava(nn.Module):
         self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
 
         def masked(encoder: ImageConfig | TextConfig) -> nn.ModuleDict:
-            return named(cls=named(predictions=PredictionHead(encoder, config.ce_ignore_index)))
+            head = PredictionHead(encoder, config.ce_ignore_index, config.head_layer_norm_eps)
+            return named(cls=named(predictions=head))
 
         matching = named(seq_relationship=nn.Linear(mm.hidden_size, 2))
         itm_head = named(pooler=Pooler(mm.hidden_size), cls=matching)
@@ -545,8 +552,10 @@ class Flava(nn.Module):
 
     def _contrast(self, out: FlavaOutput, used: Tensor) -> None:
         """Global contrastive: each used image against every text, and the reverse (FLAVA, 3.2)."""
-        scale = self.heads.cmd.clip_head.logit_scale.exp()
-        similarity = out.image_embeddings @ out.text_embeddings.T * scale  # [B, B]
+        scale = self.heads.cmd.clip_head.logit_scale
+        if self.config.logit_scale_range is not None:
+            scale = scale.clamp(*self.config.logit_scale_range)
+        similarity = out.image_embeddings @ out.text_embeddings.T * scale.exp()  # [B, B]
         per_image, per_text = similarity[used], similarity.T[used]  # [U, B] each
         out.contrastive_logits_per_image, out.contrastive_logits_per_text = per_image, per_text
         # The text of image i is text i.

@@ -4,9 +4,8 @@ Works on keys, shapes and unread tensors. Whatever does not come out even stops 
 the key, where it came from, the rule that moved it and the nearest key that is known.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from typing import TypeAlias
@@ -16,25 +15,33 @@ import torch
 from .checkpoint import Checkpoint
 from .errors import NotFaithful
 from .layout import POSITION_IDS, TIED
-from .rules import RuleTable, Trace, source_name
-from .tensors import FLOAT_DTYPES, StoredTensor, dtype_name, first_difference, load
+from .parts import WHOLE, Part
+from .recognise import Kind
+from .rules import CODEBOOK_PREFIX, Trace, source_name
+from .tensors import FLOAT_DTYPES, MemoryTensor, StoredTensor, dtype_name, first_difference, load
 from .unpickle import UnsupportedTensor
+from .ways import WAYS, Way
 
 PROBLEMS_SHOWN = 6
 
 Problem: TypeAlias = str | Callable[[], str]  # its text, or what makes it
+
+NOTHING_MADE: Mapping[str, "Made"] = {}
 
 POSITIONS = "flava.text_model.embeddings.position_embeddings.weight"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, the table for its keys, and where its converted keys go."""
+    """A checkpoint and the layout it is in, which says where its keys go."""
 
     name: str  # "checkpoint" or "codebook"
     checkpoint: Checkpoint
-    table: RuleTable
-    target_prefix: str = ""
+    kind: Kind
+
+    @property
+    def way(self) -> Way:
+        return WAYS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Placed:
 
     @property
     def target(self) -> str | None:
-        return None if self.trace.target is None else self.source.target_prefix + self.trace.target
+        return self.trace.target
 
     @property
     def name_in_file(self) -> str:
@@ -68,15 +75,27 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A target that the source has nothing for and that no output shows: its value, and why it is no loss."""
+
+    tensor: MemoryTensor
+    because: str
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where every source tensor went: targets filled (a tied target may share its source), and what was dropped."""
 
     filled: Mapping[str, Placed]
     dropped: tuple[Dropped, ...]
+    made: Mapping[str, Made] = field(default_factory=dict)
 
-    def reasons_for_dropping(self) -> Counter[str]:
-        """How many keys were dropped for which kind of reason."""
-        return Counter(entry.kind for entry in self.dropped)
+    def reasons_for_dropping(self) -> dict[str, list[str]]:
+        """The keys that were dropped, by the kind of reason."""
+        reasons: dict[str, list[str]] = {}
+        for entry in self.dropped:
+            reasons.setdefault(entry.kind, []).append(entry.placed.name_in_file)
+        return reasons
 
 
 def rename_all(sources: Iterable[Source]) -> tuple[dict[str, Placed], list[Placed]]:
@@ -90,7 +109,7 @@ def rename_all(sources: Iterable[Source]) -> tuple[dict[str, Placed], list[Place
     problems = []
     for source in sources:
         for key, tensor in source.checkpoint.tensors.items():
-            placed = Placed(source, key, source.table.trace(key), tensor)
+            placed = Placed(source, key, source.way.to(key), tensor)
             if placed.target is None:
                 dropped.append(placed)
             elif placed.target in renamed:
@@ -106,20 +125,30 @@ def shapes_of(renamed: Mapping[str, Placed]) -> dict[str, tuple[int, ...]]:
     return {key: placed.tensor.shape for key, placed in renamed.items() if isinstance(placed.tensor, StoredTensor)}
 
 
-def account(renamed: Mapping[str, Placed], dropped: Iterable[Placed], expected: Mapping[str, tuple[int, ...]]) -> Placement:
+def account(
+    renamed: Mapping[str, Placed],
+    dropped: Iterable[Placed],
+    expected: Mapping[str, tuple[int, ...]],
+    part: Part = WHOLE,
+    made: Mapping[str, Made] = NOTHING_MADE,
+) -> Placement:
     """The placement, after proving that nothing is lost, missing, misshapen or left over.
 
-    ``expected`` has the shape of every target key.
+    ``expected`` has the shape of every target key; what lies outside of ``part`` is left out on purpose.
+    ``made`` fills the targets that a source may lack.
 
     Raises:
         NotFaithful: listing every key that does not come out even.
     """
-    remaining = dict(renamed)
+    remaining = {key: placed for key, placed in renamed.items() if part.holds(key)}
+    outside = [placed for key, placed in renamed.items() if not part.holds(key)]
+    made = {key: value for key, value in made.items() if key in expected and key not in remaining}
     recomputed = [remaining.pop(POSITION_IDS)] if POSITION_IDS in remaining else []
     filled = _share_tied(remaining)
+    name_of = names_of({placed.source.name: placed.source for placed in renamed.values()}.values())
     # Searching the nearest key takes long; it is done for the problems that are shown.
     problems: list[Problem] = [partial(_unplaced, filled[key], expected) for key in filled if key not in expected]
-    problems += [partial(_unfilled, key, filled, expected) for key in expected if key not in filled]
+    problems += [partial(_unfilled, key, filled, expected, name_of) for key in expected if key not in filled and key not in made]
     problems += [p for key in filled if key in expected for p in _unfit(key, filled[key], expected[key])]
     stop_on(problems)
     by_source_key = {placed.key: placed for placed in renamed.values()}
@@ -127,12 +156,20 @@ def account(renamed: Mapping[str, Placed], dropped: Iterable[Placed], expected: 
     problems += [p for placed in recomputed for p in _not_counting_up(placed, expected[POSITIONS][0])]
     problems += [p for pair in TIED if pair[0] in remaining and pair[1] in remaining for p in _not_tied(pair, remaining)]
     stop_on(problems)
+    outside += [p for p in dropped if not part.holds(_target_of_kept(p))]
     reasons = [
         Dropped(p, "second copies, each bit-equal to the one kept", f"bit-equal to {p.trace.dropped.kept_key(p.key)}, which is kept")
         for p in dropped
+        if part.holds(_target_of_kept(p))
     ]
     reasons += [Dropped(p, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed") for p in recomputed]
-    return Placement({key: filled[key] for key in expected}, tuple(reasons))
+    reasons += [Dropped(p, f"outside of {part}, and left out", f"outside of {part}") for p in outside]
+    return Placement({key: filled[key] for key in expected if key in filled}, tuple(reasons), made)
+
+
+def _target_of_kept(dropped: Placed) -> str:
+    """Where the copy goes that is kept in place of one that is dropped."""
+    return dropped.source.way.to(dropped.trace.dropped.kept_key(dropped.key)).target or ""
 
 
 def stop_on(problems: Iterable[Problem]) -> None:
@@ -158,14 +195,25 @@ def _share_tied(renamed: Mapping[str, Placed]) -> dict[str, Placed]:
 def _unplaced(placed: Placed, expected: Mapping) -> str:
     how = f"becomes {placed.target}, which the model has no place for" if placed.trace.steps else "no rule places it"
     near = get_close_matches(placed.target, expected, n=1, cutoff=0.6)
-    return f"unexpected {placed}: {how}" + (f"; the nearest key is {source_name(near[0])}" if near else "")
+    return f"unexpected {placed}: {how}" + (f"; the nearest key is {placed.source.way.back(near[0])}" if near else "")
 
 
-def _unfilled(key: str, filled: Mapping, expected: Mapping) -> str:
+def names_of(sources: Iterable[Source]) -> Callable[[str], str]:
+    """What the sources call a target: the checkpoint's names, and for the codebook its own file's where it has one."""
+    ways = {source.name: source.way.back for source in sources}
+
+    def name_of(target: str) -> str:
+        own = ways.get("codebook") if target.startswith(CODEBOOK_PREFIX) else None
+        return (own or ways.get("checkpoint", source_name))(target)
+
+    return name_of
+
+
+def _unfilled(key: str, filled: Mapping, expected: Mapping, name_of: Callable[[str], str]) -> str:
     spare = [candidate for candidate in filled if candidate not in expected]
     near = get_close_matches(key, spare, n=1, cutoff=0.8)
     hint = f"; the nearest key in the file is {filled[near[0]].name_in_file}" if near else ""
-    return f"missing {source_name(key)}: nothing fills {key} {list(expected[key])}{hint}"
+    return f"missing {name_of(key)}: nothing fills {key} {list(expected[key])}{hint}"
 
 
 def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """One conversion from open sources to a proven folder: what every command that converts shares."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,10 +13,23 @@ import torch
 from .checkpoint import Checkpoint, file_sha256, open_checkpoint
 from .download import download, is_url
 from .errors import InvalidInput
-from .output import DEFAULT_SHARD_SIZE, RECORD, ProvenTensor, parse_size, prove_weights, shards, sync_weights, write_weights
+from .model_folder import read_model_folder, weights_file
+from .output import (
+    DEFAULT_SHARD_SIZE,
+    RECORD,
+    ProvenTensor,
+    parse_size,
+    prove_weights,
+    shards,
+    sync_weights,
+    write_weights,
+)
+from .parts import MODEL
 from .placing import Placed, Placement, Source, stop_on
 from .progress import Progress
 from .recognise import Kind, recognise
+from .rules import CODEBOOK_PREFIX
+from .semantics import ORIGINAL, Semantics
 from .staging import check_space, staged
 from .tensors import TensorSource, cast, dtype_name, nbytes
 from .writing import write_json
@@ -35,21 +48,47 @@ class Conversion:
     assumed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     config: dict = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
+    made_by: Semantics = ORIGINAL
 
     def summary(self) -> str:
         """What was read, assumed, dropped, written and proven, a line each."""
-        lines = [("read", f"{s.checkpoint.path.name}: {_contents(s.checkpoint)}") for s in self.sources]
-        lines += [("ignored", f"{s.checkpoint.path.name}: {_some(s.checkpoint.ignored)}") for s in self.sources if s.checkpoint.ignored]
+        lines = described(self.sources, self.placement)
         if self.assumed:
             lines.append(("assumed", f"{'; '.join(self.assumed)} (no shape tells; --config_path does)"))
-        lines.append(("renamed", count_of(len(self.placement.filled), "key")))
-        for because, count in self.placement.reasons_for_dropping().items():
-            lines.append(("dropped", f"{count_of(count, 'key')}: {because}"))
         files = {tensor.file for tensor in self.proven.values()}
-        lines.append(("wrote", f"{self.folder}: {count_of(len(self.proven), 'tensor')} in {count_of(len(files), 'file')}"))
+        lines.append(("wrote", f"{self.folder}: {count_of(len(self.proven), 'tensor')} in {count_of(len(files), 'file')}, {self.model_class}"))
         lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
+        lines += [("differs", line) for line in self.differs]
         lines += [("warning", line) for line in self.warnings]
-        return "\n".join(f"{label:<8} {text}" for label, text in lines)
+        return labelled(lines)
+
+    @property
+    def model_class(self) -> str:
+        return f"for {self.config['architectures'][0]}"
+
+
+def described(sources: Sequence[Source], placement: Placement) -> list[tuple[str, str]]:
+    """What was read, and what became of its keys, a labelled line each."""
+    lines = [("read", f"{s.checkpoint.path.name}: {_contents(s.checkpoint)}; {s.kind.value}") for s in sources]
+    lines += [("ignored", f"{s.checkpoint.path.name}: {_some(s.checkpoint.ignored)}") for s in sources if s.checkpoint.ignored]
+    lines.append(("renamed", count_of(len(placement.filled), "key")))
+    lines += [("dropped", f"{count_of(len(keys), 'key')}: {because}{_few(keys)}") for because, keys in placement.reasons_for_dropping().items()]
+    lines += [("made", f"{key}: {made.because}") for key, made in placement.made.items()]
+    return lines
+
+
+def _few(keys: Sequence[str]) -> str:
+    """The keys by name, where they are few enough to be a surprise."""
+    return f": {', '.join(keys)}" if len(keys) <= FEW and not keys[0].endswith("position_ids") else ""
+
+
+FEW = 3
+
+
+def labelled(lines: Iterable[tuple[str, str]]) -> str:
+    """The lines of a summary, their labels in a column."""
+    return "\n".join(f"{label:<8} {text}" for label, text in lines)
 
 
 def count_of(count: int, noun: str) -> str:
@@ -68,17 +107,61 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def open_source(path: str | Path, wanted: Kind, stack: ExitStack, progress: Progress) -> Checkpoint:
-    """The checkpoint at a path or URL, which must be of the wanted kind. A download lives as long as ``stack``."""
+# The layouts that `--from` takes, with the kinds of file that are in them, the whole model first.
+LAYOUTS = {
+    "original": (Kind.ORIGINAL,),
+    "torchmultimodal": (Kind.TORCHMULTIMODAL, Kind.TORCHMULTIMODAL_MODEL),
+    "hf": (Kind.HUGGING_FACE,),
+}
+
+
+def open_source(name: str, path: str | Path, wanted: Sequence[Kind], stack: ExitStack, progress: Progress) -> Source:
+    """The checkpoint at a path or URL, which must be of a wanted kind. A download lives as long as ``stack``."""
     if is_url(path):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flava_port-")))
         path = download(str(path), folder, progress)
     checkpoint = open_checkpoint(path)
     kind = recognise(checkpoint.tensors)
-    if kind is not wanted:
+    if kind not in wanted:
         some = ", ".join(list(checkpoint.tensors)[:3])
-        raise InvalidInput(f"{path}: this is {kind.value}, where {wanted.value} belongs (its keys: {some}, ...)")
-    return checkpoint
+        belongs = " or ".join(kind.value for kind in wanted if kind is not Kind.TORCHMULTIMODAL_MODEL)
+        raise InvalidInput(f"{path}: this is {kind.value}, where {belongs} belongs (its keys: {some}, ...)")
+    return Source(name, checkpoint, kind)
+
+
+def open_sources(
+    checkpoint_path: str | Path, codebook_path: str | Path | None, layout: str | None, stack: ExitStack, progress: Progress
+) -> list[Source]:
+    """The checkpoint, in the layout that was named or else the one that its keys show, and its codebook's file.
+
+    A folder of transformers' is read only where ``layout`` says so.
+
+    Raises:
+        InvalidInput: a file is not what it should be, or holds a codebook beside the one that was given.
+    """
+    if layout == "hf":
+        source = Source("checkpoint", _open_folder(Path(checkpoint_path)), Kind.HUGGING_FACE)
+    else:
+        wanted = LAYOUTS[layout] if layout else (*LAYOUTS["original"], *LAYOUTS["torchmultimodal"])
+        source = open_source("checkpoint", checkpoint_path, wanted, stack, progress)
+    if codebook_path is None:
+        return [source]
+    if has_codebook([source]):
+        raise InvalidInput(f"{checkpoint_path}: holds its codebook already; leave out --codebook_path")
+    return [source, open_source("codebook", codebook_path, (Kind.DALLE,), stack, progress)]
+
+
+def has_codebook(sources: Sequence[Source]) -> bool:
+    """Whether there is a codebook, in a file of its own or in the checkpoint."""
+    inside = (source.way.to(key).target for source in sources for key in source.checkpoint.tensors)
+    return any(target is not None and target.startswith(CODEBOOK_PREFIX) for target in inside)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    tensors = read_model_folder(folder)
+    if not any(key.startswith(MODEL.prefix) for key in tensors):
+        tensors = {MODEL.prefix + key: tensor for key, tensor in tensors.items()}  # a folder of FlavaModel's
+    return Checkpoint(weights_file(folder), "transformers", tensors)
 
 
 def write_model(
@@ -92,6 +175,8 @@ def write_model(
     assumed: list[str],
     progress: Progress,
     key_prefix: str = "",
+    differs: Sequence[str] = (),
+    made_by: Semantics = ORIGINAL,
 ) -> Conversion:
     """Writes the folder beside ``target``, proves what the disk holds, and puts it in place.
 
@@ -99,6 +184,7 @@ def write_model(
     taken off the targets.
     """
     weights, warnings = choose_dtypes(placement.filled, dtype)
+    weights |= {key: made.tensor for key, made in placement.made.items()}
     weights = {key.removeprefix(key_prefix): tensor for key, tensor in weights.items()}
     total = sum(map(nbytes, weights.values()))
     files = shards(weights, parse_size(max_shard_size or DEFAULT_SHARD_SIZE))
@@ -115,7 +201,9 @@ def write_model(
         for name, content in written.items():
             write_json(folder / name, content)
         synced.result()
-        conversion = Conversion(target, tuple(sources), placement, proven, assumed, warnings, written["config.json"])
+        conversion = Conversion(
+            target, tuple(sources), placement, proven, assumed, warnings, written["config.json"], list(differs), made_by
+        )
         write_json(folder / RECORD, conversion_record(conversion, {n: d.result() for n, d in digests.items()}))
     return conversion
 
@@ -167,19 +255,23 @@ def conversion_record(conversion: Conversion, digest_of: Mapping[str, str]) -> d
         keys[dropped.placed.source.name][dropped.placed.name_in_file] = {"dropped": dropped.because}
     return {
         "versions": {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")},
-        "sources": {s.name: _source_record(s.checkpoint, digest_of[s.name], keys[s.name]) for s in conversion.sources},
+        "sources": {s.name: _source_record(s.checkpoint, s.kind, digest_of[s.name], keys[s.name]) for s in conversion.sources},
         "assumed": conversion.assumed,
         "config": conversion.config,
+        "made": {key: made.because for key, made in conversion.placement.made.items()},
+        "made_by": conversion.made_by.as_json(),
+        "differs": conversion.differs,
         "warnings": conversion.warnings,
         "tensors": {key: tensor.as_json() for key, tensor in conversion.proven.items()},
     }
 
 
-def _source_record(checkpoint: Checkpoint, sha256: str, keys: Mapping[str, dict]) -> dict:
+def _source_record(checkpoint: Checkpoint, kind: Kind, sha256: str, keys: Mapping[str, dict]) -> dict:
     return {
         "file": checkpoint.path.name,
         "bytes": checkpoint.path.stat().st_size,
         "sha256": sha256,
+        "layout": kind.value,
         "format": checkpoint.format,
         "container": checkpoint.container,
         "module": checkpoint.module_class,

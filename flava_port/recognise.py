@@ -12,6 +12,7 @@ class Kind(Enum):
     ORIGINAL = "an original FLAVA checkpoint"
     HUGGING_FACE = "an already converted (Hugging Face) FLAVA checkpoint"
     TORCHMULTIMODAL = "a torchmultimodal FLAVA checkpoint"
+    TORCHMULTIMODAL_MODEL = "a torchmultimodal FLAVAModel (encoders alone)"
     DALLE = "a DALL-E encoder (the image codebook)"
     HUGGING_FACE_CODEBOOK = "an already converted (Hugging Face) image codebook"
     UNKNOWN = "neither FLAVA nor its codebook"
@@ -26,7 +27,12 @@ _MARKS = (
     (Kind.DALLE, r"(encoder\.)?blocks\.(group_\d+\.block_|.*\.[wb]\Z)"),
     (
         Kind.TORCHMULTIMODAL,
-        r"(model\.)?(image|text|mm)_encoder\.(encoder|layernorm|pooler|cls_token)\b|(model\.)?(image|text)_to_mm_projection\.|loss\.",
+        r"model\.((image|text|mm)_encoder|(image|text)(_to_mm)?_projection)\.|loss\.(\w+_loss)\."
+        r"|image_codebook\.encoder\.blocks\.|mmm_(mlm|mim)_head\.",
+    ),
+    (
+        Kind.TORCHMULTIMODAL_MODEL,
+        r"(image|text|mm)_encoder\.(encoder|layernorm|pooler|cls_token)\b|(image|text)_to_mm_projection\.",
     ),
 )  # fmt: skip
 _PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _MARKS)

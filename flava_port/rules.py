@@ -2,11 +2,16 @@
 
 A table is an ordered list of string replacements; each one works on the result of the last, so
 their order matters. The tables know no tensors and no files.
+
+There are three layouts, and the tables lead from the original's to the other two: to Hugging Face's
+(`FLAVA`, and `CODEBOOK` for the codebook's own file) and to torchmultimodal's (`TORCHMULTIMODAL`).
+Between those two the way is back to the original's names and on from there (`flava_port.ways`).
 """
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,17 @@ class Drop:
 
 @dataclass(frozen=True)
 class Step:
-    """One rule that changed the key, by its number in the table, and the key after it."""
+    """One rule that changed the key, by its number in the table, and the key after it.
+
+    ``undone`` where the way leads back from the target; ``table`` where it leads through more than one.
+    An older name of the target's has no number: it is 0.
+    """
 
     number: int
     rule: Rule
     key: str
+    undone: bool = False
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,23 +69,33 @@ class Trace:
 
     @property
     def rules(self) -> str:
-        """``rule 13``, ``rules 2, 5 and 6``, or ``no rule``."""
-        numbers = [str(step.number) for step in self.steps]
-        if not numbers:
-            return "no rule"
-        *first, last = numbers
-        return f"rules {', '.join(first)} and {last}" if first else f"rule {last}"
+        """``rule 13``, ``rules 2, 5 and 6``, ``no rule``, or ``torchmultimodal rule 5 undone, then flava rule 10``."""
+        legs = [_leg(*leg, list(steps)) for leg, steps in groupby(self.steps, lambda s: (s.table, s.undone))]
+        return ", then ".join(legs) or "no rule"
+
+
+def _leg(table: str, undone: bool, steps: list[Step]) -> str:
+    """The rules of one table on a key's way, in words; an older name has no number."""
+    *first, last = [str(step.number) for step in steps if step.number] or [""]
+    text = f"rules {', '.join(first)} and {last}" if first else f"rule {last}" if last else ""
+    if not all(step.number for step in steps):
+        text = f"{text} and an older name" if text else "an older name"
+    return f"{table} {text}".strip() + (" undone" if undone else "")
 
 
 @dataclass(frozen=True)
 class RuleTable:
-    """Ordered rules from one layout to another, and what is dropped on purpose before them."""
+    """Ordered rules from one layout to another, and what is dropped on purpose before them.
+
+    ``older`` are names that earlier versions of the target layout had: read on the way back, never written.
+    """
 
     name: str
     source: str
     target: str
     drops: tuple[Drop, ...]
     rules: tuple[Rule, ...]
+    older: tuple[Rule, ...] = ()
 
     def trace(self, key: str) -> Trace:
         """Every rule that changes ``key``, in order, and where it ends."""
@@ -102,13 +123,32 @@ class RuleTable:
         """
         return self._undo.sub(lambda match: self._sources[match[0]], key)
 
+    def back(self, key: str) -> Trace:
+        """The way back of a key in the target layout: what `source_of` undoes, step by step."""
+        steps = []
+        done, rest = "", 0
+        for match in self._undo.finditer(key):
+            done += key[rest : match.start()] + self._sources[match[0]]
+            rest = match.end()
+            number, rule = self._numbers[match[0]]
+            if rule.source != rule.target:
+                steps.append(Step(number, rule, done + key[rest:], undone=True))
+        return Trace(key, tuple(steps), done + key[rest:])
+
+    @cached_property
+    def _numbers(self) -> dict[str, tuple[int, Rule]]:
+        """By target: the rule, with its number; older names' have none."""
+        numbered = {rule.target: (number, rule) for number, rule in enumerate(self.rules, start=1)}
+        return {rule.target: (0, rule) for rule in self.older} | numbered
+
     @cached_property
     def _sources(self) -> dict[str, str]:
-        return {rule.target: rule.source for rule in self.rules}
+        return {target: rule.source for target, (_, rule) in self._numbers.items()}
 
     @cached_property
     def _undo(self) -> re.Pattern:
-        return re.compile("|".join(map(_whole_names, sorted(self.rules, key=lambda r: -len(r.target)))))
+        rules = [rule for _, rule in self._numbers.values()]
+        return re.compile("|".join(map(_whole_names, sorted(rules, key=lambda r: -len(r.target)))))
 
 
 def _whole_names(rule: Rule) -> str:
@@ -167,10 +207,85 @@ CODEBOOK = RuleTable(
     ),
 )
 
-TABLES = (FLAVA, CODEBOOK)
+_HEADS_OF_2022 = {
+    "mlm_head": "heads.fairseq_mlm",
+    "mim_head": "heads.imagenet.mim_head",
+    "mmm_mlm_head": "heads.cmd.mlm_head",
+    "mmm_mim_head": "heads.cmd.mim_head",
+}
+
+# Meta's public implementation, `FLAVAForPreTraining` (torchmultimodal-nightly 2024.4.1: models/flava/model.py,
+# models/flava/transformer.py, modules/losses/flava.py). It holds the codebook too, so its table takes the keys
+# of both of the original's files.
+TORCHMULTIMODAL = RuleTable(
+    name="torchmultimodal",
+    source="original",
+    target="torchmultimodal",
+    drops=FLAVA.drops,
+    rules=(
+        Rule("mm_encoder.module.encoder.cls_token", "model.mm_encoder.cls_token"),
+        Rule("mm_encoder.module", "model.mm_encoder"),
+        Rule("image_encoder.module", "model.image_encoder"),
+        Rule("text_encoder.module", "model.text_encoder"),
+        Rule("embeddings.LayerNorm", "embeddings.layer_norm"),
+        Rule("attention.attention.query", "attention.query"),
+        Rule("attention.attention.key", "attention.key"),
+        Rule("attention.attention.value", "attention.value"),
+        Rule("attention.output.dense", "attention.output"),
+        Rule("intermediate.dense", "feedforward.model.0"),
+        Rule("output.dense", "feedforward.model.2"),
+        Rule("layernorm_before", "attention_layernorm"),
+        Rule("layernorm_after", "feedforward_layernorm"),
+        Rule("mm_image_projection", "model.image_to_mm_projection"),
+        Rule("mm_text_projection", "model.text_to_mm_projection"),
+        Rule("image_projection", "model.image_projection"),
+        Rule("text_projection", "model.text_projection"),
+        Rule("heads.cmd.mim_head", "loss.mmm_loss.mim"),
+        Rule("heads.cmd.mlm_head", "loss.mmm_loss.mlm"),
+        Rule("heads.imagenet.mim_head", "loss.mim_loss"),
+        Rule("heads.fairseq_mlm", "loss.mlm_loss"),
+        Rule("cls.predictions.transform.dense", "cls.dense"),
+        Rule("cls.predictions.transform.LayerNorm", "cls.layer_norm"),
+        Rule("cls.predictions.decoder", "cls.decoder"),
+        Rule("cls.predictions.bias", "cls.bias"),
+        Rule("heads.cmd.itm_head", "loss.itm_loss"),
+        Rule("heads.cmd.clip_head.logit_scale", "loss.contrastive_loss.logit_scale"),
+        Rule("blocks", "image_codebook.encoder.blocks"),
+    ),
+    # What the public history of facebookresearch/multimodal shows of 2022, by commit. In all of it the layers and
+    # the text embeddings still had names close to the original's (modules/layers/transformer.py, flava_text_encoder.py);
+    # layernorm_before, layernorm_after, LayerNorm and position_ids are the original's own.
+    older=(
+        # The first release, whose checkpoint is flava_full_pretrained_encoders_torchmm (commit 6462edf;
+        # the way there from the original: examples/flava/tools/convert_weights.py).
+        *(Rule(f"attention.attention.{part}", f"attention.attention.{part}") for part in ("query", "key", "value")),
+        Rule("intermediate.dense", "intermediate"),
+        Rule("output.dense.weight", "output.weight"),
+        Rule("output.dense.bias", "output.bias"),
+        Rule("image_projection", "loss.contrastive_loss.image_projection"),
+        Rule("text_projection", "loss.contrastive_loss.text_projection"),
+        # flava_for_pretraining_projection_itm_mp: the heads beside the model instead of in its loss (commit 02d8b00).
+        Rule("heads.cmd.itm_head", "itm_head"),
+        *(
+            Rule(f"{original}.cls.predictions.{part}", f"{head}.{name}")
+            for head, original in _HEADS_OF_2022.items()
+            for part, name in (
+                ("transform.dense", "dense"),
+                ("transform.LayerNorm", "layer_norm"),
+                ("decoder", "decoder"),
+                ("bias", "bias"),
+            )
+        ),
+    ),
+)
+
+TABLES = (FLAVA, CODEBOOK, TORCHMULTIMODAL)
 
 # Where FlavaForPreTraining keeps the converted codebook.
 CODEBOOK_PREFIX = "image_codebook."
+
+# What a torchmultimodal FLAVAForPreTraining puts before the keys of its FLAVAModel.
+MODEL_PREFIX = "model."
 
 
 def source_name(target: str) -> str:
@@ -183,13 +298,20 @@ def source_name(target: str) -> str:
 def describe(trace: Trace) -> str:
     """The key's way through the table, a line a step."""
     lines = [trace.source]
-    lines += [f"  rule {step.number:<2} {step.rule}\n          {step.key}" for step in trace.steps]
+    lines += [_describe_step(step) for step in trace.steps]
     if trace.dropped:
         lines.append(f"  dropped: contains {trace.dropped.fragment!r}; {trace.dropped.because}")
         lines.append(f"          kept as {trace.dropped.kept_key(trace.source)}")
     elif not trace.steps:
         lines.append("  no rule touches it")
     return "\n".join(lines)
+
+
+def _describe_step(step: Step) -> str:
+    rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
+    which = f"rule {step.number:<2}" if step.number else "older  "
+    where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""
+    return f"  {which} {rule}{where}\n          {step.key}"
 
 
 def describe_table(table: RuleTable) -> str:
@@ -201,9 +323,10 @@ def describe_table(table: RuleTable) -> str:
         f"  {number:>4}  {rule.source:<{width}}  {rule.target}" + ("  (at the end)" if rule.at_end else "")
         for number, rule in enumerate(table.rules, start=1)
     ]
+    lines += [f"  older {rule.source:<{width}}  {rule.target}" for rule in table.older]
     return "\n".join(lines)
 
 
 def table_for(key: str) -> RuleTable:
-    """The table that a key is meant for: the codebook's for ``blocks.*``, FLAVA's for all else."""
+    """The table that leads a key of the original on to transformers: the codebook's for ``blocks.*``, FLAVA's for all else."""
     return CODEBOOK if key.startswith("blocks.") else FLAVA

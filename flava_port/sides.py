@@ -1,6 +1,6 @@
 """The two models of a proof, each loaded when it is needed: the original, rebuilt, and the converted one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,47 +8,51 @@ import torch
 
 from .layout import TIED, load_model
 from .original import DalleEncoder, Flava
-from .placing import Source
-from .rules import FLAVA
+from .rules import FLAVA, source_name
+from .semantics import ORIGINAL, Semantics
 from .synthetic import seeded
-from .tensors import StoredTensor, TensorSource, load
+from .tensors import TensorSource, load
 
 _UNSEEN_IN_SHAPES = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 
 
 @dataclass
 class Sides:
-    """What is needed to run both: the original's files, the converted folder, the original's config."""
+    """What is needed to run both: the original's state dicts, the converted folder, the original's config."""
 
-    sources: list[Source]
+    state: Mapping[str, TensorSource]  # in the original's layout, whichever it came in
+    codebook_state: Mapping[str, TensorSource] | None
     folder: Path
     config: dict
     originals: Mapping[str, tuple[str, TensorSource]]  # by converted key: the original's key and tensor
+    made_by: Semantics = ORIGINAL
+    name_of: Callable[[str], str] = source_name  # the source's name for a converted key
 
-    def original(self) -> Flava:
-        """The reference implementation with the original's weights, in float32."""
+    def original(self, made_by: Semantics = ORIGINAL) -> Flava:
+        """The reference implementation with the original's weights, in float32, computing as ``made_by`` does."""
         told = {s: {name: self.config[f"{s}_config"][name] for name in _UNSEEN_IN_SHAPES} for s in ("image", "text", "multimodal")}
         told["text"]["pad_token_id"] = self.config["text_config"]["pad_token_id"]
-        return Flava.from_state_dict(_loaded(self.sources[0]), **told).eval()
+        told["heads"] = {name: getattr(made_by, name) for name in ("head_layer_norm_eps", "logit_scale_range")}
+        return Flava.from_state_dict(_loaded(self.state), **told).eval()
 
     def codebook(self) -> DalleEncoder | None:
-        return DalleEncoder.from_state_dict(_loaded(self.sources[1])).eval() if len(self.sources) > 1 else None
+        return None if self.codebook_state is None else DalleEncoder.from_state_dict(_loaded(self.codebook_state)).eval()
 
     def converted(self) -> torch.nn.Module:
         return load_model(self.folder)[0].float()
 
 
-def _loaded(source: Source) -> dict[str, torch.Tensor]:
-    """A source's tensors in memory, each storage once, those with a point as float32."""
+def _loaded(state: Mapping[str, TensorSource]) -> dict[str, torch.Tensor]:
+    """A state dict's tensors in memory, each storage once, those with a point as float32."""
     loaded: dict[object, torch.Tensor] = {}
 
-    def tensor(stored: StoredTensor) -> torch.Tensor:
+    def tensor(stored: TensorSource) -> torch.Tensor:
         if stored not in loaded:
             value = load(stored)
             loaded[stored] = value.float() if value.is_floating_point() else value
         return loaded[stored]
 
-    return {key: tensor(stored) for key, stored in source.checkpoint.tensors.items()}
+    return {key: tensor(stored) for key, stored in state.items()}
 
 
 def give_seeded_weights(ours: Flava, theirs: torch.nn.Module) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import InvalidInput
-from .rules import CODEBOOK, FLAVA, Drop, Rule, RuleTable
+from .rules import CODEBOOK, FLAVA, TORCHMULTIMODAL, Drop, Rule, RuleTable
 
 AT_END = "at end"
 SUFFIX = ".weight"
@@ -63,11 +63,11 @@ def known_keys(table: RuleTable) -> tuple[str, ...]:
 
     from .original import DalleEncoder, Flava
 
-    models = {FLAVA: Flava, CODEBOOK: DalleEncoder}
+    models = {FLAVA: (Flava,), CODEBOOK: (DalleEncoder,), TORCHMULTIMODAL: (Flava, DalleEncoder)}
     if table not in models:
         return own_keys(table)
     with torch.device("meta"):
-        return tuple(models[table]().state_dict())
+        return tuple(key for model in models[table] for key in model().state_dict())
 
 
 def own_keys(table: RuleTable) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ with the reason; one that could not run never counts as proven.
 import json
 from collections.abc import Callable, Collection, Mapping, Set
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,17 +18,19 @@ from .checkpoint import file_sha256
 from .claims import Claim, Finding, Verdict
 from .compare import compare_values
 from .computation import Sides, compare_computation
-from .errors import FlavaPortError, NotFaithful
+from .errors import FlavaPortError, InvalidInput, NotFaithful
 from .layout import POSITION_IDS, TIED, expected_layout
+from .model_folder import read_model_folder
 from .output import RECORD
-from .placing import Placed, Source, account, counts_up, rename_all, shapes_of
-from .port import loading_dtype, open_source
+from .parts import PARTS, WHOLE, WITHOUT_CODEBOOK, Part
+from .placing import Placed, Source, account, counts_up, names_of, rename_all, shapes_of
+from .port import has_codebook, loading_dtype, open_sources
 from .progress import Progress, silent
 from .recognise import Kind
-from .revert import read_model_folder
-from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA, source_name
+from .semantics import Semantics, semantics_of
 from .staging import staged_files
 from .tensors import FLOAT_DTYPES, StoredTensor, TensorSource, dtype_name
+from .to_checkpoint import codebook_state_dict, original_state_dict
 from .unpickle import UnsupportedTensor
 from .writing import write_json
 
@@ -84,9 +86,14 @@ def verify_flava_checkpoint(
     config_path: str | Path | None = None,
     *,
     weights_only: bool = False,
+    no_codebook: bool = False,
+    head_layer_norm_eps: float | None = None,
     progress: Progress = silent,
 ) -> Certificate:
     """Proves, or refutes, that the folder is the same model as the checkpoint and its codebook.
+
+    The checkpoint may be the original's or torchmultimodal's, which holds its codebook (``no_codebook`` where
+    it was left out) and whose heads have an epsilon of their own.
 
     ``config_path`` says what no shape tells of the original (heads, activation, epsilon) where it is not
     FLAVA's; without it, the folder's own record of its conversion does, and else FLAVA's defaults.
@@ -95,10 +102,13 @@ def verify_flava_checkpoint(
         InvalidInput: one side cannot be read.
     """
     folder = Path(converted_path)
+    if configs.declared_class(folder) in {part.model_class for part in PARTS.values()}:
+        raise InvalidInput(f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that")
     with ExitStack() as downloads:
-        sources = [Source("checkpoint", open_source(checkpoint_path, Kind.ORIGINAL, downloads, progress), FLAVA)]
-        if codebook_path is not None:
-            sources.append(Source("codebook", open_source(codebook_path, Kind.DALLE, downloads, progress), CODEBOOK, CODEBOOK_PREFIX))
+        sources = open_sources(checkpoint_path, codebook_path, None, downloads, progress)
+        made_by = semantics_of(sources[0].kind)
+        if head_layer_norm_eps is not None:
+            made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
         converted = read_model_folder(folder)
         config = configs.read_config(folder)
         certificate = Certificate([], _versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
@@ -119,7 +129,8 @@ def verify_flava_checkpoint(
 
         record = read_record(folder, set(certificate.digests.values()))
         declared = configs.read_config(Path(config_path)) if config_path is not None else record and record["config"]
-        proof = _Weights(sources, folder, converted, config, declared, record["keys"] if record else set())
+        part = WITHOUT_CODEBOOK if no_codebook else WHOLE
+        proof = _Weights(sources, part, made_by, folder, converted, config, declared, record["keys"] if record else set())
         claim("original", proof.original)
         claim("keys", proof.keys)
         claim("shapes, dtypes", proof.shapes_and_dtypes)
@@ -129,7 +140,7 @@ def verify_flava_checkpoint(
         certificate.digests |= proof.digests
         if not weights_only:
             originals = {key: (placed.name_in_file, placed.tensor) for key, placed in proof.placed.items()}
-            sides = Sides(sources, folder, proof.expected_config(), originals)
+            sides = Sides(*proof.state_dicts(), folder, proof.expected_config(), originals, made_by, proof.name_of)
             for name, result in compare_computation(sides, progress):
                 claim(name, result)
     return certificate
@@ -152,24 +163,47 @@ def read_record(folder: Path, digests: Collection[str]) -> dict | None:
 class _Weights:
     """The claims about what is in the files; each method checks one."""
 
-    def __init__(self, sources: list[Source], folder: Path, converted: Mapping[str, StoredTensor | UnsupportedTensor], config: dict, declared: dict | None, recorded: Set[str]):
-        self.sources, self.folder, self.config, self.declared, self.recorded = sources, folder, config, declared, recorded
+    def __init__(
+        self,
+        sources: list[Source],
+        part: Part,
+        made_by: Semantics,
+        folder: Path,
+        converted: Mapping[str, StoredTensor | UnsupportedTensor],
+        config: dict,
+        declared: dict | None,
+        recorded: Set[str],
+    ):
+        self.sources, self.part, self.made_by = sources, part, made_by
+        self.folder, self.config, self.declared, self.recorded = folder, config, declared, recorded
         self.converted = {key: tensor for key, tensor in converted.items() if key != POSITION_IDS}
         self.position_ids = converted.get(POSITION_IDS)
+        self.renamed: dict[str, Placed] = {}
         self.placed: dict[str, Placed] = {}
         self.dropped: list[Placed] = []
         self.digests: dict[str, str] = {}
 
     def expected_config(self) -> dict:
         """Sizes from the original's shapes; the rest as declared, or FLAVA's."""
-        from_shapes, _ = configs.config_from_shapes(shapes_of(self.placed))
-        with_codebook = len(self.sources) > 1
+        from_shapes, _ = configs.config_from_shapes(shapes_of(self.renamed), self.made_by)
+        with_codebook = self.part is WHOLE and has_codebook(self.sources)
         return configs.merged(from_shapes, self.declared) | {"init_codebook": with_codebook}
+
+    def name_of(self, target: str) -> str:
+        """The source's name for a converted key."""
+        return names_of(self.sources)(target)
+
+    def state_dicts(self) -> tuple[Mapping[str, TensorSource], Mapping[str, TensorSource] | None]:
+        """The original's layout of what was placed: the model's state dict, and the codebook's where there is one."""
+        tensors = {key: placed.tensor for key, placed in self.placed.items()}
+        own = self.sources[0].checkpoint.tensors if self.sources[0].kind is Kind.ORIGINAL else original_state_dict(tensors)
+        return own, codebook_state_dict(tensors) or None
 
     def original(self, claim: Claim) -> None:
         """The original is whole: every key placed, second copies equal, position_ids counting up."""
-        self.placed, self.dropped = rename_all(self.sources)
-        placement = account(self.placed, self.dropped, expected_layout(self.expected_config()).shapes)
+        self.renamed, self.dropped = rename_all(self.sources)
+        self.placed = self.renamed
+        placement = account(self.placed, self.dropped, expected_layout(self.expected_config(), self.part).shapes, self.part)
         self.placed = dict(placement.filled)
         claim.verdict = Verdict.PROVEN
         claim.summary = f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof"
@@ -181,7 +215,7 @@ class _Weights:
         missing = [key for key in absent if key in self.recorded or twins.get(key) not in self.converted]
         extra = [key for key in self.converted if key not in self.placed]
         claim.findings += [Finding(key, self.placed[key].name_in_file, "missing in the converted folder") for key in missing]
-        claim.findings += [Finding(key, source_name(key), "the original has no such key") for key in extra]
+        claim.findings += [Finding(key, self.name_of(key), "the original has no such key") for key in extra]
         _settle(claim, f"{len(self.converted)} keys on the converted side")
 
     def shapes_and_dtypes(self, claim: Claim) -> None:
@@ -201,7 +235,7 @@ class _Weights:
         originals = {key: (self.placed[key].name_in_file, self.placed[key].tensor) for key in common}
         claim.findings, self.digests = compare_values(common, originals)
         if self.position_ids is not None and not counts_up(self.position_ids, self.config["text_config"]["max_position_embeddings"]):
-            claim.findings.append(Finding(POSITION_IDS, source_name(POSITION_IDS), "does not count 0, 1, 2, ...; releases up to 4.30.2 read it"))
+            claim.findings.append(Finding(POSITION_IDS, self.name_of(POSITION_IDS), "does not count 0, 1, 2, ...; releases up to 4.30.2 read it"))
         _settle(claim, f"{len(common)} tensors equal, bit for bit" if common else "")
         if not common:
             claim.verdict = Verdict.NOT_PROVEN

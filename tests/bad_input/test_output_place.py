@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_is_left_as_it_was(flava_port, tiny, small_disk, mo
 
 def test_revert_on_a_disk_that_fills_up_leaves_neither_file(flava_port, tiny, small_disk, tmp_path, monkeypatch):
     """Checkpoint and codebook appear together or not at all."""
-    monkeypatch.setattr("flava_port.revert.check_space", lambda *_: None)
+    monkeypatch.setattr("flava_port.to_checkpoint.check_space", lambda *_: None)
     assert _convert(flava_port, tiny, tmp_path / "out").status == 0
     targets = "--checkpoint_path", small_disk / "flava.pt", "--codebook_path", small_disk / "encoder.pkl"
     ran = flava_port("revert", "--converted_path", tmp_path / "out", *targets)

@@ -8,44 +8,7 @@ from flava_port.checkpoint import open_checkpoint
 from flava_port.recognise import Kind, recognise
 from tests.bad_input.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing
 from tests.builders import tiny_codebook, tiny_state_dict
-
-# Original to torchmultimodal, from the table of the two layouts; in this order.
-TORCHMULTIMODAL = (
-    ("mm_encoder.module.encoder.cls_token", "model.mm_encoder.cls_token"),
-    ("_encoder.module.", "_encoder."),
-    ("attention.attention.", "attention."),
-    ("attention.output.dense", "attention.output"),
-    ("intermediate.dense", "feedforward.model.0"),
-    ("output.dense", "feedforward.model.2"),
-    ("layernorm_before", "attention_layernorm"),
-    ("layernorm_after", "feedforward_layernorm"),
-    ("embeddings.LayerNorm", "embeddings.layer_norm"),
-    ("mm_image_projection", "image_to_mm_projection"),
-    ("mm_text_projection", "text_to_mm_projection"),
-    ("heads.cmd.mim_head.cls.predictions", "loss.mmm_loss.mim.cls"),
-    ("heads.cmd.mlm_head.cls.predictions", "loss.mmm_loss.mlm.cls"),
-    ("heads.fairseq_mlm.cls.predictions", "loss.mlm_loss.cls"),
-    ("heads.imagenet.mim_head.cls.predictions", "loss.mim_loss.cls"),
-    ("transform.dense", "dense"),
-    ("transform.LayerNorm", "layer_norm"),
-    ("heads.cmd.itm_head", "loss.itm_loss"),
-    ("heads.cmd.clip_head.logit_scale", "loss.contrastive_loss.logit_scale"),
-)
-
-
-def torchmultimodal_state_dict(*, whole: bool) -> dict[str, torch.Tensor]:
-    """The tiny checkpoint under torchmultimodal's keys: the model alone, or with its losses and codebook."""
-    state = {}
-    for key, tensor in tiny_state_dict().items():
-        if "_encoder.embeddings." in key or key.endswith("position_ids"):
-            continue
-        for theirs, ours in TORCHMULTIMODAL:
-            key = key.replace(theirs, ours)
-        if not key.startswith(("loss.", "model.")) and whole:
-            key = f"model.{key}"
-        if whole or not key.startswith("loss."):
-            state[key] = tensor
-    return state | ({f"image_codebook.encoder.{key}": tensor for key, tensor in tiny_codebook().items()} if whole else {})
+from tests.layouts.grammar import tiny_torchmultimodal
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +31,8 @@ STATES = {
     "converted": (_hugging_face, Kind.HUGGING_FACE),
     "converted, wrapped": (lambda folder: _hugging_face(folder, prefix="module."), Kind.HUGGING_FACE),
     "converted, without heads": (lambda folder: _hugging_face(folder, only="flava."), Kind.HUGGING_FACE),
-    "torchmultimodal": (lambda _: torchmultimodal_state_dict(whole=True), Kind.TORCHMULTIMODAL),
-    "torchmultimodal, without losses": (lambda _: torchmultimodal_state_dict(whole=False), Kind.TORCHMULTIMODAL),
+    "torchmultimodal": (lambda _: tiny_torchmultimodal(), Kind.TORCHMULTIMODAL),
+    "torchmultimodal, its model alone": (lambda _: tiny_torchmultimodal(bare=True), Kind.TORCHMULTIMODAL_MODEL),
     "DALL-E": (lambda _: tiny_codebook(), Kind.DALLE),
     "DALL-E, wrapped": (lambda _: {f"encoder.{key}": tensor for key, tensor in tiny_codebook().items()}, Kind.DALLE),
     "converted codebook": (lambda folder: _hugging_face(folder, only="image_codebook."), Kind.HUGGING_FACE_CODEBOOK),
@@ -84,13 +47,29 @@ def test_every_layout_of_flava_is_recognised_by_its_keys(converted, tmp_path, st
     assert recognise(open_checkpoint(tmp_path / "some.pt").tensors) is kind
 
 
-@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind is not Kind.ORIGINAL])
-def test_no_other_layout_passes_for_an_original_checkpoint(flava_port, tiny, converted, tmp_path, name):
+CONVERTED = (Kind.ORIGINAL, Kind.TORCHMULTIMODAL, Kind.TORCHMULTIMODAL_MODEL)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind not in CONVERTED])
+def test_nothing_else_passes_for_a_checkpoint_to_convert(flava_port, tiny, converted, tmp_path, name):
     """The message says what it is, what belongs there, and some of its keys."""
     state, kind = STATES[name]
     torch.save(state(converted), tmp_path / "wrong.pt")
     message = assert_refused(flava_port, tmp_path, UNREADABLE, tmp_path / "wrong.pt", codebook=tiny.codebook)
-    assert f"this is {kind.value}, where {Kind.ORIGINAL.value} belongs" in message
+    assert f"this is {kind.value}, where {Kind.ORIGINAL.value} or {Kind.TORCHMULTIMODAL.value} belongs" in message
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind in CONVERTED])
+@pytest.mark.parametrize("layout", ["original", "torchmultimodal"])
+def test_a_layout_that_is_named_must_be_the_files_own(flava_port, converted, tmp_path, name, layout):
+    """`--from` takes nothing on trust."""
+    state, kind = STATES[name]
+    if (kind is Kind.ORIGINAL) == (layout == "original"):
+        return
+    torch.save(state(converted), tmp_path / "some.pt")
+    message = assert_refused(flava_port, tmp_path, UNREADABLE, tmp_path / "some.pt", "--from", layout, "--no-codebook")
+    wanted = Kind.ORIGINAL if layout == "original" else Kind.TORCHMULTIMODAL
+    assert f"this is {kind.value}, where {wanted.value} belongs" in message
 
 
 @pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind is not Kind.DALLE])

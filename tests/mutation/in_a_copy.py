@@ -55,5 +55,5 @@ class _PrefixRule(Rule):
 _rules = tuple((_PrefixRule if p else Rule)(*r) for r, p in zip({rules!r}, {prefix!r}))
 _mutant = RuleTable({table.name!r}, {table.source!r}, {table.target!r}, tuple(Drop(*d) for d in {drops!r}), _rules)
 {table.name.upper()} = _mutant
-TABLES = (FLAVA, CODEBOOK)
+TABLES = (FLAVA, CODEBOOK, TORCHMULTIMODAL)
 """

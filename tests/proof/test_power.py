@@ -78,7 +78,7 @@ def test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place(tmp_pa
 
 def test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault(clean, tiny):
     """A tolerance above the weakest planted fault leaves the forward pass unproven, and says which fault."""
-    with mock.patch.dict(expected._MARGIN, {torch.float64: 1e12}):
+    with mock.patch.dict(expected.MARGIN, {torch.float64: 1e12}):
         certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
     forward = next(claim for claim in certificate.claims if claim.name == "forward")
     assert forward.verdict is Verdict.NOT_PROVEN and "and stay hidden" in forward.summary

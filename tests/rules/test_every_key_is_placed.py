@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flava_port.layout import POSITION_IDS, expected_codebook_layout, expected_layout
+from flava_port.layout import POSITION_IDS, expected_layout
 from flava_port.original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
+from flava_port.parts import CODEBOOK as CODEBOOK_PART
 from flava_port.rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
 from tests.builders import TINY
 from tests.rules.reports import assert_all
@@ -126,7 +127,8 @@ def test_the_codebooks_targets_are_the_installed_transformers_keys():
     """Renamed, the reference encoder's keys are those of FlavaImageCodebook, which the grammar contains."""
     with torch.device("meta"):
         keys = list(DalleEncoder(CodebookConfig(hidden_size=8)).state_dict())
-    expected = set(expected_codebook_layout({"hidden_size": 8}).shapes)
+    shapes = expected_layout({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART).shapes
+    expected = {key.removeprefix(CODEBOOK_PREFIX) for key in shapes}
     assert_all(
         CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected
     )
