@@ -1,15 +1,11 @@
 """One thread, and the authors' own code where it is installed."""
 
-import importlib.util
-import sys
 import types
 
 import pytest
 import torch
 
-GET_PEERS = "pip install 'flava-port[peers]' gets it (torchmultimodal and DALL-E with --no-deps, then what they import)"
-
-STOCHASTIC_DEPTH = ("torchvision", "torchvision.ops", "torchvision.ops.stochastic_depth")
+from tests.reference.peers import GET_PEERS, stand_in_for_torchvision
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -23,13 +19,8 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def torchmultimodal() -> types.ModuleType:
-    """Meta's public FLAVA. It imports torchvision for StochasticDepth, which FLAVA does not use."""
-    with pytest.MonkeyPatch.context() as patch:  # the stand-in is gone before anyone else can look for torchvision
-        if importlib.util.find_spec("torchvision") is None:
-            stand_in = {name: types.ModuleType(name) for name in STOCHASTIC_DEPTH}
-            stand_in[STOCHASTIC_DEPTH[-1]].StochasticDepth = torch.nn.Identity
-            for name, module in stand_in.items():
-                patch.setitem(sys.modules, name, module)
+    """Meta's public FLAVA."""
+    with stand_in_for_torchvision():
         try:
             import torchmultimodal.models.flava.model
         except ImportError as missing:
