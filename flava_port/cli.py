@@ -187,6 +187,19 @@ def _analyse_rules(options) -> int:
     return status
 
 
+def _layout(options) -> int:
+    from pathlib import Path
+
+    from .observe import observe, record, report
+
+    observation = observe()
+    if options.record is None:
+        text, status = report(observation)
+        return _done(text, options, status)
+    path = record(observation, Path(options.record) if options.record else None)
+    return _done(f"{path}: has the layout of transformers {observation.release}", options)
+
+
 def _demo(options) -> int:
     from .demo import run
 
@@ -264,6 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument("--lint", nargs="?", const="", metavar="FILE", help="what is wrong with our tables, or with a JSON table; exit status 1 if anything")
     rules.add_argument("--order", nargs="?", const="", metavar="FILE", help="which rule must run before which, and the key that shows it")
     rules.add_argument("--known-keys", "--known_keys", metavar="FILE", help="the keys a table is meant for, one a line (default: ours, or made of its fragments)")
+
+    layout = _command(commands, "layout", _layout, "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything")
+    layout.add_argument("--record", nargs="?", const="", metavar="FILE", help="record the layout in FILE (default: among the known epochs)")
+    layout.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     demo = _command(commands, "demo", _demo, "makes a seeded checkpoint, converts it and proves the result")
     demo.add_argument("--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
