@@ -59,7 +59,7 @@ def convert_flava_checkpoint(
         no_codebook: True leaves a codebook out, False insists on one, None takes what there is.
         head_layer_norm_eps: of a torchmultimodal model's heads, where it was not its default.
         dtype: ``float32``, or ``keep`` for the checkpoint's own.
-        max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: the installed transformers'.
+        max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: 5GB.
         force: replace an existing folder.
         progress: shows bars; see `flava_port.progress`.
 

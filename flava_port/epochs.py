@@ -23,7 +23,8 @@ from .errors import InvalidInput
 
 FOLDER = Path(__file__).parent / "layouts"
 CODEBOOK = "image_codebook."
-# Computed by the model itself, so no part of what a conversion writes.
+# A buffer that the model computes by itself and some releases also save: 0, 1, 2, ... along the last axis. A
+# parameter until transformers 4.30.2; releases from 4.31.0 on refuse it in a strict load.
 POSITION_IDS = "flava.text_model.embeddings.position_ids"
 
 _NUMBERS = re.compile(r"\{([^}]*)\}")
@@ -135,12 +136,6 @@ def known_shapes(config: Mapping, release: str) -> dict[str, tuple[int, ...]] | 
     if epoch is None or not _is_plain(epoch.snapshot.defaults, config):
         return None
     return {key: shape for key, shape in shapes(epoch.snapshot, config).items() if key != POSITION_IDS}
-
-
-def known_codebook_shapes(config: Mapping, release: str) -> dict[str, tuple[int, ...]] | None:
-    """The same for `FlavaImageCodebook`, by its own config."""
-    whole = known_shapes({"image_codebook_config": config, "init_codebook": True}, release)
-    return whole and {key.removeprefix(CODEBOOK): shape for key, shape in whole.items() if key.startswith(CODEBOOK)}
 
 
 def _completed(defaults: Mapping, config: Mapping) -> dict:

@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from .epochs import POSITION_IDS, known_shapes
 from .errors import InvalidInput
-from .parts import WHOLE, Part
+from .parts import CODEBOOK, WHOLE, Part
 
 # The masked-prediction heads hold their bias twice, as `bias` and as the `bias` of their decoder.
 # They are one tensor; which of the two a release reads from a file differs, so files need both.
 HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head")
 TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
-
-# Buffers that the model computes by itself and some releases also save: 0, 1, 2, ... along the last
-# axis. A parameter until transformers 4.30.2; releases from 4.31.0 on refuse it in a strict load.
-POSITION_IDS = "flava.text_model.embeddings.position_ids"
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -34,11 +31,24 @@ class Layout:
 def expected_layout(config: Mapping, part: Part = WHOLE) -> Layout:
     """The layout of the installed transformers for ``config`` (the content of a whole model's config.json).
 
-    A part's keys have the names that they have in `FlavaForPreTraining`. The model is built on the meta
-    device: no weight is allocated.
+    A part's keys have the names that they have in `FlavaForPreTraining`. Where the release's layout is
+    recorded (`flava_port.epochs`), transformers is not imported, which takes longer than all else.
 
     Raises:
         InvalidInput: the installed transformers refuses the config.
+    """
+    release = version("transformers")
+    holding = config if part is not CODEBOOK else {**config, "init_codebook": True}
+    if (known := known_shapes(holding, release)) is not None:
+        return Layout({key: shape for key, shape in known.items() if part.holds(key)}, release)
+    return built_layout(config, part)
+
+
+def built_layout(config: Mapping, part: Part = WHOLE) -> Layout:
+    """The same from a model of the installed transformers, built on the meta device: no weight is allocated.
+
+    Raises:
+        InvalidInput: as `expected_layout`.
     """
     import transformers
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint
 from flava_port.config import config_from_shapes, normal_form, read_config, sizes_found
-from flava_port.layout import expected_layout
+from flava_port.layout import built_layout
 from tests.builders import TINY, TINY_CODEBOOK
 from tests.conversion.strategies import codebook_configs, flava_configs
 
@@ -24,7 +24,7 @@ def _fields(config, codebook) -> dict:
 def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
     """Hidden sizes, layers, vocabularies, patches, positions, projection, codebook: all of them."""
     expected = normal_form(_fields(config, codebook))
-    actual, _ = config_from_shapes(expected_layout(expected).shapes)
+    actual, _ = config_from_shapes(built_layout(expected).shapes)
     for section, fields in asdict(config).items():
         for field in fields if isinstance(fields, dict) else ():
             if field not in NOT_IN_SHAPES:

@@ -7,17 +7,19 @@ from dataclasses import replace
 
 import pytest
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 
 from flava_port import epochs
-from flava_port.config import DEFAULTS
-from flava_port.epochs import Epoch, known_codebook_shapes, known_shapes
+from flava_port.config import DEFAULTS, normal_form
+from flava_port.epochs import POSITION_IDS, Epoch, known_shapes
 from flava_port.errors import InvalidInput
-from flava_port.layout import POSITION_IDS, expected_codebook_layout, expected_layout
+from flava_port.layout import built_layout
+from flava_port.parts import CODEBOOK, PARTS
 from flava_port.observe import Observation, record, report
 from tests.layout.strategies import codebook_configs, flava_configs
 
 RELEASE = transformers.__version__
+KNOWN_RELEASE = epochs.epoch_of(RELEASE).releases[-1]
 
 
 def test_the_installed_transformers_is_in_a_known_epoch(observed):
@@ -53,15 +55,31 @@ def test_what_set_the_epochs_apart_is_told():
 @given(flava_configs())
 def test_a_known_layout_is_what_a_model_has(config):
     """Every key and shape, for any config, without building one; fields left out take their defaults."""
-    actual = known_shapes(config, epochs.epoch_of(RELEASE).releases[-1])
-    assert actual == expected_layout(config).shapes
+    assert known_shapes(config, KNOWN_RELEASE) == built_layout(config).shapes
 
 
 @given(codebook_configs())
 def test_a_known_layout_is_what_a_codebook_alone_has(config):
-    """Under its own keys and config."""
-    actual = known_codebook_shapes(config, epochs.epoch_of(RELEASE).releases[-1])
-    assert actual == expected_codebook_layout(config).shapes
+    """Its part of the whole, under its own keys."""
+    whole = known_shapes({"image_codebook_config": config, "init_codebook": True}, KNOWN_RELEASE)
+    own = {key: shape for key, shape in whole.items() if CODEBOOK.holds(key)}
+    assert own == built_layout({"image_codebook_config": config}, CODEBOOK).shapes
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=str)
+@given(config=flava_configs())
+@settings(max_examples=5)
+def test_a_known_layout_is_what_each_part_alone_has(part, config):
+    """`FlavaModel`, and each encoder by itself."""
+    whole = normal_form(config)
+    own = {key: shape for key, shape in known_shapes(whole, KNOWN_RELEASE).items() if part.holds(key)}
+    assert own == built_layout(whole, part).shapes
+
+
+def test_a_recorded_layout_is_taken_without_importing_transformers():
+    """The import takes longer than a conversion's own work."""
+    code = "import sys, flava_port.layout as l, flava_port.config as c; l.expected_layout(c.DEFAULTS); sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == (0 if epochs.epoch_of(transformers.__version__) else 1)
 
 
 @pytest.mark.parametrize("release", ("4.18.0", "99.0.0", "5.23.0.dev0", "main", ""))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flava_port.layout import POSITION_IDS, expected_layout
+from flava_port.layout import POSITION_IDS, built_layout
 from flava_port.original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
 from flava_port.parts import CODEBOOK as CODEBOOK_PART
 from flava_port.rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
@@ -112,7 +112,7 @@ def test_the_targets_are_the_installed_transformers_keys(counts):
         name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
         for name, n in parts
     }
-    expected = {k for k in expected_layout({**config, "hidden_size": 8}).shapes if not k.startswith(CODEBOOK_PREFIX)}
+    expected = {k for k in built_layout({**config, "hidden_size": 8}).shapes if not k.startswith(CODEBOOK_PREFIX)}
     keys = [*fixed_keys(), *(key for e, n in zip(ENCODERS, counts) for i in range(n) for key in layer_keys(e, i))]
     assert_all(
         FLAVA,
@@ -127,7 +127,7 @@ def test_the_codebooks_targets_are_the_installed_transformers_keys():
     """Renamed, the reference encoder's keys are those of FlavaImageCodebook, which the grammar contains."""
     with torch.device("meta"):
         keys = list(DalleEncoder(CodebookConfig(hidden_size=8)).state_dict())
-    shapes = expected_layout({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART).shapes
+    shapes = built_layout({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART).shapes
     expected = {key.removeprefix(CODEBOOK_PREFIX) for key in shapes}
     assert_all(
         CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected
