@@ -142,6 +142,7 @@ def _verify(options) -> int:
         options.converted_path,
         options.config_path,
         weights_only=options.weights_only,
+        device=options.device,
         no_codebook=options.no_codebook,
         head_layer_norm_eps=options.head_layer_norm_eps,
         progress=_progress(options),
@@ -190,7 +191,7 @@ def _analyse_rules(options) -> int:
 def _layout(options) -> int:
     from pathlib import Path
 
-    from .observe import observe, record, report
+    from .recorder import observe, record, report
 
     observation = observe()
     if options.record is None:
@@ -269,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--no-codebook", "--no_codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out")
     _head_eps(verify)
     verify.add_argument("--weights-only", "--weights_only", action="store_true", help="leave out the computation")
+    verify.add_argument("--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
     verify.add_argument("--json", metavar="FILE", help="write the certificate here")
     verify.add_argument("--quiet", action="store_true", help="print nothing but errors")
 

@@ -21,6 +21,7 @@ from .forward import (
     relative_error, run_codebooks, run_converted, run_original,
 )  # fmt: skip
 from .layout import TIED, load_model, quiet
+from .on_device import PRECISIONS, compare_on
 from .progress import Progress
 from .rules import FLAVA, source_name
 from .semantics import ORIGINAL, Semantics
@@ -88,7 +89,7 @@ class _Results:
     apart: list["_Apart"]  # what the source's own code computes from what the config says
 
 
-def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str, Callable]]:
+def compare_computation(sides: Sides, progress: Progress, device: torch.device | None = None) -> Iterator[tuple[str, Callable]]:
     """Claims and their checks; the models run once, on the first of them, and what stops them stops each claim."""
 
     @cache
@@ -117,6 +118,8 @@ def compare_computation(sides: Sides, progress: Progress) -> Iterator[tuple[str,
         yield "codebook", check(_judge_codebook)
     if sides.made_by is not ORIGINAL:
         yield f"as {sides.made_by.name}", check(partial(_judge_as_its_own, sides.made_by))
+    for dtype in PRECISIONS if device is not None else ():
+        yield f"{device.type}, {dtype_name(dtype)}", check(partial(_judge_on_device, sides, device, dtype))
 
 
 def _judge_loaded(claim: Claim, sides: Sides) -> None:
@@ -176,6 +179,11 @@ def _judge_as_its_own(made_by: Semantics, claim: Claim, results: _Results) -> No
         f"every loss within {max(m.error for m in claim.measured):.1e} of {made_by.name}'s{why}; "
         f"of all outputs {farthest.what} lies farthest, {farthest.relative:.1e} of itself"
     )
+
+
+def _judge_on_device(sides: Sides, device: torch.device, dtype: torch.dtype, claim: Claim, results: _Results) -> None:
+    with quiet():
+        _judge(claim, compare_on(device, dtype, sides, results.own.expected))
 
 
 def _judge_gradients(claim: Claim, results: _Results) -> None:

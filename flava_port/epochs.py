@@ -2,7 +2,7 @@
 
 A release belongs to an epoch by content: keys, shapes as functions of the config, dtypes, ties,
 persistent buffers, config defaults and layer norm epsilons. The snapshots lie in ``layouts/``,
-one file each, with the releases each was seen in; `flava_port.observe` makes them. Nothing here
+one file each, with the releases each was seen in; `flava_port.recorder` makes them. Nothing here
 needs torch or transformers, so that a layout that is known costs milliseconds.
 
 A key may hold numbers: ``layer.{0, image_config.num_hidden_layers}.output`` stands for one key per

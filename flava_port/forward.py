@@ -28,9 +28,10 @@ class Scenario:
     def has_labels(self) -> bool:
         return any(name.endswith("_labels") for name in self.inputs)
 
-    def to(self, dtype: torch.dtype) -> "Scenario":
-        """The same values, pixels in ``dtype``."""
-        return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in self.inputs.items()})
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> "Scenario":
+        """The same values, pixels in ``dtype``; on another device, if one is given."""
+        moved = {name: value.to(device) for name, value in self.inputs.items()}
+        return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()})
 
     def shortened(self, tokens: int) -> "Scenario":
         """The same with no more than the first few tokens of each text."""

@@ -21,6 +21,7 @@ from .computation import Sides, compare_computation
 from .errors import FlavaPortError, InvalidInput, NotFaithful
 from .layout import POSITION_IDS, TIED, expected_layout
 from .model_folder import read_model_folder
+from .on_device import check_device
 from .output import RECORD
 from .parts import PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from .placing import Placed, Source, account, counts_up, names_of, rename_all, shapes_of
@@ -86,6 +87,7 @@ def verify_flava_checkpoint(
     config_path: str | Path | None = None,
     *,
     weights_only: bool = False,
+    device: str | None = None,
     no_codebook: bool = False,
     head_layer_norm_eps: float | None = None,
     progress: Progress = silent,
@@ -97,11 +99,13 @@ def verify_flava_checkpoint(
 
     ``config_path`` says what no shape tells of the original (heads, activation, epsilon) where it is not
     FLAVA's; without it, the folder's own record of its conversion does, and else FLAVA's defaults.
+    ``device`` is where the forward pass is run besides, such as ``cuda``, in float32 and in bfloat16.
 
     Raises:
-        InvalidInput: one side cannot be read.
+        InvalidInput: one side cannot be read, or there is no such device.
     """
     folder = Path(converted_path)
+    where = check_device(device) if device is not None and not weights_only else None
     if configs.declared_class(folder) in {part.model_class for part in PARTS.values()}:
         raise InvalidInput(f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that")
     with ExitStack() as downloads:
@@ -141,7 +145,7 @@ def verify_flava_checkpoint(
         if not weights_only:
             originals = {key: (placed.name_in_file, placed.tensor) for key, placed in proof.placed.items()}
             sides = Sides(*proof.state_dicts(), folder, proof.expected_config(), originals, made_by, proof.name_of)
-            for name, result in compare_computation(sides, progress):
+            for name, result in compare_computation(sides, progress, where):
                 claim(name, result)
     return certificate
 

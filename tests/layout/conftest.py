@@ -5,6 +5,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def observed():
-    from flava_port.observe import observe
+    from flava_port.recorder import observe
 
     return observe()

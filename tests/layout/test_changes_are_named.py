@@ -3,7 +3,7 @@
 import pytest
 
 from flava_port import epochs
-from flava_port.observe import observe
+from flava_port.recorder import observe
 from tests.layout.plants import PLANTS, plant, plant_default_epsilon
 
 

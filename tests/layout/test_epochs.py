@@ -15,7 +15,7 @@ from flava_port.epochs import POSITION_IDS, Epoch, known_shapes
 from flava_port.errors import InvalidInput
 from flava_port.layout import built_layout
 from flava_port.parts import CODEBOOK, PARTS
-from flava_port.observe import Observation, record, report
+from flava_port.recorder import Observation, record, report
 from tests.layout.strategies import codebook_configs, flava_configs
 
 RELEASE = transformers.__version__
