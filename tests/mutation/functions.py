@@ -16,8 +16,26 @@ from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.in_a_copy import copy_to
 
 MODULES = ("rules", "convert", "codebook", "placing")
-TESTS = ("tests/rules", "tests/conversion", "tests/drop_in")
-LEFT_OUT = ("test_order.py", "test_interop.py", "test_upstream_differential.py")  # slow; none is needed to kill
+TESTS = (
+    "tests/rules",
+    "tests/conversion",
+    "tests/drop_in",
+    "tests/config",
+    "tests/command_line",
+    "tests/layouts",
+    "tests/bad_input/test_unfaithful_weights.py",
+    "tests/bad_input/test_wrong_kind.py",
+    "tests/bad_input/test_output_place.py",
+)
+# Slow; none is needed to kill.
+LEFT_OUT = (
+    "rules/test_order.py",
+    "rules/test_interop.py",
+    "rules/test_upstream_differential.py",
+    "conversion/test_memory.py",
+    "layouts/test_verify.py",
+    "layouts/test_parts.py",
+)
 _LINE = re.compile(r"^\s*(\S+__mutmut_\d+): (survived|no tests|timeout|suspicious)", re.MULTILINE)
 
 
@@ -88,7 +106,7 @@ def _configuration() -> str:
         return "".join(f"\n    {entry}" for entry in entries)
 
     paths = indented(f"flava_port/{name}.py" for name in MODULES)
-    ignored = indented(["-x", "-q", "-p", "no:cacheprovider", *(f"--ignore=tests/rules/{name}" for name in LEFT_OUT)])
+    ignored = indented(["-x", "-q", "-p", "no:cacheprovider", *(f"--ignore=tests/{name}" for name in LEFT_OUT)])
     also = indented(["flava_port", "fixtures", "tests", "conftest.py", "pyproject.toml"])
     options = {"paths_to_mutate": paths, "tests_dir": indented(TESTS), "also_copy": also, "pytest_add_cli_args": ignored}
     return "[mutmut]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
