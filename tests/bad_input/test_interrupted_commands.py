@@ -73,6 +73,7 @@ def _assert_tidy(run, tiny, finished, place, number, count, *, replacing):
     assert INTERRUPTED in statuses
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_litter(run, tiny, finished, tmp_path):
     """At a dozen moments of a conversion."""
     _assert_tidy(run, tiny, finished, tmp_path / "place", signal.SIGINT, 12, replacing=False)

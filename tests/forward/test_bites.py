@@ -1,6 +1,7 @@
 """The forward proof is shown to fail: transformers' FLAVA is mutated in memory, and each mutant is caught and located."""
 
 import math
+from functools import cache
 from unittest import mock
 
 import pytest
@@ -82,27 +83,35 @@ MUTANTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def claims_of(tiny, converted):
+    """``claims_of("an activation")`` are those made of the model with that mutant in it; each is verified once."""
+
+    @cache
+    def verified(mutant: str) -> dict:
+        with _edited(MUTANTS[mutant][0]):
+            return _verify(tiny, converted)
+
+    return verified
+
+
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named(mutant, tiny, converted):
+def test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named(mutant, claims_of):
     """Values are equal, the computation is not."""
-    change, culprit = MUTANTS[mutant]
-    with _edited(change):
-        claims = _verify(tiny, converted)
+    claims, culprit = claims_of(mutant), MUTANTS[mutant][1]
     assert claims["values"].verdict is Verdict.PROVEN
     assert claims["forward"].findings[0].key == culprit, "\n".join(map(str, claims["forward"].findings[:3]))
 
 
-def test_a_difference_from_above_is_not_blamed_on_what_lies_below(tiny, converted):
+def test_a_difference_from_above_is_not_blamed_on_what_lies_below(claims_of):
     """An activation has no weights: the next module differs, and agrees when fed the original's input."""
-    with _edited(_set_activation):
-        first = _verify(tiny, converted)["forward"].findings[0]
+    first = claims_of("an activation")["forward"].findings[0]
     assert "fed the original's input it agrees" in first.what
 
 
-def test_a_module_that_computes_wrong_is_blamed_itself(tiny, converted):
+def test_a_module_that_computes_wrong_is_blamed_itself(claims_of):
     """Fed the original's input it still differs."""
-    with _edited(_set_head_epsilon):
-        first = _verify(tiny, converted)["forward"].findings[0]
+    first = claims_of("a head's epsilon")["forward"].findings[0]
     assert "its own weights or computation" in first.what and "heads.cmd.mim_head.cls.predictions" in first.source
 
 

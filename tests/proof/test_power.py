@@ -35,9 +35,14 @@ def test_a_planted_fault_is_caught_by_the_weights_and_named(fault: Fault, clean,
     assert fault.culprit in certificate.table() and fault.looks_like in certificate.table()
 
 
-def test_a_clean_folder_is_proven_in_every_part(clean, tiny):
+@pytest.fixture(scope="module")
+def certificate(clean, tiny):
+    """The clean folder's."""
+    return verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
+
+
+def test_a_clean_folder_is_proven_in_every_part(certificate):
     """Nothing is accused, nothing is left out."""
-    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
     assert certificate.verdict is Verdict.PROVEN, certificate.table()
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}
 
@@ -85,9 +90,8 @@ def test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault(clean, t
     assert certificate.exit_status == 1
 
 
-def test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault(clean, tiny):
+def test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault(certificate):
     """And the certificate has what each planted fault moves."""
-    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
     forward = next(claim for claim in certificate.claims if claim.name == "forward")
     assert re.search(r"(image|text|multimodal)_config\.\w+ = \S+ would show [\d,]+ times that", forward.summary)
     assert len(forward.planted) == 6 and min(forward.planted.values()) > forward.measured[0].tolerance
