@@ -186,6 +186,7 @@ class _Weights:
         self.placed: dict[str, Placed] = {}
         self.dropped: list[Placed] = []
         self.digests: dict[str, str] = {}
+        self.whole = False
 
     def expected_config(self) -> dict:
         """Sizes from the original's shapes; the rest as declared, or FLAVA's."""
@@ -198,17 +199,22 @@ class _Weights:
         return names_of(self.sources)(target)
 
     def state_dicts(self) -> tuple[Mapping[str, TensorSource], Mapping[str, TensorSource] | None]:
-        """The original's layout of what was placed: the model's state dict, and the codebook's where there is one."""
+        """The original's layout of what was placed: the model's state dict, and the codebook's where there is one.
+
+        An original's own keys stand as they are; of what it may leave out (position_ids, second copies, one key of
+        a tied bias) it gets what was proven to be the same.
+        """
         tensors = {key: placed.tensor for key, placed in self.placed.items()}
-        own = self.sources[0].checkpoint.tensors if self.sources[0].kind is Kind.ORIGINAL else original_state_dict(tensors)
-        return own, codebook_state_dict(tensors) or None
+        model = original_state_dict(tensors) if self.whole else {}
+        own = self.sources[0].checkpoint.tensors if self.sources[0].kind is Kind.ORIGINAL else {}
+        return {**model, **own}, codebook_state_dict(tensors) or None
 
     def original(self, claim: Claim) -> None:
         """The original is whole: every key placed, second copies equal, position_ids counting up."""
         self.renamed, self.dropped = rename_all(self.sources)
         self.placed = self.renamed
         placement = account(self.placed, self.dropped, expected_layout(self.expected_config(), self.part).shapes, self.part)
-        self.placed = dict(placement.filled)
+        self.placed, self.whole = dict(placement.filled), True
         claim.verdict = Verdict.PROVEN
         claim.summary = f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof"
 
