@@ -37,6 +37,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--flava-codebook", metavar="C", help="its codebook: OpenAI's DALL-E encoder; leave out for a model without one")
     group.addoption("--flava-converted", metavar="OUT", help="the folder that was converted from them")
     group.addoption("--flava-config", metavar="CFG", help="the original's config.json, where it is not FLAVA's own")
+    group = parser.getgroup("FLAVA's drift (flava-port drift --from FILE --to FILE)")
+    group.addoption("--observe", metavar="FILE", help="write what this environment's transformers and torch do with FLAVA to FILE")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The observation that was asked for, whichever tests ran; once, and not by each worker."""
+    if (file := session.config.option.observe) and not hasattr(session.config, "workerinput"):
+        from flava_port.observation import observe, write
+
+        write(observe(), Path(file))
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if config.option.observe:
+        terminalreporter.write_line(f"observation written: {config.option.observe}; compare: flava-port drift --from FILE --to FILE")
 
 
 def pytest_report_header() -> str:

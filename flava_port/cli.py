@@ -201,6 +201,38 @@ def _layout(options) -> int:
     return _done(f"{path}: has the layout of transformers {observation.release}", options)
 
 
+def _repair(options) -> int:
+    from .repair import repair_model_folder
+
+    repaired = repair_model_folder(
+        options.converted_path,
+        options.repaired_path,
+        keep_zero_biases=options.keep_zero_biases,
+        force=options.force,
+        progress=_progress(options),
+    )
+    return _done(repaired.summary(), options)
+
+
+def _drift(options) -> int:
+    from . import drift, environments
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            print(line, file=sys.stderr)
+
+    old, new = environments.parse(options.old), environments.parse(options.new)
+    if options.bisect is None:
+        text, status = drift.report(environments.observe(old, say), environments.observe(new, say))
+        return _done(text, options, status)
+    releases, observe = environments.releases_between(old, new, say)
+    steps = 0
+    for step in drift.bisect(releases, observe, options.bisect):
+        _done(drift.describe_step(step), options)
+        steps += 1
+    return _done(f"{steps} of {len(releases)} releases changed something" + (f" about {options.bisect!r}" if options.bisect else ""), options, 1 if steps else 0)
+
+
 def _demo(options) -> int:
     from .demo import run
 
@@ -283,6 +315,19 @@ def _parser() -> argparse.ArgumentParser:
     layout = _command(commands, "layout", _layout, "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything")
     layout.add_argument("--record", nargs="?", const="", metavar="FILE", help="record the layout in FILE (default: among the known epochs)")
     layout.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+    repair = _command(commands, "repair", _repair, "rewrites a folder that transformers saved in the form that loads right in every release")
+    _path(repair, "converted_path", "the folder, of any release")
+    _path(repair, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
+    repair.add_argument("--keep-zero-biases", "--keep_zero_biases", action="store_true", help="of a model that was never trained: biases of zero are not lost")
+    _writes(repair)
+
+    drift = _command(commands, "drift", _drift, "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade")
+    what = "a release (4.57.6; torch=2.6.0; transformers=4.57.6,torch=2.6.0), installed, or an observation's file"
+    drift.add_argument("--from", dest="old", required=True, metavar="OLD", help=what)
+    drift.add_argument("--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
+    drift.add_argument("--bisect", nargs="?", const="", metavar="TEXT", help="find each release between them that changed something, or something with TEXT in its line")
+    drift.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     demo = _command(commands, "demo", _demo, "makes a seeded checkpoint, converts it and proves the result")
     demo.add_argument("--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")

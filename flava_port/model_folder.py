@@ -24,7 +24,7 @@ def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTenso
         InvalidInput: there are none, or a file is broken, missing or not FLAVA's.
     """
     tensors: dict[str, StoredTensor | UnsupportedTensor] = {}
-    for file in _weight_files(weights_file(folder)):
+    for file in files_of_weights(weights_file(folder)):
         check_is_file(file)
         found = read_safetensors(file) if file.suffix == ".safetensors" else open_checkpoint(file).tensors
         tensors |= {_today(key): tensor for key, tensor in found.items()}
@@ -47,7 +47,7 @@ def _today(key: str) -> str:
     return key.removesuffix(ending) + OLD_ENDINGS[ending] if ending else key
 
 
-def _weight_files(path: Path) -> list[Path]:
+def files_of_weights(path: Path) -> list[Path]:
     """The file itself, or the files that an index names; they must lie beside it."""
     if path.suffix != ".json":
         return [path]

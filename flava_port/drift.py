@@ -1,0 +1,243 @@
+"""What changed for FLAVA between two observations, in whose favour, and what a user should do about it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from torch import Tensor
+
+from . import epochs
+from .errors import FlavaPortError
+from .observation import FORMS, Observation, Run, relative
+from .port import count_of
+
+# Circumstances run in float64. Releases that compute alike lie 2e-14 apart at most, torch 2.1 to 2.13 included; the
+# weakest fault that was planted, an epsilon of 1e-11 for 1e-12 in one encoder, moves an output by 2e-10.
+ROUNDING = 2e-12
+
+_SHOWN = 40
+_NAMED = 3  # of what changed, before "and so many more"
+
+
+class Unobservable(FlavaPortError):
+    """An environment could not be made, or does not run what is observed."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``kind`` is what a table's row is about; ``text`` names the difference itself."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+KINDS = ("layout", "initialisation", "saving", "loading", "forward")
+
+
+def differences(old: Observation, new: Observation) -> list[Difference]:
+    """Everything that differs but for rounding, by kind."""
+    return [
+        *(Difference("layout", line) for line in epochs.differences(old.layout, new.layout)),
+        *_of_values("initialisation", old.initial, new.initial),
+        *_of_values("saving", old.saved, new.saved),
+        *_of_values("loading", old.loaded, new.loaded),
+        *(Difference("forward", line) for name, run in old.runs.items() if name in new.runs for line in _of_runs(name, run, new.runs[name])),
+    ]
+
+
+def _of_values(kind: str, old: Mapping, new: Mapping) -> Iterator[Difference]:
+    """What both have and differ in, likes together: a layout's own changes are named as such."""
+    likes: dict[str, list[str]] = {}
+    for name in old:
+        if name in new and old[name] != new[name]:
+            likes.setdefault(f"{_short(old[name])} -> {_short(new[name])}", []).append(name)
+    for change, names in likes.items():
+        yield Difference(kind, f"{_some(names)}: {change}")
+
+
+def _short(value: object) -> str:
+    return _some(list(map(str, value))) if isinstance(value, list | tuple) else str(value)
+
+
+def _some(names: Sequence[str], between: str = ", ") -> str:
+    return between.join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])]) or "none"
+
+
+# ------------------------------------------------------------------------------------ forward
+
+
+def _of_runs(name: str, old: Run, new: Run) -> Iterator[str]:
+    """One line a circumstance, with the outputs, losses and gradients that changed, and the first module that did."""
+    if old.error or new.error:
+        if _kind(old.error) != _kind(new.error):
+            yield f"{name}: {_ran(old)} -> {_ran(new)}{_judgement(old, new)}"
+        return
+    changed = [("outputs", _moved(old.answers, new.answers)), ("gradients", _moved(old.gradients, new.gradients, _usual(old.gradients)))]
+    parts = [f"{what} {_some([f'{key} by {size:.1e}' for key, size in found.items()])}" for what, found in changed if found]
+    for what, missing in (("no longer answered", old.answers.keys() - new.answers.keys()), ("newly answered", new.answers.keys() - old.answers.keys())):
+        if missing:
+            parts.append(f"{what}: {_some(sorted(missing))}")
+    if parts:
+        yield f"{name}: {'; '.join(parts)}{_first_module(old, new)}{_judgement(old, new)}"
+
+
+def _kind(error: str) -> str:
+    """The error's type: releases word the same one differently."""
+    return error.partition(":")[0]
+
+
+def _ran(run: Run) -> str:
+    return f"stops with {run.error}" if run.error else "runs"
+
+
+def _moved(old: Mapping[str, Tensor], new: Mapping[str, Tensor], least: float = 0.0) -> dict[str, float]:
+    """What both have and differ in by more than rounding, the farthest first; sizes below ``least`` count as that."""
+    sizes = {key: relative(new[key], value, least) for key, value in old.items() if key in new}
+    return dict(sorted(((key, size) for key, size in sizes.items() if size > ROUNDING), key=lambda item: -item[1]))
+
+
+def _usual(gradients: Mapping[str, Tensor]) -> float:
+    """The median size of a gradient: some, such as attention's key.bias, are nothing but rounding."""
+    sizes = sorted(float(value.abs().max()) for value in gradients.values())
+    return sizes[len(sizes) // 2] if sizes else 0.0
+
+
+def _first_module(old: Run, new: Run) -> str:
+    for before, after in zip_longest(old.modules, new.modules):
+        if before is None or after is None or before[0] != after[0]:
+            return f"; first, {after[0] if after else before[0]} is called where {before[0] if before else 'nothing'} was" if after else ""
+        if relative(after[1], before[1]) > ROUNDING:
+            return f"; first module {after[0]}"
+    return ""
+
+
+def _judgement(old: Run, new: Run) -> str:
+    """Which of the two does as the original, where it has that use."""
+    agree = [_agrees(old), _agrees(new)]
+    if agree == [False, True]:
+        return "; now as the original"
+    if agree == [True, False]:
+        return "; no longer as the original"
+    return "; neither as the original" if agree == [False, False] else ""
+
+
+def _agrees(run: Run) -> bool | None:
+    """None where the original has no such use; what stops lies infinitely far from it."""
+    return None if run.from_original is None else run.from_original <= ROUNDING
+
+
+# ------------------------------------------------------------------------------------ verdict
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a user should do; ``reasons`` say why not simply upgrade."""
+
+    advice: str  # SAFE, RECONVERT or STAY
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        because = f" because {'; '.join(self.reasons)}" if self.reasons else ""
+        return "\n".join([f"verdict: {self.advice}{because}", *(f"  {note}" for note in self.notes)])
+
+
+SAFE, RECONVERT, STAY = "safe to upgrade", "reconvert", "do not upgrade"
+
+
+def verdict(old: Observation, new: Observation) -> Verdict:
+    """Stay where a converted folder would load or compute otherwise than the original; reconvert where only what OLD saved does."""
+    whole, *_ = FORMS
+    reasons = [f"a converted folder no longer loads right ({new.loaded[whole]})"] if new.loaded[whole] != "right" == old.loaded[whole] else []
+    pairs = {name: (run, new.runs[name]) for name, run in old.runs.items() if name in new.runs}
+    worse = [name for name, (before, after) in pairs.items() if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))]
+    if worse:
+        reasons.append(f"it no longer computes what the original does ({_some(worse, '; ')})")
+    better = [name for name, (before, after) in pairs.items() if _agrees(before) is False and _agrees(after)]
+    others = [name for name, (before, after) in pairs.items() if name not in worse + better and any(_of_runs(name, before, after))]
+    notes = [f"now as the original: {_some(better, '; ')}"] if better else []
+    notes += [f"answers otherwise, where there is no original to judge: {_some(others, '; ')}"] if others else []
+    if reasons:
+        return Verdict(STAY, tuple(reasons), tuple(notes))
+    saved = _form_saved(old)
+    if saved and new.loaded[saved] != "right":
+        lost = f"what {old.versions['transformers']} itself saves ({saved}) does not load right in {new.versions['transformers']} ({new.loaded[saved]})"
+        return Verdict(RECONVERT, (lost,), ("or flava-port repair --converted_path OUT, before or after", *notes))
+    return Verdict(SAFE, (), tuple(notes))
+
+
+def _form_saved(observation: Observation) -> str | None:
+    """Which form of folder save_pretrained makes of the heads' biases."""
+    left_out = observation.saved.get("left out")
+    if left_out is None:
+        return None
+    one, other = any(key.endswith("_head.bias") for key in left_out), any(key.endswith("decoder.bias") for key in left_out)
+    return {(False, False): list(FORMS)[0], (False, True): list(FORMS)[1], (True, False): list(FORMS)[2]}.get((one, other))
+
+
+def _first(lines: list[str]) -> list[str]:
+    """As many as a person reads."""
+    return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"... and {len(lines) - _SHOWN} more"]
+
+
+def report(old: Observation, new: Observation) -> tuple[str, int]:
+    """The differences by kind, and the verdict; exit status 1 unless it is safe to upgrade."""
+    found = differences(old, new)
+    lines = [f"from  {old}", f"to    {new}"]
+    for kind in KINDS:
+        of_kind = [difference.text for difference in found if difference.kind == kind]
+        lines.append(f"{kind:<15} {count_of(len(of_kind), 'difference')}" if of_kind else f"{kind:<15} the same")
+        lines += [f"  {text}" for text in _first(of_kind)]
+    settled = verdict(old, new)
+    return "\n".join([*lines, "", str(settled)]), 0 if settled.advice == SAFE else 1
+
+
+# ------------------------------------------------------------------------------------- bisect
+
+
+@dataclass(frozen=True)
+class Step:
+    """Two neighbouring releases that differ; those between them could not be observed."""
+
+    old: Observation
+    new: Observation
+    found: list[Difference]
+    skipped: tuple[str, ...] = ()
+
+
+def bisect(releases: Sequence[str], observe: Callable[[str], Observation], matching: str = "") -> Iterator[Step]:
+    """Each release at which something changed, oldest first, of those whose differences hold the text ``matching``.
+
+    A change that a later release takes back between two that are looked at stays unseen.
+
+    Raises:
+        Unobservable: the first or the last release is.
+    """
+
+    def between(first: int, last: int) -> Iterator[Step]:
+        old, new = observe(releases[first]), observe(releases[last])
+        found = [difference for difference in differences(old, new) if matching in str(difference)]
+        if not found:
+            return
+        for middle in sorted(range(first + 1, last), key=lambda n: abs(2 * n - first - last)):
+            try:
+                observe(releases[middle])
+            except Unobservable:
+                continue
+            yield from between(first, middle)
+            yield from between(middle, last)
+            return
+        yield Step(old, new, found, tuple(releases[first + 1 : last]))
+
+    yield from between(0, len(releases) - 1)
+
+
+def describe_step(step: Step) -> str:
+    """The two releases, what changed between them, and the verdict."""
+    skipped = f" (in between, not to be observed: {', '.join(step.skipped)})" if step.skipped else ""
+    return "\n".join([f"{step.old} -> {step.new}{skipped}", *(f"  {line}" for line in _first([str(difference) for difference in step.found])), f"  {verdict(step.old, step.new)}", ""])

@@ -1,0 +1,320 @@
+"""What a release of transformers and of torch does with FLAVA, observed on one seeded small model and written to a file.
+
+    python -m flava_port.observation FILE      # or, of any environment's test suite: pytest --observe FILE
+
+The file is safetensors: every circumstance's answer in float64, the gradients, a sketch of what each
+module gave, and, as its metadata, the layout, initialisation, save format and loading.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from . import circumstances, epochs
+from .circumstances import Circumstance
+from .config import DEFAULTS, config_json
+from .epochs import Snapshot
+from .errors import InvalidInput
+from .forward import recording
+from .layout import HEADS, POSITION_IDS, quiet
+from .original import Flava
+from .recorder import observe as observe_layout
+from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
+from .safetensors_file import read_safetensors
+from .staging import staged_files
+from .synthetic import codebook_state_dict, original_state_dict
+from .tensors import MemoryTensor, load
+from .writing import write_safetensors
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One circumstance: what came of it, or why nothing did; and how far it lies from the original's."""
+
+    answers: Mapping[str, Tensor]  # by output
+    gradients: Mapping[str, Tensor]  # by parameter
+    modules: tuple[tuple[str, Tensor], ...]  # in the order of their calls, each with a sketch of what it gave
+    error: str = ""
+    from_original: float | None = None  # relative; None where the original has no such use
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One environment's."""
+
+    versions: Mapping[str, str]
+    layout: Snapshot
+    initial: Mapping[str, str]  # by key: how a new model's parameter begins
+    saved: Mapping[str, object]  # what save_pretrained writes
+    loaded: Mapping[str, str]  # by form of a folder: what from_pretrained ends with
+    runs: Mapping[str, Run]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items() if name != "python")
+
+
+def observe() -> Observation:
+    """The installed release's; ten seconds."""
+    import transformers
+
+    # Some releases draw and initialise by number of threads; and tiny models run faster on one.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
+            transformers.utils.logging.disable_progress_bar()
+            versions = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
+            layout = observe_layout().snapshot
+            return Observation(versions, layout, _initial(), _saved(Path(scratch)), _loaded(Path(scratch)), _runs())
+    finally:
+        torch.set_num_threads(threads)
+
+
+# ----------------------------------------------------------------------------------- the model
+
+
+def config() -> dict:
+    """The small model's config, in normal form."""
+    whole = deepcopy(DEFAULTS)
+    for section in ("image_config", "text_config", "multimodal_config"):
+        whole[section] |= asdict(getattr(circumstances.MODEL, section))
+    whole["image_codebook_config"] |= asdict(circumstances.CODEBOOK)
+    return whole | {"hidden_size": 32, "projection_dim": circumstances.MODEL.projection_dim}
+
+
+def weights() -> dict[str, Tensor]:
+    """The small model's weights under transformers' names, both of a tied pair's, in float32."""
+    model = {FLAVA.rename(key): load(tensor) for key, tensor in original_state_dict(circumstances.MODEL).items() if not FLAVA.trace(key).dropped}
+    model.pop(POSITION_IDS)
+    codebook = {CODEBOOK_PREFIX + CODEBOOK.rename(key): load(tensor) for key, tensor in codebook_state_dict(circumstances.CODEBOOK).items()}
+    return model | codebook
+
+
+def _new_model() -> nn.Module:
+    import transformers
+
+    return transformers.FlavaForPreTraining(transformers.FlavaConfig.from_dict(deepcopy(config()))).eval()
+
+
+def _model_with_weights() -> nn.Module:
+    model = _new_model()
+    found = model.load_state_dict(weights(), strict=False)
+    missing = [key for key in found.missing_keys if key != POSITION_IDS]
+    if missing or found.unexpected_keys:
+        amiss = [*(f"missing {key}" for key in missing[:2]), *(f"unexpected {key}" for key in found.unexpected_keys[:2])]
+        raise InvalidInput(f"its keys are not those that the rules lead to: {', '.join(amiss)}")
+    return model
+
+
+# ------------------------------------------------------------- initialisation, saving, loading
+
+
+def _initial() -> dict[str, str]:
+    """Every parameter of a new model: zero, one, or its deviation to one digit, which chance does not move."""
+    torch.manual_seed(0)
+    return {key: _beginning(value) for key, value in _new_model().state_dict().items() if key != POSITION_IDS}
+
+
+def _beginning(value: Tensor) -> str:
+    if value.numel() and bool((value == value.flatten()[0]).all()):
+        return f"{float(value.flatten()[0]):g} throughout"
+    return f"random, {float(value.float().std()):.0e}" if value.numel() >= 500 else "random"
+
+
+def _saved(scratch: Path) -> dict[str, object]:
+    """The files that save_pretrained writes, the keys among them that are not the model's or left out, and the metadata."""
+    model = _model_with_weights_or_none()
+    if model is None:
+        return {"error": "not run"}
+    try:
+        model.save_pretrained(scratch / "saved")
+    except Exception as error:
+        return {"error": _said(error)}
+    names = sorted(path.name for path in (scratch / "saved").iterdir() if "model" in path.name)
+    keys, own = _keys_in(scratch / "saved"), set(model.state_dict())
+    return {"files": names, "left out": sorted(own - keys), "under other names": sorted(keys - own)}
+
+
+def _model_with_weights_or_none() -> nn.Module | None:
+    try:
+        return _model_with_weights()
+    except Exception:  # its reason is said where the runs are
+        return None
+
+
+def _keys_in(folder: Path) -> set[str]:
+    """As they stand in the file."""
+    if (file := folder / "model.safetensors").exists():
+        return set(read_safetensors(file))
+    return set(torch.load(folder / "pytorch_model.bin", weights_only=True))
+
+
+# The forms in which releases of transformers have left the heads' biases, each pair's two keys.
+FORMS: Mapping[str, Callable[[dict], dict]] = {
+    "both keys of each head's bias": dict,
+    "bias alone": lambda state: {key: value for key, value in state.items() if not key.endswith("decoder.bias")},
+    "decoder.bias alone": lambda state: {key: value for key, value in state.items() if key not in {f"{head}.bias" for head in HEADS}},
+}
+
+
+def _loaded(scratch: Path) -> dict[str, str]:
+    return {form: _what_loads(scratch / form.replace(" ", "_"), change) for form, change in FORMS.items()}
+
+
+def _what_loads(folder: Path, change: Callable[[dict], dict]) -> str:
+    """``right``, or the first key that does not get the file's value, and what it has instead."""
+    import transformers
+
+    expected = weights()
+    write_folder(folder, change(expected))
+    try:
+        loaded = transformers.FlavaForPreTraining.from_pretrained(folder).state_dict()
+    except Exception as error:
+        return _said(error)
+    wrong = [key for key, value in expected.items() if key in loaded and not _is(loaded[key], value)]
+    absent = [key for key in expected if key not in loaded]
+    if absent:
+        return f"{len(absent)} keys are not in the model, {absent[0]} first"
+    return f"{len(wrong)} wrong: {wrong[0]} {_instead(loaded[wrong[0]])}" if wrong else "right"
+
+
+def write_folder(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """The small model's folder with these weights, as `convert` writes one."""
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", {key: MemoryTensor(value) for key, value in state.items()})
+    (folder / "config.json").write_text(json.dumps(config_json(config(), "float32")))
+
+
+def _is(actual: Tensor, expected: Tensor) -> bool:
+    return not actual.is_meta and torch.equal(actual, expected)
+
+
+def _instead(value: Tensor) -> str:
+    return "is left without a value" if value.is_meta else "is zero" if not bool(value.any()) else "has other values"
+
+
+# --------------------------------------------------------------------------------------- runs
+
+
+def _runs() -> dict[str, Run]:
+    originals = Flava.from_state_dict(
+        {key: load(tensor) for key, tensor in original_state_dict(circumstances.MODEL).items()},
+        **{name: {"num_attention_heads": 2} for name in ("image", "text", "multimodal")},
+    ).double().eval()  # fmt: skip
+    try:
+        model = _model_with_weights().double()
+        model.requires_grad_(True)
+    except Exception as error:
+        return {case.name: _stopped(case, error) for case in circumstances.circumstances()}
+    return {case.name: _run(case, model, originals) for case in circumstances.circumstances()}
+
+
+def _run(case: Circumstance, model: nn.Module, originals: Flava) -> Run:
+    try:
+        with recording(model) as calls:
+            answers = case.run(model)
+    except Exception as error:
+        return _stopped(case, error)
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None} if case.has_gradients else {}
+    modules = tuple((call.name, _sketch(call.output)) for call in calls)
+    from_original = _distance(answers, case.run_original(originals)) if case.judged else None
+    return Run(answers, gradients, modules, "", from_original)
+
+
+def _stopped(case: Circumstance, error: Exception) -> Run:
+    return Run({}, {}, (), _said(error), float("inf") if case.judged else None)
+
+
+_SKETCHED = 4
+
+
+def _sketch(value: Tensor) -> Tensor:
+    """A few seeded projections: equal for equal values, and for hardly any others."""
+    flat = value.detach().flatten().double()
+    generator = torch.Generator().manual_seed(len(flat))
+    return torch.randn(_SKETCHED, len(flat), generator=generator, dtype=torch.float64) @ flat / max(1, len(flat)) ** 0.5
+
+
+def _distance(answers: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> float:
+    return max(relative(answers[name], value) if name in answers else float("inf") for name, value in originals.items())
+
+
+def relative(actual: Tensor, expected: Tensor, least: float = 1e-30) -> float:
+    """The largest difference, relative to the largest value or ``least``; infinite where shapes, or NaN and infinities, differ."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    actual, expected = actual.double(), expected.double()
+    same = (actual == expected) | (actual.isnan() & expected.isnan())
+    if bool(same.all()):
+        return 0.0
+    difference, size = (actual - expected).abs()[~same].max(), expected[expected.isfinite()].abs().max() if expected.isfinite().any() else 1.0
+    return float(difference / max(float(size), least, 1e-30)) if difference.isfinite() else float("inf")
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+def write(observation: Observation, path: Path) -> None:
+    """Writes the file whole, or not at all."""
+    tensors: dict[str, Tensor] = {}
+    about = {name: getattr(observation, name) for name in ("versions", "initial", "saved", "loaded")}
+    about |= {"format": FORMAT, "layout": asdict(observation.layout), "runs": {}}
+    for name, run in observation.runs.items():
+        tensors |= {f"{name}|answer|{key}": value.contiguous().clone() for key, value in run.answers.items()}
+        tensors |= {f"{name}|gradient|{key}": value.contiguous().clone() for key, value in run.gradients.items()}
+        if run.modules:
+            tensors[f"{name}|modules"] = torch.stack([sketch for _, sketch in run.modules])
+        about["runs"][name] = {"error": run.error, "from_original": run.from_original, "modules": [module for module, _ in run.modules]}
+    with staged_files([path]) as [partial]:
+        save_file(tensors, partial, {"observation": json.dumps(about)})
+
+
+def read(path: Path) -> Observation:
+    """An observation's file.
+
+    Raises:
+        InvalidInput: it cannot be read, or is none, or another version of flava_port wrote it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["observation"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+        if about["format"] != FORMAT:
+            raise InvalidInput(f"{path}: another version of flava_port wrote this observation; observe again")
+        runs = {name: _read_run(name, described, tensors) for name, described in about["runs"].items()}
+        layout = Snapshot(**{field.name: about["layout"][field.name] for field in fields(epochs.Snapshot)})
+        return Observation(about["versions"], layout, about["initial"], about["saved"], about["loaded"], runs)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise InvalidInput(f"{path}: no observation ({type(error).__name__}: {error})") from None
+
+
+def _read_run(name: str, described: Mapping, tensors: Mapping[str, Tensor]) -> Run:
+    def of(kind: str) -> dict[str, Tensor]:
+        start = f"{name}|{kind}|"
+        return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+
+    modules = tuple(zip(described["modules"], tensors.get(f"{name}|modules", ()), strict=True))
+    return Run(of("answer"), of("gradient"), modules, described["error"], described["from_original"])
+
+
+if __name__ == "__main__":
+    write(observe(), Path(sys.argv[1]))

@@ -1,0 +1,157 @@
+"""A folder that any release of transformers saved, rewritten in the form that loads right in all of them."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import config as configs
+from .errors import NotFaithful
+from .layout import HEADS, POSITION_IDS, TIED
+from .model_folder import files_of_weights, read_model_folder, weights_file
+from .output import DEFAULT_SHARD_SIZE, parse_size, prove_weights, shards, sync_weights, write_weights
+from .parts import MODEL, WHOLE
+from .port import count_of, labelled, loading_dtype
+from .progress import Progress, silent
+from .revert import complete
+from .safetensors_file import read_safetensors
+from .staging import check_space, check_target, staged
+from .tensors import StoredTensor, first_difference, load, nbytes
+from .unpickle import UnsupportedTensor
+from .writing import write_json
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done to a folder; nothing where it was in the right form already."""
+
+    source: Path
+    target: Path
+    done: tuple[str, ...]
+    count: int
+
+    def summary(self) -> str:
+        if not self.done:
+            return f"{self.source}: is in the form that loads right in every release; nothing was changed"
+        lines = [("read", str(self.source)), *(("repaired", line) for line in self.done), ("wrote", f"{self.target}: {count_of(self.count, 'tensor')}")]
+        return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit")])
+
+
+def repair_model_folder(
+    converted_path: str | Path,
+    repaired_path: str | Path | None = None,
+    *,
+    keep_zero_biases: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Repair:
+    """Rewrites a folder of `FlavaForPreTraining`'s or `FlavaModel`'s, in place or elsewhere, with every value that it still has.
+
+    The form: safetensors in which both keys of each head's bias stand, no position_ids, and a config
+    with every field spelled out. Files that are no weights are kept.
+
+    Args:
+        converted_path: the folder, from any release.
+        repaired_path: the folder to make; None: in place of the other, which stays until the new one is whole and proven.
+        keep_zero_biases: take all heads' biases of zero for what they are, and not for lost.
+        force: replace ``repaired_path`` where it exists.
+
+    Raises:
+        InvalidInput: the folder cannot be read, or holds no FLAVA.
+        NotFaithful: values are lost already, missing or contradict each other.
+    """
+    source = Path(converted_path)
+    in_place = repaired_path is None
+    tensors, config = read_model_folder(source), configs.read_config(source)
+    target = check_target(Path(repaired_path or source), force=in_place or force, sources=() if in_place else (source,))
+    part = WHOLE if any(key.startswith(MODEL.prefix) for key in tensors) else MODEL
+    if part is MODEL:
+        tensors = {MODEL.prefix + key: tensor for key, tensor in tensors.items()}
+    tensors, healed = _without_zero_twins(tensors)
+    weights = complete(tensors, config, part)
+    if part is WHOLE and not keep_zero_biases:
+        _refuse_lost(source, weights)
+    weights = {key.removeprefix(part.prefix if part is MODEL else ""): tensor for key, tensor in weights.items()}
+    content = configs.config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), part)
+    done = (*healed, *_amiss(source, weights, content))
+    if not done and in_place:
+        return Repair(source, target, (), len(weights))
+    _write(source, target, weights, content, progress)
+    return Repair(source, target, done or ("nothing was amiss",), len(weights))
+
+
+def _without_zero_twins(tensors: Mapping) -> tuple[dict[str, StoredTensor | UnsupportedTensor], list[str]]:
+    """Where one key of a pair is zero throughout and the other is not, a release untied them: the zero one never was read."""
+    left, healed = dict(tensors), []
+    for pair in TIED:
+        if not all(isinstance(left.get(key), StoredTensor) for key in pair) or not first_difference(left[pair[0]], left[pair[1]]):
+            continue
+        zero = [key for key in pair if not bool(load(left[key]).any())]
+        if len(zero) == 1:
+            [other] = set(pair) - set(zero)
+            del left[zero[0]]
+            healed.append(f"{zero[0]} was zero, as a release leaves it that does not tie it; it is {other} again")
+    return left, healed
+
+
+def _refuse_lost(source: Path, weights: Mapping[str, StoredTensor]) -> None:
+    """A trained model has no head whose bias is zero throughout; what a release that lost them all saved has no other."""
+    lost = [f"{head}.bias" for head in HEADS if not bool(load(weights[f"{head}.bias"]).any())]
+    if lost:
+        raise NotFaithful(
+            f"{source}: {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} zero throughout: lost already, when a release of transformers that "
+            "did not read them loaded the model and saved it again; convert the original once more. Of a model that was "
+            "never trained, pass --keep-zero-biases"
+        )
+
+
+def _amiss(source: Path, weights: Mapping[str, StoredTensor], content: Mapping) -> list[str]:
+    """What keeps the folder from loading right in some release, a line each."""
+    file = weights_file(source)
+    files = files_of_weights(file)
+    if any(path.suffix != ".safetensors" for path in files):
+        return [f"{file.name}: pickled weights, written as safetensors"]
+    found = set(json.loads(file.read_bytes())["weight_map"]) if file.suffix == ".json" else set(read_safetensors(file))
+    missing, others = [key for key in weights if key not in found], sorted(found - set(weights))
+    lines = [f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in missing if key in _BIASES]
+    renamed = [key for key in missing if key not in _BIASES]
+    lines += [f"{count_of(len(renamed), 'key')} under another release's names, such as {others[0]}: renamed"] if renamed else []
+    lines += ["position_ids left out: releases from 4.31.0 on compute them"] if POSITION_IDS in others else []
+    lines += ["the weights' metadata has no format: releases up to 4.47.1 ask for it"] if not all(map(_has_format, files)) else []
+    on_disk = json.loads((source / "config.json").read_bytes())
+    changed = [name for name, value in content.items() if name not in on_disk or json.dumps(on_disk[name]) != json.dumps(value)]
+    return lines + ([f"config.json: {', '.join(changed)} spelled out, each number of its own type"] if changed else [])
+
+
+_BIASES = {key for pair in TIED for key in pair}
+
+
+def _has_format(path: Path) -> bool:
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header.get("__metadata__", {}).get("format") == "pt"
+
+
+def _write(source: Path, target: Path, weights: Mapping[str, StoredTensor], content: dict, progress: Progress) -> None:
+    """The whole folder beside its place, proven, then in it; files that are no weights come along."""
+    total = sum(map(nbytes, weights.values()))
+    check_space(target, total)
+    files = shards(weights, parse_size(DEFAULT_SHARD_SIZE))
+    with staged(target) as folder, ThreadPoolExecutor(1) as pool:
+        with progress("write", total) as advance:
+            write_weights(folder, files, advance)
+        synced = pool.submit(sync_weights, folder, files)
+        with progress("check", total) as advance:
+            prove_weights(folder, files, advance)
+        write_json(folder / "config.json", content)
+        old = {weights_file(source), *files_of_weights(weights_file(source)), source / "config.json"}
+        for path in source.iterdir():
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name, symlinks=True)
+            elif path not in old and not (folder / path.name).exists():
+                shutil.copy2(path, folder / path.name, follow_symlinks=False)
+        synced.result()
+
+

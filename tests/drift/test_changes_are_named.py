@@ -1,0 +1,140 @@
+"""A change planted in the installed transformers is named, with the circumstances that show it and the right advice."""
+
+import math
+
+import pytest
+import torch
+
+from flava_port.drift import KINDS, RECONVERT, SAFE, STAY, differences, report, verdict
+from flava_port.observation import observe
+from tests.layout.plants import PLANTS, plant, plant_default_epsilon
+
+
+def _built(monkeypatch, name: str, change) -> None:
+    """Does ``change`` to each new object of a class of transformers' FLAVA."""
+    from transformers.models.flava import modeling_flava
+
+    kind = getattr(modeling_flava, name)
+    original = kind.__init__
+
+    def init(self, *arguments, **options):
+        original(self, *arguments, **options)
+        change(self)
+
+    monkeypatch.setattr(kind, "__init__", init)
+
+
+def _lines(old, new) -> str:
+    found = differences(old, new)
+    assert {difference.kind for difference in found} <= set(KINDS)
+    return "\n".join(map(str, found))
+
+
+# What is done to which class, a line's beginning that must be there, and what must stand in that line.
+COMPUTATIONS = {
+    "an attention scale": (
+        "FlavaSelfAttention",
+        lambda module: module.query.register_forward_hook(lambda _module, _inputs, output: output * math.sqrt(2)),
+        "forward: pairs: outputs ",
+        "first module flava.image_model.encoder.layer.0.attention.attention.query; no longer as the original",
+    ),
+    "an activation": (
+        "FlavaIntermediate",
+        lambda module: setattr(module, "intermediate_act_fn", torch.nn.GELU(approximate="tanh")),
+        "forward: images alone, labels: outputs ",
+        "first module flava.image_model.encoder.layer.0.output.dense; no longer as the original",
+    ),
+    "an epsilon": (
+        "FlavaLayer",
+        lambda module: setattr(module.layernorm_after, "eps", 1e-10),
+        "forward: features of texts, padded: outputs features",
+        "first module flava.text_model.encoder.layer.0.layernorm_after",
+    ),
+    "a codebook's activation": (
+        "FlavaImageCodebook",
+        lambda module: module.blocks.output.conv.register_forward_pre_hook(lambda _module, inputs: (inputs[0] * 1.001,)),
+        "forward: the codebook alone: outputs ",
+        "first module image_codebook.blocks.output.conv",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch):
+    """The circumstance, its outputs, the first module to differ, and that it departs from the original."""
+    kind, change, begins, says = COMPUTATIONS[name]
+    _built(monkeypatch, kind, change)
+    new = observe()
+    line = next(line for line in _lines(observed, new).splitlines() if line.startswith(begins))
+    assert says in line
+    assert verdict(observed, new).advice == (SAFE if name.startswith("a codebook") else STAY)
+
+
+@pytest.mark.parametrize("name", [name for name in PLANTS if name not in ("another dtype", "a wider pooler")])
+def test_another_layout_is_named_key_by_key(observed, name, monkeypatch):
+    """With the lines that `flava-port layout` has for it."""
+    named = plant(name, observed.layout, monkeypatch)
+    found = _lines(observed, observe())
+    assert all(f"layout: {line}" in found for line in named)
+
+
+def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
+    """A converted folder does not load, and nothing runs with its weights."""
+    plant("a renamed submodule", observed.layout, monkeypatch)
+    text, status = report(observed, observe())
+    assert status == 1
+    assert "verdict: do not upgrade because a converted folder no longer loads right" in text
+    assert "pairs: runs -> stops with InvalidInput: its keys are not those that the rules lead to" in text
+
+
+def test_a_changed_default_is_named_and_harmless(observed, monkeypatch):
+    """A converted folder spells every field out."""
+    [line] = plant_default_epsilon(monkeypatch)
+    new = observe()
+    assert f"layout: {line}" in _lines(observed, new)
+    assert verdict(observed, new).advice == SAFE
+
+
+def test_another_beginning_is_named(observed, monkeypatch):
+    """How a new model's parameters are initialised."""
+    from transformers import FlavaPreTrainedModel
+
+    original = FlavaPreTrainedModel._init_weights
+
+    def init_weights(self, module):
+        original(self, module)
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=0.2)
+
+    monkeypatch.setattr(FlavaPreTrainedModel, "_init_weights", init_weights)
+    found = _lines(observed, observe())
+    assert "initialisation: " in found and "random, 2e-02 -> random, 2e-01" in found
+
+
+def test_what_stops_is_named_and_a_reason_to_stay(observed, monkeypatch):
+    """With the error; and coming back, that it runs again."""
+    from transformers.models.flava import modeling_flava
+
+    original = modeling_flava.FlavaITMHead.forward
+
+    def forward(self, x):
+        if len(x) < 3:
+            raise IndexError("no such row")
+        return original(self, x[:1])
+
+    monkeypatch.setattr(modeling_flava.FlavaITMHead, "forward", lambda self, x: forward(self, x[:2]))
+    new = observe()
+    assert "forward: pairs: runs -> stops with IndexError: no such row; no longer as the original" in _lines(observed, new)
+    assert verdict(observed, new).advice == STAY
+    assert "forward: pairs: stops with IndexError: no such row -> runs; now as the original" in _lines(new, observed)
+    assert "now as the original: pairs; " in str(verdict(new, observed))
+
+
+def test_a_folder_that_only_the_old_release_can_read_again_is_to_be_converted_again(observed):
+    """What OLD's save_pretrained leaves out is what NEW does not make up for."""
+    from dataclasses import replace
+
+    old = replace(observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in ("mim_head", "mlm_head")]})
+    new = replace(observed, loaded={**observed.loaded, "decoder.bias alone": "4 wrong: mim_head.bias is zero"})
+    text, status = report(old, new)
+    assert status == 1 and f"verdict: {RECONVERT} because what " in text and "flava-port repair" in text

@@ -1,0 +1,68 @@
+"""An observation holds what the installed releases do, and nothing of chance."""
+
+import pytest
+import torch
+
+from flava_port.circumstances import circumstances, flattened
+from flava_port.drift import ROUNDING, differences
+from flava_port.errors import InvalidInput
+from flava_port.observation import observe, read
+
+JUDGED = [case.name for case in circumstances() if case.judged]
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_the_installed_release_computes_what_the_original_does(observed, name):
+    """In every circumstance that the original has too: outputs, losses, last states."""
+    run = observed.runs[name]
+    assert not run.error, run.error
+    assert run.from_original <= ROUNDING
+
+
+def test_every_circumstance_is_observed(observed):
+    """Answers, the modules that gave them, gradients where there are labels; or the reason why there are none."""
+    for case in circumstances():
+        run = observed.runs[case.name]
+        assert run.error or (run.answers and run.modules)
+        assert run.error or bool(run.gradients) == case.has_gradients
+
+
+def test_no_answer_is_lost_or_constant(observed):
+    """A comparison of constants would see nothing."""
+    for name, run in observed.runs.items():
+        for key, value in run.answers.items():
+            if value.numel() > 1 and value.is_floating_point():
+                assert value[value.isfinite()].unique().numel() > 1, (name, key)
+
+
+def test_observing_again_gives_the_same(observed):
+    """Bit for bit: what differs between two observations is the releases' doing."""
+    again = observe()
+    assert differences(observed, again) == []
+    for name, run in observed.runs.items():
+        assert all(torch.equal(value, again.runs[name].answers[key]) or value.isnan().any() for key, value in run.answers.items())
+
+
+def test_a_file_gives_back_what_was_observed(observed, file):
+    """Every part of it."""
+    again = read(file)
+    assert differences(observed, again) == [] and differences(again, observed) == []
+    assert again.versions == observed.versions and again.layout == observed.layout
+    for name, run in observed.runs.items():
+        assert again.runs[name].answers.keys() == run.answers.keys()
+        assert [module for module, _ in again.runs[name].modules] == [module for module, _ in run.modules]
+        assert (again.runs[name].error, again.runs[name].from_original) == (run.error, run.from_original)
+
+
+@pytest.mark.parametrize("content", [b"", b"no observation", b"\x02\0\0\0\0\0\0\0{}"])
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    """By its name."""
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InvalidInput, match="file: no observation"):
+        read(tmp_path / "file")
+
+
+def test_answers_of_any_nesting_are_flattened():
+    """Outputs, dicts, tuples; what is no tensor is left out."""
+    one = torch.ones(1)
+    assert [name for name, _ in flattened({"a": one, "b": (one, None, [one]), "c": {"d": one}, "e": 3})] == ["a", "b[0]", "b[2][0]", "c.d"]
