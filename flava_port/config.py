@@ -444,6 +444,11 @@ def declared_class(folder: Path) -> str:
     return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
 
 
+def declared_fields(folder: Path) -> set[str]:
+    """What the folder's ``config.json`` says anything of."""
+    return set(_read_json(folder)[0])
+
+
 def declared_dtypes(folder: Path) -> list[tuple[str, object]]:
     """The dtype that the folder's ``config.json`` tells transformers to load in, under each name that it has it."""
     content, _ = _read_json(folder)

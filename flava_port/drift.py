@@ -8,7 +8,8 @@ from torch import Tensor
 
 from . import epochs
 from .errors import FlavaPortError
-from .observation import FORMS, Observation, Run, relative
+from .layout import TIED
+from .observation import FORMS, OURS, Observation, Run, relative
 from .port import count_of
 
 # Circumstances run in float64. Releases that compute alike lie 2e-14 apart at most, torch 2.1 to 2.13 included; the
@@ -152,8 +153,7 @@ SAFE, RECONVERT, STAY = "safe to upgrade", "reconvert", "do not upgrade"
 
 def verdict(old: Observation, new: Observation) -> Verdict:
     """Stay where a converted folder would load or compute otherwise than the original; reconvert where only what OLD saved does."""
-    whole, *_ = FORMS
-    reasons = [f"a converted folder no longer loads right ({new.loaded[whole]})"] if new.loaded[whole] != "right" == old.loaded[whole] else []
+    reasons = [f"a converted folder no longer loads right ({new.loaded[OURS]})"] if new.loaded[OURS] != "right" == old.loaded[OURS] else []
     pairs = {name: (run, new.runs[name]) for name, run in old.runs.items() if name in new.runs}
     worse = [name for name, (before, after) in pairs.items() if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))]
     if worse:
@@ -173,11 +173,10 @@ def verdict(old: Observation, new: Observation) -> Verdict:
 
 def _form_saved(observation: Observation) -> str | None:
     """Which form of folder save_pretrained makes of the heads' biases."""
-    left_out = observation.saved.get("left out")
-    if left_out is None:
-        return None
-    one, other = any(key.endswith("_head.bias") for key in left_out), any(key.endswith("decoder.bias") for key in left_out)
-    return {(False, False): list(FORMS)[0], (False, True): list(FORMS)[1], (True, False): list(FORMS)[2]}.get((one, other))
+    left_out = set(map(str, observation.saved.get("left out", ())))
+    says_tied = observation.saved.get("config says that they are tied")
+    keys = [key for pair in TIED for key in pair]
+    return next((name for name, form in FORMS.items() if form.says_tied == says_tied and [*map(form.left_out, keys)] == [key in left_out for key in keys]), None)
 
 
 def _first(lines: list[str]) -> list[str]:

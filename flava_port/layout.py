@@ -19,9 +19,14 @@ from .parts import CODEBOOK, WHOLE, Part
 # They are one tensor; which of the two a release reads from a file differs, so files need both.
 HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head")
 TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
-# Which releases lose the bias of a file that has it under one of the two keys only, first and last
-# (`python -m tests.compatibility` measures it: zero, never given a value, or no longer tied).
-LOST_IN = {"bias": "5.0.0", "decoder.bias": "4.43.0 to 5.0.0"}
+
+def lost_in(held: str, *, says_tied: bool) -> list[str]:
+    """The releases that lose a head's bias of which a file has one key alone, ``bias`` or ``decoder.bias``.
+
+    ``says_tied``: the folder's config has ``tie_word_embeddings``. Measured by `python -m tests.compatibility`:
+    the bias is zero there, or never given a value.
+    """
+    return ["4.43.0 to 4.57.6"] * (held == "decoder.bias") + ["5.0.0"] * (not says_tied)
 
 
 @dataclass(frozen=True)

@@ -134,24 +134,27 @@ def _beginning(value: Tensor) -> str:
 
 
 def _saved(scratch: Path) -> dict[str, object]:
-    """The files that save_pretrained writes, the keys among them that are not the model's or left out, and the metadata."""
-    model = _model_with_weights_or_none()
-    if model is None:
-        return {"error": "not run"}
+    """What save_pretrained makes of a folder of ours once it is loaded: the files, and the keys that it leaves out or writes under other names."""
+    import transformers
+
+    write_folder(scratch / "ours", weights())
     try:
+        model = transformers.FlavaForPreTraining.from_pretrained(scratch / "ours")
         model.save_pretrained(scratch / "saved")
     except Exception as error:
         return {"error": _said(error)}
     names = sorted(path.name for path in (scratch / "saved").iterdir() if "model" in path.name)
     keys, own = _keys_in(scratch / "saved"), set(model.state_dict())
-    return {"files": names, "left out": sorted(own - keys), "under other names": sorted(keys - own)}
+    said = json.loads((scratch / "saved" / "config.json").read_bytes())
+    return {
+        "files": names,
+        "left out": sorted(key for key in own - keys if key in _BIASES),
+        "under other names": sorted(keys - own),
+        "config says that they are tied": "tie_word_embeddings" in said,
+    }
 
 
-def _model_with_weights_or_none() -> nn.Module | None:
-    try:
-        return _model_with_weights()
-    except Exception:  # its reason is said where the runs are
-        return None
+_BIASES = {f"{head}.{bias}" for head in HEADS for bias in ("bias", "decoder.bias")}
 
 
 def _keys_in(folder: Path) -> set[str]:
@@ -161,24 +164,43 @@ def _keys_in(folder: Path) -> set[str]:
     return set(torch.load(folder / "pytorch_model.bin", weights_only=True))
 
 
-# The forms in which releases of transformers have left the heads' biases, each pair's two keys.
-FORMS: Mapping[str, Callable[[dict], dict]] = {
-    "both keys of each head's bias": dict,
-    "bias alone": lambda state: {key: value for key, value in state.items() if not key.endswith("decoder.bias")},
-    "decoder.bias alone": lambda state: {key: value for key, value in state.items() if key not in {f"{head}.bias" for head in HEADS}},
+@dataclass(frozen=True)
+class Form:
+    """A form in which releases have left the heads' biases: a key of each pair that is left out, and a config that says they are tied."""
+
+    left_out: Callable[[str], bool] = lambda key: False
+    says_tied: bool = True
+
+
+def is_bias(key: str) -> bool:
+    return key in {f"{head}.bias" for head in HEADS}
+
+
+def is_decoder_bias(key: str) -> bool:
+    return key in {f"{head}.decoder.bias" for head in HEADS}
+
+
+OURS = "both keys of each head's bias"
+FORMS = {
+    OURS: Form(),
+    "bias alone": Form(is_decoder_bias),
+    "bias alone, the config says nothing of ties": Form(is_decoder_bias, says_tied=False),
+    "decoder.bias alone": Form(is_bias),
+    "decoder.bias alone, the config says nothing of ties": Form(is_bias, says_tied=False),
+    "both keys, the config says nothing of ties": Form(says_tied=False),
 }
 
 
 def _loaded(scratch: Path) -> dict[str, str]:
-    return {form: _what_loads(scratch / form.replace(" ", "_"), change) for form, change in FORMS.items()}
+    return {name: _what_loads(scratch / str(number), form) for number, (name, form) in enumerate(FORMS.items())}
 
 
-def _what_loads(folder: Path, change: Callable[[dict], dict]) -> str:
+def _what_loads(folder: Path, form: Form) -> str:
     """``right``, or the first key that does not get the file's value, and what it has instead."""
     import transformers
 
     expected = weights()
-    write_folder(folder, change(expected))
+    write_folder(folder, {key: value for key, value in expected.items() if not form.left_out(key)}, says_tied=form.says_tied)
     try:
         loaded = transformers.FlavaForPreTraining.from_pretrained(folder).state_dict()
     except Exception as error:
@@ -190,11 +212,12 @@ def _what_loads(folder: Path, change: Callable[[dict], dict]) -> str:
     return f"{len(wrong)} wrong: {wrong[0]} {_instead(loaded[wrong[0]])}" if wrong else "right"
 
 
-def write_folder(folder: Path, state: Mapping[str, Tensor]) -> None:
-    """The small model's folder with these weights, as `convert` writes one."""
+def write_folder(folder: Path, state: Mapping[str, Tensor], *, says_tied: bool = True) -> None:
+    """The small model's folder with these weights, as `convert` writes one but for what the config says."""
     folder.mkdir()
     write_safetensors(folder / "model.safetensors", {key: MemoryTensor(value) for key, value in state.items()})
-    (folder / "config.json").write_text(json.dumps(config_json(config(), "float32")))
+    said = config_json(config(), "float32")
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in said.items() if says_tied or name != "tie_word_embeddings"}))
 
 
 def _is(actual: Tensor, expected: Tensor) -> bool:

@@ -19,7 +19,7 @@ from .claims import Claim, Finding, Verdict
 from .compare import compare_values
 from .computation import Sides, compare_computation
 from .errors import FlavaPortError, InvalidInput, NotFaithful
-from .layout import LOST_IN, POSITION_IDS, TIED, expected_layout
+from .layout import POSITION_IDS, TIED, expected_layout, lost_in
 from .model_folder import read_model_folder
 from .on_device import check_device
 from .output import RECORD
@@ -255,8 +255,10 @@ class _Weights:
         alone = [pair for pair in TIED if sum(key in self.converted for key in pair) == 1]
         if not self.config["tie_word_embeddings"]:
             claim.findings.append(Finding("tie_word_embeddings", "", "false in the config: transformers 5 loads the heads untied"))
-        lost = {LOST_IN["decoder.bias" if other in self.converted else "bias"] for _, other in alone}
-        note = f"; {len(alone)} of them under one key only, which transformers {' and '.join(sorted(lost))} loses: flava-port repair writes both" if alone else ""
+        says_tied = "tie_word_embeddings" in configs.declared_fields(self.folder)
+        lost = sorted({release for _, other in alone for release in lost_in("decoder.bias" if other in self.converted else "bias", says_tied=says_tied)})
+        note = f"; {len(alone)} of them under one key only" if alone else ""
+        note += f", which transformers {' and '.join(lost)} lose: flava-port repair writes both" if lost else ""
         _settle(claim, f"{len(TIED)} head biases{note}")
 
     def config_fields(self, claim: Claim) -> None:

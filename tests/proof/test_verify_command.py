@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from flava_port import convert_flava_checkpoint
+from flava_port.layout import TIED
 from tests.proof.faults import FAULTS, plant
 
 
@@ -55,3 +57,24 @@ def test_converting_with_verify_proves_the_computation_too(flava_port, files, tm
     out = ["--pytorch_dump_folder_path", tmp_path / "out", "--verify"]
     ran = flava_port("convert", *files[:4], *out)
     assert ran.status == 0 and "gradients" in ran.out and ran.out.rstrip().endswith("verdict: proven")
+
+
+@pytest.mark.parametrize(
+    ("held", "says_tied", "lost"),
+    [
+        ("bias", True, "4 of them under one key only\n"),
+        ("bias", False, "4 of them under one key only, which transformers 5.0.0 lose: flava-port repair writes both\n"),
+        ("decoder.bias", True, "4 of them under one key only, which transformers 4.43.0 to 4.57.6 lose: flava-port repair writes both\n"),
+        ("decoder.bias", False, "4 of them under one key only, which transformers 4.43.0 to 4.57.6 and 5.0.0 lose: flava-port repair writes both\n"),
+    ],
+)
+def test_biases_that_some_releases_lose_are_said(flava_port, files, tmp_path, held, says_tied, lost):
+    """A folder that transformers itself saved has one key of each pair; here it loads all the same."""
+    folder = tmp_path / "clean"
+    (folder / "conversion.json").unlink()  # which would say that both were written
+    state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    left_out = {pair[1 if held == "bias" else 0] for pair in TIED}
+    save_file({key: value for key, value in state.items() if key not in left_out}, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if says_tied or name != "tie_word_embeddings"}))
+    ran = flava_port("verify", *files, "--weights-only")
+    assert ran.status == 0 and lost in ran.out, ran.out
