@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def observe(wanted: Path | Mapping[str, str], say: Callable[[str], object] = lam
         return read(kept)
     say(f"observing {', '.join(f'{name} {number}' for name, number in releases.items())}")
     with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-        observation = _observe_with(_made(Path(scratch) / "environment", releases), Path(scratch))
+        observation = _observe_with(make(Path(scratch) / "environment", releases), Path(scratch))
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(Path(scratch) / "observation", kept)
     return observation
@@ -120,9 +120,13 @@ def _kept() -> Path:
     return home / "flava_port" / "observations" / f"{code}-python{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _made(folder: Path, releases: Mapping[str, str]) -> Path:
-    """The Python of a new environment; uv makes it where it is installed, else venv and pip do."""
-    packages = [*(f"{name}=={number}" for name, number in releases.items()), *_ALSO]
+def make(folder: Path, releases: Mapping[str, str], also: Sequence[str] = ()) -> Path:
+    """The Python of a new environment; uv makes it where it is installed, else venv and pip do.
+
+    Raises:
+        Unobservable: it cannot be made; with the reason.
+    """
+    packages = [*(f"{name}=={number}" for name, number in releases.items()), *_ALSO, *also]
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     what = f"an environment with {' and '.join(packages[:2])}"
     if shutil.which("uv"):

@@ -1,0 +1,56 @@
+"""What runs inside of each release's environment: converts and saves, and loads what all the others wrote.
+
+    python -m tests.compatibility.inside make FOLDER      # FOLDER/converted and FOLDER/saved
+    python -m tests.compatibility.inside load FILE FOLDER ...   # how each FOLDER loads, as JSON in FILE
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from flava_port import convert_flava_checkpoint
+from flava_port.drift import ROUNDING
+from flava_port.forward import relative_error, run_converted, run_original, scenarios
+from flava_port.layout import load_model, quiet
+from flava_port.original import Flava
+from tests.builders import tiny_state_dict, write_tiny
+
+RIGHT = "right"
+
+
+def make(folder: Path) -> None:
+    """Converts the tiny checkpoint here, loads it, and has transformers save it again."""
+    (folder / "original").mkdir(parents=True)
+    files = write_tiny(folder / "original")
+    convert_flava_checkpoint(files.checkpoint, files.codebook, folder / "converted")
+    model, _ = load_model(folder / "converted")
+    model.save_pretrained(folder / "saved")
+
+
+def load(file: Path, folders: list[Path]) -> None:
+    file.write_text(json.dumps([how_it_loads(folder) for folder in folders]))
+
+
+def how_it_loads(folder: Path) -> str:
+    """``right`` where the logits are the original's; else by how much they are not, or the error."""
+    ours = Flava.from_state_dict(tiny_state_dict()).double().eval()
+    # Texts without padding, pairs that all match: what releases compute otherwise is not what is asked here.
+    case = next(case for case in scenarios(ours) if case.name == "pairs, plain").to(torch.float64)
+    try:
+        theirs = load_model(folder)[0].double()
+        with quiet(), torch.no_grad():
+            actual, expected = run_converted(theirs, case), run_original(ours, case)
+    except Exception as error:
+        return f"fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+    errors = {name: relative_error(actual[name], value) for name, value in expected.items() if name in actual and not name.endswith(" loss")}
+    wrong = {name: error for name, error in errors.items() if not error <= ROUNDING}
+    return f"{len(wrong)} of {len(errors)} outputs wrong, by up to {max(wrong.values()):.0e}" if wrong else RIGHT
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "make":
+        make(Path(sys.argv[2]))
+    else:
+        load(Path(sys.argv[2]), [Path(folder) for folder in sys.argv[3:]])

@@ -1,0 +1,96 @@
+"""What is known to fail under some releases of transformers, and why: the release's doing, each entry strict.
+
+`conftest.py` turns an entry into a strict expected failure under the releases that it names, so that a test that
+passes there fails the run, and the entry goes. What these releases compute otherwise, `flava-port drift` shows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from packaging.specifiers import SpecifierSet
+
+
+class Why(Enum):
+    """What the release does otherwise than FLAVA's authors."""
+
+    STOPS = "pairs that do not match stop the forward pass where masked losses are computed (IndexError; mended in 4.37.0)"
+    PADDING = "the multimodal encoder attends to padding (mended in 4.39.0)"
+    SCALE = "the scale of the contrastive loss is clamped in evaluation too (mended in 5.0.0)"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Releases, why they fail, and the tests that show it: a file, a test, or one of its parameters."""
+
+    releases: str
+    why: Why
+    tests: tuple[str, ...]
+
+    def covers(self, test: str, release: str) -> bool:
+        concerned = any(test == name or test.startswith((f"{name}[", f"{name}::")) for name in self.tests)
+        return concerned and SpecifierSet(self.releases).contains(release, prereleases=True)
+
+
+_SAME = "tests/drift/test_observation.py::test_the_installed_release_computes_what_the_original_does"
+_CAUGHT = "tests/forward/test_bites.py::test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named"
+
+GAPS = (
+    Gap(
+        "<4.37",
+        Why.STOPS,
+        (
+            f"{_SAME}[pairs, labels, some mismatched]",
+            f"{_CAUGHT}[a layer norm's epsilon]",
+            f"{_CAUGHT}[an activation]",
+            f"{_CAUGHT}[an attention scale]",
+            f"{_CAUGHT}[positions]",
+            f"{_CAUGHT}[a padding mask]",
+            "tests/forward/test_bites.py::test_a_difference_from_above_is_not_blamed_on_what_lies_below",
+            "tests/forward/test_on_device.py::test_another_activation_is_caught_in_both_precisions[cpu]",
+            "tests/forward/test_other_uses.py::test_training_keeps_the_scale_between_1_and_100_as_the_authors_do",
+            "tests/layouts/test_verify.py::test_with_the_encoders_epsilon_in_the_heads_nothing_differs",
+            "tests/layouts/test_verify.py::test_a_scale_outside_of_their_clamp_is_found",
+        ),
+    ),
+    Gap(
+        "<4.39",
+        Why.PADDING,
+        (
+            f"{_SAME}[pairs, padded texts]",
+            f"{_SAME}[pairs, padded texts, the multimodal encoder on unmasked inputs too]",
+            f"{_SAME}[pairs, one text nothing but padding]",
+            f"{_SAME}[pairs, padded texts, labels, some mismatched]",
+            f"{_CAUGHT}[a head's epsilon]",
+            f"{_CAUGHT}[a pooled token]",
+            "tests/forward/test_bites.py::test_a_module_that_computes_wrong_is_blamed_itself",
+            "tests/forward/test_equivalence.py::test_a_converted_model_of_any_config_computes_the_same",
+            "tests/forward/test_on_device.py::test_a_clean_model_is_as_near_the_exact_result_as_the_original[cpu]",
+            "tests/forward/test_other_uses.py::test_training_computes_what_evaluation_does",
+            "tests/layouts/test_verify.py::test_a_converted_torchmultimodal_checkpoint_is_proven_in_every_part",
+            "tests/layouts/test_verify.py::test_heads_in_which_the_epsilon_decides_are_refused",
+            "tests/layouts/test_verify.py::test_one_converted_without_its_codebook_is_proven_where_that_is_said",
+            "tests/proof/test_every_form_of_a_checkpoint.py::test_it_is_proven",
+            "tests/proof/test_power.py::test_a_clean_folder_is_proven_in_every_part",
+            "tests/proof/test_power.py::test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place",
+            "tests/proof/test_power.py::test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault",
+            "tests/proof/test_power.py::test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault",
+            "tests/proof/test_verify_command.py::test_a_proven_folder_exits_0_with_a_certificate",
+            "tests/proof/test_verify_command.py::test_converting_with_verify_proves_the_computation_too",
+        ),
+    ),
+    Gap(
+        "<5",
+        Why.SCALE,
+        (
+            f"{_SAME}[logit scale above 4.6052]",
+            f"{_SAME}[logit scale below 0]",
+            "tests/forward/test_other_uses.py::test_evaluation_leaves_the_scale_as_the_checkpoint_has_it",
+        ),
+    ),
+)
+
+
+def gaps_of(test: str, release: str) -> Iterator[Gap]:
+    """The entries for a test (``tests/x/test_y.py::test_z[parameter]``) under a release of transformers."""
+    return (gap for gap in GAPS if gap.covers(test, release))
