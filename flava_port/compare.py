@@ -86,8 +86,8 @@ def _resembles(mine: torch.Tensor, theirs: torch.Tensor) -> str:
         flipped = (int((bits(mine) ^ bits(theirs))[different].item()) & ((1 << 8 * mine.dtype.itemsize) - 1)).bit_count()
         return f"one element changed, in {flipped} bit" + ("" if flipped == 1 else "s")
     if mine.dim() >= 1 and torch.equal(mine.flatten().sort().values, theirs.flatten().sort().values):
-        rows = {row.numpy().tobytes() for row in theirs}
-        whole_rows = mine.dim() > 1 and all(row.numpy().tobytes() in rows for row in mine)
+        rows = {bytes(raw_bytes(row.reshape(-1))) for row in theirs}
+        whole_rows = mine.dim() > 1 and all(bytes(raw_bytes(row.reshape(-1))) in rows for row in mine)
         return "its own rows in another order" if whole_rows else "its own elements in another order"
     return ""
 

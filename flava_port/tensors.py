@@ -84,7 +84,7 @@ class StoredTensor:
         raw = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)
         with open(self.file, "rb", buffering=0) as file:
             file.seek(self.start + first * self.dtype.itemsize)
-            view = memoryview(raw.numpy())
+            view = memory_of(raw)
             while view:
                 read = file.readinto(view)
                 if not read:
@@ -145,7 +145,19 @@ def nbytes(source: TensorSource) -> int:
 
 def raw_bytes(chunk: torch.Tensor) -> memoryview:
     """The chunk's bytes, without copying them."""
-    return memoryview(chunk.contiguous().view(torch.uint8).numpy())
+    return memory_of(chunk.contiguous().view(torch.uint8))
+
+
+def memory_of(flat: torch.Tensor) -> memoryview:
+    """The memory of a tensor of bytes, to read and to write.
+
+    Raises:
+        InvalidInput: this torch was built for another numpy than is installed.
+    """
+    try:
+        return memoryview(flat.numpy())
+    except RuntimeError as error:
+        raise InvalidInput(f"torch {torch.__version__} cannot use the numpy that is installed ({error}); install numpy<2, or torch 2.3 or later") from None
 
 
 def sha256(source: TensorSource) -> str:

@@ -102,3 +102,15 @@ def test_the_module_runs_as_a_program():
     """python -m flava_port is flava-port."""
     ran = subprocess.run([sys.executable, "-m", "flava_port", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("flava-port ")
+
+
+def test_a_torch_that_cannot_use_the_installed_numpy_is_said(flava_port, tiny, tmp_path, monkeypatch):
+    """torch 2.1 beside numpy 2; with what to install."""
+    import torch
+
+    def refuse(_tensor):
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
+    ran = flava_port("convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 2 and "cannot use the numpy that is installed" in ran.err and "install numpy<2" in ran.err
