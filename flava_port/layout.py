@@ -61,10 +61,12 @@ def built_layout(config: Mapping, part: Part = WHOLE) -> Layout:
     """
     import transformers
 
-    with quiet(), torch.device("meta"):
+    with quiet():
+        model_class = getattr(transformers, part.model_class)  # imported here: under the meta device, some releases do not import
         try:
             own = getattr(transformers, part.config_class).from_dict(deepcopy(dict(part.config_of(config))))
-            model = getattr(transformers, part.model_class)(own)
+            with torch.device("meta"):
+                model = model_class(own)
         except Exception as error:
             # Each release has exception types of its own for this; whichever it is, the config is at fault.
             raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None

@@ -178,8 +178,11 @@ def _build(config: Mapping) -> Built:
     import transformers
 
     try:
-        with quiet(), torch.device("meta"):
-            model = transformers.FlavaForPreTraining(transformers.FlavaConfig.from_dict(deepcopy(dict(config))))
+        with quiet():
+            model_class = transformers.FlavaForPreTraining  # imported here: under the meta device, some releases do not import
+            own = transformers.FlavaConfig.from_dict(deepcopy(dict(config)))
+            with torch.device("meta"):
+                model = model_class(own)
     except Exception as error:  # whatever a release that changed FLAVA raises
         raise NotFaithful(f"transformers {transformers.__version__} no longer builds FLAVA: {type(error).__name__}: {error}") from None
     state_dict = model.state_dict()
