@@ -8,7 +8,9 @@ nothing is copied, hashed or printed that a short file can make long.
 """
 
 import pickletools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from .errors import InvalidInput
@@ -52,7 +54,8 @@ def read_pickle(file: BinaryIO, storage_of: Callable[[tuple], Storage]) -> Any:
         InvalidInput: the pickle is broken, or names a global that is not on the list.
     """
     try:
-        return _Machine(storage_of).run(_Bounded(file))
+        with _no_advice():
+            return _Machine(storage_of).run(_Bounded(file))
     except _ERRORS as error:
         reason = f"{type(error).__name__}: {shown(error)}"
         raise InvalidInput(f"the pickle is broken or truncated ({reason}); fetch or copy the file again") from None
@@ -61,9 +64,18 @@ def read_pickle(file: BinaryIO, storage_of: Callable[[tuple], Storage]) -> Any:
 def is_pickle(file: BinaryIO) -> bool:
     """One whole pickle, from the first byte to the last."""
     try:
-        return sum(1 for _ in pickletools.genops(_Bounded(file))) > 0 and not file.read(1)
+        with _no_advice():
+            return sum(1 for _ in pickletools.genops(_Bounded(file))) > 0 and not file.read(1)
     except (*_ERRORS, InvalidInput):
         return False
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """Python 3.12 and later warn of escapes in a pickle's strings as if they were in somebody's code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 # What a builder or `genops` raises for operands that make no sense.

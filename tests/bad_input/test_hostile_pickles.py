@@ -1,5 +1,6 @@
 """A pickle runs nothing, imports nothing and names what it wanted, however it asks."""
 
+import io
 import os
 import pickle
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from flava_port.checkpoint import open_checkpoint
 from flava_port.errors import InvalidInput
+from flava_port.unpickle import is_pickle
 from tests.bad_input.hostile import (
     EMPTY_DICT,
     EMPTY_LIST,
@@ -148,3 +150,8 @@ def test_a_training_state_s_names_cannot_either(flava_port, tiny, tmp_path):
     torch.save({"model": tiny_state_dict(), "\x1b[2J": 1, ("\x1b",): 2}, tmp_path / "odd.pt")
     ran = flava_port("convert", "--checkpoint_path", tmp_path / "odd.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out")
     assert ran.status == 0 and "\x1b" not in ran.out and r"ignored  odd.pt: \x1b[2J, tuple" in ran.out
+
+
+def test_an_escape_that_python_does_not_know_is_read_without_a_word():
+    """Python 3.12 and later would warn, as of somebody's code."""
+    assert is_pickle(io.BytesIO(b"S'a\\K'\n."))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from flava_port.environments import make
 from flava_port.epochs import epoch_of
 from tests.compatibility.inside import RIGHT
-from tests.compatibility.releases import ROOT, tested_releases
+from tests.compatibility.releases import ROOT, releases_in_tox
 
 SUITE = ("pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3.5", "pillow")
 BEGIN, END = "<!-- compatibility -->", "<!-- end -->"
@@ -114,7 +114,7 @@ def write_between(path: Path, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--releases", nargs="+", default=tested_releases(), help="of transformers (default: those of tox.ini)")
+    parser.add_argument("--releases", nargs="+", default=releases_in_tox(), help="of transformers (default: those of tox.ini)")
     parser.add_argument("--torch", default=re.match(r"[\d.]+", version("torch"))[0].rstrip("."), help="its release (default: %(default)s)")
     parser.add_argument("--no-suite", action="store_true", help="leave the suite out")
     parser.add_argument("--write", action="store_true", help="write the table into the README")

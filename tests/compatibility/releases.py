@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def tested_releases() -> list[str]:
+def releases_in_tox() -> list[str]:
     """Of transformers, oldest first."""
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")

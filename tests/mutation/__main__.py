@@ -1,7 +1,6 @@
-"""Makes every mutant of upstream's rule tables and says which the tests kill: ``python -m tests.mutation``.
+"""Makes every mutant of the rule tables and says which the tests kill: ``python -m tests.mutation``.
 
-Each mutant is judged in this process by the recorded keys, with which the default test run compares
-the tables; some of those killed are then written into a copy of the project, where that run must
+Each mutant is judged in this process by the keys with which the default test run compares the tables; some of those killed are then written into a copy of the project, where that run must
 fail and name the guilty rule or the key. Exit status 1 if any mutant survives.
 """
 
@@ -10,7 +9,7 @@ import random
 import sys
 from collections import Counter
 
-from flava_port.rules import CODEBOOK, FLAVA
+from flava_port.rules import TABLES
 from tests.mutation.in_a_copy import not_caught
 from tests.mutation.tables import Verdict, judge, mutants
 
@@ -21,7 +20,7 @@ def main() -> int:
         "--sample", type=int, default=6, help="mutants to cross-check with real test runs (default: %(default)s)"
     )
     options = parser.parse_args()
-    verdicts = [judge(table, mutant) for table in (FLAVA, CODEBOOK) for mutant in mutants(table)]
+    verdicts = [judge(table, mutant) for table in TABLES for mutant in mutants(table)]
     _print(verdicts)
     killed = [verdict for verdict in verdicts if verdict.killed_by]
     wrong = [problem for v in random.Random(0).sample(killed, options.sample) if (problem := not_caught(v))]

@@ -11,7 +11,8 @@ from tests.mutation.tables import Verdict
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("flava_port", "tests", "fixtures", "conftest.py", "pyproject.toml")
-TESTS = ("tests/rules/test_tables_are_upstreams.py",)
+TESTS = {"torchmultimodal": ("tests/layouts/test_triangle.py",)}
+UPSTREAMS = ("tests/rules/test_tables_are_upstreams.py",)
 
 
 def not_caught(verdict: Verdict) -> str | None:
@@ -23,7 +24,7 @@ def not_caught(verdict: Verdict) -> str | None:
         with (copy / "flava_port" / "rules.py").open("a") as rules:
             rules.write("\n\n" + _redefinition(table))
         environment = {**os.environ, "PYTHONPATH": str(copy)}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS.get(table.name, UPSTREAMS)]
         ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode != 1:
         return f"{table.name}: {verdict.mutant.what}: exit status {ran.returncode}\n{ran.stdout[-2000:]}"
@@ -44,6 +45,7 @@ def copy_to(copy: Path) -> None:
 def _redefinition(table) -> str:
     """Python text that gives the table its mutant's entries, and every list that holds it too."""
     rules = [(rule.source, rule.target, rule.at_end) for rule in table.rules]
+    older = [(rule.source, rule.target, rule.at_end) for rule in table.older]
     drops = [(drop.fragment, drop.kept, drop.because) for drop in table.drops]
     prefix = [type(rule).__name__ == "PrefixRule" for rule in table.rules]
     return f"""
@@ -53,7 +55,7 @@ class _PrefixRule(Rule):
 
 
 _rules = tuple((_PrefixRule if p else Rule)(*r) for r, p in zip({rules!r}, {prefix!r}))
-_mutant = RuleTable({table.name!r}, {table.source!r}, {table.target!r}, tuple(Drop(*d) for d in {drops!r}), _rules)
+_mutant = RuleTable({table.name!r}, {table.source!r}, {table.target!r}, tuple(Drop(*d) for d in {drops!r}), _rules, tuple(Rule(*o) for o in {older!r}))
 {table.name.upper()} = _mutant
 TABLES = (FLAVA, CODEBOOK, TORCHMULTIMODAL)
 """

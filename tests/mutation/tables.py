@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 
 from flava_port.order import TooManyStates, dependencies, first_difference
-from flava_port.rules import Drop, Rule, RuleTable
+from flava_port.rules import TORCHMULTIMODAL, Drop, Rule, RuleTable
+from tests.layouts.grammar import first_release, projection_itm_mp, remapped, side_by_side
 from tests.rules.upstream import recorded_keys
+from tests.strategies import MOST_LAYERS, every_original_key, original_keys
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,34 @@ class Verdict:
 
 
 def judge(table: RuleTable, mutant: Mutant) -> Verdict:
-    """Killed by a recorded key, as the default test run would, or equal with a proof, or neither."""
-    recorded = recorded_keys(table.name)
-    wrong = [key for key in recorded if _differs(table, mutant.table, key, recorded[key])]
+    """Killed by a key that the default test run compares, or equal with a proof, or neither."""
+    wrong = _wrong_with(table, mutant.table)
     if wrong:
         return Verdict(mutant, killed_by=min(wrong, key=lambda key: (len(key), key)))
     return Verdict(mutant, proof=_proof(table, mutant))
+
+
+def _wrong_with(table: RuleTable, mutant: RuleTable) -> list[str]:
+    """Keys that the mutant takes elsewhere than the tests' own record says: upstream's targets, or torchmultimodal's names."""
+    if table is not TORCHMULTIMODAL:
+        recorded = recorded_keys(table.name)
+        return [key for key in recorded if _differs(table, mutant, key, recorded[key])]
+    wrong = [key for key, name in _torchmultimodals().items() if mutant.rename(key) != name]
+    return wrong + [name for name, key in _read_back().items() if mutant.back(name).target != key]
+
+
+@cache
+def _torchmultimodals() -> dict[str, str | None]:
+    """Its name of each key; None for what it has none for, position_ids left out."""
+    named = side_by_side()
+    others = [key for key in original_keys((0, 1, 10, 123)) if key not in named and "module.embeddings.position_ids" not in key]
+    return named | dict.fromkeys(others)
+
+
+@cache
+def _read_back(layers: tuple[int, ...] = (0, 1, 10, 123)) -> dict[str, str]:
+    """The key of each name that it has or had."""
+    return {name: key for names in (side_by_side, first_release, remapped, projection_itm_mp) for key, name in names(layers).items()}
 
 
 def _differs(table: RuleTable, mutant: RuleTable, key: str, expected: str | None) -> bool:
@@ -50,9 +75,13 @@ def _differs(table: RuleTable, mutant: RuleTable, key: str, expected: str | None
 def _proof(table: RuleTable, mutant: Mutant) -> str | None:
     if mutant.order is not None:
         place = {number: at for at, number in enumerate(mutant.order)}
-        needed = dependencies(table)
-        kept = all(place[d.first] < place[d.second] for d in needed)
-        return f"keeps all {len(needed)} pairs of rules that do not commute in their order" if kept else None
+        needed = _dependencies(table)
+        if all(place[d.first] < place[d.second] for d in needed) and _undone(table) == _undone(mutant.table):
+            return f"keeps all {len(needed)} pairs of rules that do not commute in their order"
+    if table is TORCHMULTIMODAL:
+        return _same_on_the_grammar(table, mutant.table)
+    if mutant.order is not None:
+        return None
     if mutant.table.drops != table.drops or any(isinstance(rule, PrefixRule) for rule in mutant.table.rules):
         return None
     for before in (0, 1):
@@ -60,6 +89,23 @@ def _proof(table: RuleTable, mutant: Mutant) -> str | None:
         if _same_on_every_key(*(replace(table, drops=(), rules=rules) for rules in (ours, theirs))):
             return "changes rules that, run side by side with the table's on every key there is, do the same"
     return None
+
+
+def _undone(table: RuleTable) -> dict[str, str]:
+    """What becomes of each target on the way back; the last rule counts where two have one target."""
+    return {rule.target: rule.source for rule in table.rules}
+
+
+@cache
+def _dependencies(table: RuleTable):
+    return dependencies(table)
+
+
+def _same_on_the_grammar(table: RuleTable, mutant: RuleTable) -> str | None:
+    """Every key of the original and every name that torchmultimodal ever had, layers up to three digits, there and back."""
+    keys, names = every_original_key(), _read_back(tuple(range(MOST_LAYERS)))
+    same = all(mutant.rename(key) == table.rename(key) for key in keys) and all(mutant.back(name).target == key for name, key in names.items())
+    return f"takes all {len(keys):,} keys of the grammar and all {len(names):,} names of torchmultimodal's, past ones too, where the table does" if same else None
 
 
 def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
@@ -94,6 +140,12 @@ def mutants(table: RuleTable) -> Iterator[Mutant]:
             for what, text in _edits(getattr(rule, field)):
                 yield Mutant(f"rule {at + 1}, {field}: {what}", _with_rule(table, at, replace(rule, **{field: text})))
     yield from _reordered(table)
+    for at, rule in enumerate(table.older):
+        yield Mutant(f"older rule {at + 1} left out", replace(table, older=table.older[:at] + table.older[at + 1 :]))
+        for field in ("source", "target"):
+            for what, text in _edits(getattr(rule, field)):
+                edited = (*table.older[:at], replace(rule, **{field: text}), *table.older[at + 1 :])
+                yield Mutant(f"older rule {at + 1}, {field}: {what}", replace(table, older=edited))
     for at, drop in enumerate(table.drops):
         yield Mutant(f"drop {at + 1} left out", replace(table, drops=table.drops[:at] + table.drops[at + 1 :]))
         for field in ("fragment", "kept"):
