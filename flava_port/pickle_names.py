@@ -267,6 +267,7 @@ _OPAQUE = (
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
+    "numpy.core.numeric._frombuffer",
     "numpy._core.numeric._frombuffer",
     "numpy.ndarray",
     "numpy.dtype",
