@@ -4,7 +4,6 @@ Reads torch's zip and legacy formats and safetensors. Knows no rename rule: it g
 under the names that the file has, the container it was nested in, and what stood beside it.
 """
 
-import hashlib
 import os
 import stat
 import struct
@@ -93,11 +92,6 @@ def check_is_file(path: Path) -> None:
         raise InvalidInput(f"{path}: no such file") from None
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------ torch, zip

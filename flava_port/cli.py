@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+from . import digests
 from .errors import FlavaPortError, InvalidInput
 
 EXIT_INTERRUPTED = 130
@@ -73,6 +74,7 @@ def _stop_cleanly_on_signals() -> list[int]:
 
 
 def _convert(options) -> int:
+    digests.begin(options.checkpoint_path, options.codebook_path)
     from .convert import convert_flava_checkpoint, convert_to_torchmultimodal
 
     if options.no_codebook and options.codebook_path:
@@ -134,6 +136,7 @@ def _revert(options) -> int:
 
 
 def _verify(options) -> int:
+    digests.begin(options.checkpoint_path, options.codebook_path)
     from .verify import verify_flava_checkpoint
 
     certificate = verify_flava_checkpoint(

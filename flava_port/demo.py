@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from .checkpoint import file_sha256
 from .convert import convert_flava_checkpoint
+from .digests import file_sha256
 from .errors import NotFaithful
 from .layout import load_model
 from .model_folder import read_model_folder

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import Checkpoint, file_sha256, open_checkpoint
+from .checkpoint import Checkpoint, open_checkpoint
 from .download import download, is_url
+from .digests import file_sha256
 from .errors import InvalidInput
 from .model_folder import read_model_folder, weights_file
 from .output import (

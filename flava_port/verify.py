@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from . import config as configs
-from .checkpoint import file_sha256
 from .claims import Claim, Finding, Verdict
 from .compare import compare_values
 from .computation import Sides, compare_computation
+from .digests import file_sha256
 from .errors import FlavaPortError, InvalidInput, NotFaithful
 from .layout import POSITION_IDS, TIED, expected_layout, lost_in
 from .model_folder import read_model_folder
