@@ -28,6 +28,10 @@ SUITE = ("pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3.5", "pillow")
 BEGIN, END = "<!-- compatibility -->", "<!-- end -->"
 
 
+# What each release makes of the tiny checkpoint; see `inside.make`.
+KINDS = ("converted", "saved", "repaired")
+
+
 class Suite(NamedTuple):
     """How the tests ended in one environment."""
 
@@ -69,8 +73,8 @@ def _kind(outcome: ElementTree.Element) -> str:
 
 
 def between_releases(pythons: Mapping[str, Path], scratch: Path) -> dict[tuple[str, str, str], str]:
-    """How what one release wrote loads in another: by the two, and whether it was ``converted`` or ``saved``."""
-    folders = [(release, kind) for release in pythons for kind in ("converted", "saved")]
+    """How what one release wrote loads in another: by the two, and which of `KINDS`."""
+    folders = [(release, kind) for release in pythons for kind in KINDS]
     for release, python in pythons.items():
         _run(python, "-m", "tests.compatibility.inside", "make", scratch / release)
     found = {}
@@ -89,8 +93,12 @@ def table(releases: Sequence[str], suites: Mapping[str, Suite], loads: Mapping[t
         converted = _in_short({writer: loads[writer, release, "converted"] for writer in releases}, "loads right")
         saved = _in_short({reader: loads[release, reader, "saved"] for reader in releases}, "loads right in all")
         lines.append(f"| {release} | {epoch or 'none'} | {suites.get(release, '| | |')} | {converted} | {saved} |")
-    wrong = sum(how != RIGHT for (_, _, kind), how in loads.items() if kind == "converted")
-    verdict = "Every folder that any of these releases converted loads in every other with the original's logits." if not wrong else f"{wrong} converted folders do not load right."
+    wrong = [kind for (_, _, kind), how in loads.items() if how != RIGHT]
+    verdict = (
+        f"Every folder that any of these releases converted loads in every other with the original's logits: {'no' if 'converted' in wrong else 'yes'}. "
+        f"Every folder that one saved, once `flava-port repair` has rewritten it: {'no' if 'repaired' in wrong else 'yes'}. "
+        "What other saved folders lose are the biases of the heads."
+    )
     return "\n".join([about, "", *lines, "", verdict])
 
 
@@ -134,7 +142,7 @@ def main() -> None:
     print(text)
     if options.write:
         write_between(ROOT / "README.md", text)
-    if any(suite.failed for suite in suites.values()) or any(how != RIGHT for (_, _, kind), how in loads.items() if kind == "converted"):
+    if any(suite.failed for suite in suites.values()) or any(how != RIGHT for (_, _, kind), how in loads.items() if kind != "saved"):
         sys.exit(1)
 
 

@@ -1,6 +1,6 @@
 """What runs inside of each release's environment: converts and saves, and loads what all the others wrote.
 
-    python -m tests.compatibility.inside make FOLDER      # FOLDER/converted and FOLDER/saved
+    python -m tests.compatibility.inside make FOLDER      # FOLDER/converted, FOLDER/saved and FOLDER/repaired
     python -m tests.compatibility.inside load FILE FOLDER ...   # how each FOLDER loads, as JSON in FILE
 """
 
@@ -17,18 +17,20 @@ from flava_port.drift import ROUNDING
 from flava_port.forward import Scenario, relative_error, run_converted, run_original, scenarios
 from flava_port.layout import load_model, quiet
 from flava_port.original import Flava
+from flava_port.repair import repair_model_folder
 from tests.builders import tiny_state_dict, write_tiny
 
 RIGHT = "right"
 
 
 def make(folder: Path) -> None:
-    """Converts the tiny checkpoint here, loads it, and has transformers save it again."""
+    """Converts the tiny checkpoint here, loads it, has transformers save it again, and repairs that."""
     (folder / "original").mkdir(parents=True)
     files = write_tiny(folder / "original")
     convert_flava_checkpoint(files.checkpoint, files.codebook, folder / "converted")
     model, _ = load_model(folder / "converted")
     model.save_pretrained(folder / "saved")
+    repair_model_folder(folder / "saved", folder / "repaired")
 
 
 def load(file: Path, folders: list[Path]) -> None:
