@@ -8,6 +8,8 @@ import argparse
 import random
 import sys
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 from flava_port.rules import TABLES
 from tests.mutation.in_a_copy import not_caught
@@ -20,7 +22,8 @@ def main() -> int:
         "--sample", type=int, default=6, help="mutants to cross-check with real test runs (default: %(default)s)"
     )
     options = parser.parse_args()
-    verdicts = [judge(table, mutant) for table in TABLES for mutant in mutants(table)]
+    with ProcessPoolExecutor() as pool:
+        verdicts = [verdict for table in TABLES for verdict in pool.map(partial(judge, table), mutants(table), chunksize=20)]
     _print(verdicts)
     killed = [verdict for verdict in verdicts if verdict.killed_by]
     wrong = [problem for v in random.Random(0).sample(killed, options.sample) if (problem := not_caught(v))]

@@ -44,23 +44,27 @@ def judge(table: RuleTable, mutant: Mutant) -> Verdict:
 
 def _wrong_with(table: RuleTable, mutant: RuleTable) -> list[str]:
     """Keys that the mutant takes elsewhere than the tests' own record says: upstream's targets, or torchmultimodal's names."""
-    if table is not TORCHMULTIMODAL:
+    if table != TORCHMULTIMODAL:
         recorded = recorded_keys(table.name)
         return [key for key in recorded if _differs(table, mutant, key, recorded[key])]
-    wrong = [key for key, name in _torchmultimodals().items() if mutant.rename(key) != name]
-    return wrong + [name for name, key in _read_back().items() if mutant.back(name).target != key]
+    for layers in ((0,), (0, 1, 10, 123)):  # most mutants are killed by the keys of a layer, in a quarter of the time
+        wrong = [key for key, name in _torchmultimodals(layers).items() if mutant.rename(key) != name]
+        wrong += [name for name, key in _read_back(layers).items() if mutant.back(name).target != key]
+        if wrong:
+            break
+    return wrong
 
 
 @cache
-def _torchmultimodals() -> dict[str, str | None]:
+def _torchmultimodals(layers: tuple[int, ...]) -> dict[str, str | None]:
     """Its name of each key; None for what it has none for, position_ids left out."""
-    named = side_by_side()
-    others = [key for key in original_keys((0, 1, 10, 123)) if key not in named and "module.embeddings.position_ids" not in key]
+    named = side_by_side(layers)
+    others = [key for key in original_keys(layers) if key not in named and "module.embeddings.position_ids" not in key]
     return named | dict.fromkeys(others)
 
 
 @cache
-def _read_back(layers: tuple[int, ...] = (0, 1, 10, 123)) -> dict[str, str]:
+def _read_back(layers: tuple[int, ...]) -> dict[str, str]:
     """The key of each name that it has or had."""
     return {name: key for names in (side_by_side, first_release, remapped, projection_itm_mp) for key, name in names(layers).items()}
 
@@ -78,7 +82,7 @@ def _proof(table: RuleTable, mutant: Mutant) -> str | None:
         needed = _dependencies(table)
         if all(place[d.first] < place[d.second] for d in needed) and _undone(table) == _undone(mutant.table):
             return f"keeps all {len(needed)} pairs of rules that do not commute in their order"
-    if table is TORCHMULTIMODAL:
+    if table == TORCHMULTIMODAL:
         return _same_on_the_grammar(table, mutant.table)
     if mutant.order is not None:
         return None
