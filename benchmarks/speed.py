@@ -1,7 +1,7 @@
 """Time and memory of convert, revert and verify beside upstream's converter, a plain copy and the bare imports.
 
     python -m benchmarks.speed                       # default size, three rounds
-    python -m benchmarks.speed --sizes default 900m 1.8b --rounds 3 --write benchmarks/RESULTS.md
+    python -m benchmarks.speed --sizes default 900m 1.8b --rounds 3 --verify --write
 
 Every round runs each program once, one after another, so that a busy moment does not favour one of
 them. Upstream is transformers 4.47.1, the last release that ships its converter, in an environment
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.measuring import Taken, measure, medians
 from benchmarks.sizes import SIZES, Files, checkpoint_bytes, make
+from tests.readme import write_section
 
 UPSTREAM = "transformers==4.47.1"
 CONVERTER = "transformers.models.flava.convert_flava_original_pytorch_to_hf"
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--upstream", type=Path, metavar="PYTHON", help=f"a Python with {UPSTREAM} and DALL-E; default: made in --files")
     parser.add_argument("--no-upstream", action="store_true", help="leave upstream out")
     parser.add_argument("--verify", action="store_true", help="run the whole of verify too, at the default size")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--write", action="store_true", help="write the table into the README")
     options = parser.parse_args()
     options.files.mkdir(parents=True, exist_ok=True)
     upstream = None if options.no_upstream else options.upstream or upstream_python(options.files / "upstream")
@@ -135,7 +136,7 @@ def main() -> None:
     report = f"{table(results, sizes)}\n\n{ratios(results, sizes)}\n\nMedians of {options.rounds} rounds; {versions}; upstream: {UPSTREAM}."
     print(report)
     if options.write:
-        options.write.write_text(report + "\n")
+        write_section("speed", report)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Checkpoints in the original's layout and in torchmultimodal's, written and proven, from models under transformers' names."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from .checkpoint import open_checkpoint
 from .errors import NotFaithful
 from .layout import POSITION_IDS, TIED
+from .output import WORKERS
 from .placing import POSITIONS
 from .port import count_of, labelled
 from .progress import Progress
@@ -101,6 +103,11 @@ _SCALE = "loss.contrastive_loss.logit_scale"
 
 def _prove(path: Path, expected: Mapping[str, TensorSource]) -> None:
     written = open_checkpoint(path).tensors
-    for key, tensor in expected.items():
-        if key not in written or first_difference(written[key], tensor):
-            raise NotFaithful(f"{path}: {key} read back is not what was written; the disk or its driver is at fault")
+
+    def is_right(key: str) -> bool:
+        return key in written and not first_difference(written[key], expected[key])
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for key, right in zip(expected, pool.map(is_right, expected)):
+            if not right:
+                raise NotFaithful(f"{path}: {key} read back is not what was written; the disk or its driver is at fault")

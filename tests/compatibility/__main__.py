@@ -23,9 +23,9 @@ from flava_port.environments import make
 from flava_port.epochs import epoch_of
 from tests.compatibility.inside import RIGHT
 from tests.compatibility.releases import ROOT, releases_in_tox
+from tests.readme import write_section
 
 SUITE = ("pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3.5", "pillow")
-BEGIN, END = "<!-- compatibility -->", "<!-- end -->"
 
 
 # What each release makes of the tiny checkpoint; see `inside.make`.
@@ -112,15 +112,6 @@ def _in_short(outcomes: Mapping[str, str], right: str) -> str:
     return "; ".join(f"**{', '.join(found)}**: {how}" for how, found in by_outcome.items()) or right
 
 
-def write_between(path: Path, text: str) -> None:
-    """Puts the text between the README's markers."""
-    content = path.read_text()
-    if content.count(BEGIN) != 1:
-        sys.exit(f"{path}: {BEGIN} belongs there once")
-    start = content.index(BEGIN) + len(BEGIN)
-    path.write_text(f"{content[:start]}\n{text}\n{content[content.index(END, start):]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--releases", nargs="+", default=releases_in_tox(), help="of transformers (default: those of tox.ini)")
@@ -142,7 +133,7 @@ def main() -> None:
     text = table(options.releases, suites, loads, about)
     print(text)
     if options.write:
-        write_between(ROOT / "README.md", text)
+        write_section("compatibility", text)
     if any(suite.failed for suite in suites.values()) or any(how != RIGHT for (_, _, kind), how in loads.items() if kind != "saved"):
         sys.exit(1)
 

@@ -6,10 +6,10 @@ import pytest
 
 from tests.compatibility import __main__ as command
 from tests.compatibility.inside import RIGHT, how_it_loads
-from tests.compatibility.releases import ROOT, releases_in_tox
+from tests.compatibility.releases import releases_in_tox
+from tests.readme import section
 
-README = (ROOT / "README.md").read_text()
-SECTION = README[README.index(command.BEGIN) : README.index(command.END, README.index(command.BEGIN))]
+SECTION = section("compatibility")
 
 
 def test_it_has_every_release_that_tox_tests():

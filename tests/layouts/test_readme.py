@@ -1,12 +1,8 @@
 """The README's table of the three layouts is what the rules do; write it anew with ``python -m tests.layouts.test_readme``."""
 
-from pathlib import Path
-
 from flava_port.rules import TORCHMULTIMODAL
 from flava_port.ways import to_hugging_face
-
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- layouts -->\n", "<!-- end -->"
+from tests.readme import section, write_section
 
 SHOWN = (
     *("image_encoder.module.", "text_encoder.module.", "mm_encoder.module.", "mm_encoder.module.encoder.cls_token"),
@@ -28,18 +24,16 @@ def table() -> str:
     """Three columns, a row a name; what is dropped is a copy of what the rows above it keep."""
     rows = [(name, TORCHMULTIMODAL.rename(name), to_hugging_face(name).target) for name in SHOWN]
     lines = ["| original | torchmultimodal | Hugging Face |", "|---|---|---|"]
-    return "\n".join(lines + ["| " + " | ".join(f"`{name}`" if name else "(second copy, dropped)" for name in row) + " |" for row in rows]) + "\n"
+    return "\n".join(lines + ["| " + " | ".join(f"`{name}`" if name else "(second copy, dropped)" for name in row) + " |" for row in rows])
 
 
 def test_the_readmes_table_of_layouts_is_what_the_rules_do():
     """Every row, and every rule of torchmultimodal's table in one of them."""
-    text = README.read_text()
-    assert text.split(BEGIN)[1].split(END)[0] == table()
+    assert section("layouts") == table()
     firing = {step.number for name in SHOWN for step in TORCHMULTIMODAL.trace(name).steps}
     missing = set(range(1, len(TORCHMULTIMODAL.rules) + 1)) - firing
     assert {TORCHMULTIMODAL.rules[number - 1].source for number in missing} == {"attention.attention.key", "attention.attention.value"}
 
 
 if __name__ == "__main__":
-    before, after = README.read_text().split(BEGIN)
-    README.write_text(before + BEGIN + table() + END + after.split(END, 1)[1])
+    write_section("layouts", table())

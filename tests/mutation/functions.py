@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.mutation.equivalent import EQUIVALENT
-from tests.mutation.in_a_copy import copy_to
+from tests.mutation.in_a_copy import COPIED, copy_to
 
 MODULES = ("rules", "convert", "codebook", "placing")
 TESTS = (
@@ -107,7 +107,7 @@ def _configuration() -> str:
 
     paths = indented(f"flava_port/{name}.py" for name in MODULES)
     ignored = indented(["-x", "-q", "-p", "no:cacheprovider", *(f"--ignore=tests/{name}" for name in LEFT_OUT)])
-    also = indented(["flava_port", "fixtures", "tests", "conftest.py", "pyproject.toml"])
+    also = indented(COPIED)
     options = {"paths_to_mutate": paths, "tests_dir": indented(TESTS), "also_copy": also, "pytest_add_cli_args": ignored}
     return "[mutmut]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
 

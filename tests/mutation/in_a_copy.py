@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.mutation.tables import Verdict
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("flava_port", "tests", "fixtures", "conftest.py", "pyproject.toml")
+COPIED = ("flava_port", "tests", "fixtures", "conftest.py", "pyproject.toml", "README.md", "tox.ini")
 TESTS = {"torchmultimodal": ("tests/layouts/test_triangle.py",)}
 UPSTREAMS = ("tests/rules/test_tables_are_upstreams.py",)
 
