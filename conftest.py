@@ -88,9 +88,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def flava_port(capsys: pytest.CaptureFixture[str]):
     """Runs the command line in this process: ``flava_port("rules")`` gives its status and what it printed."""
-    from tests.builders import Ran
-
     from flava_port.cli import main
+    from tests.builders import Ran
 
     def run(*arguments: str | Path) -> Ran:
         capsys.readouterr()

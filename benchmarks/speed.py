@@ -75,7 +75,9 @@ def table(results: dict[str, dict[str, Taken]], sizes: dict[str, int]) -> str:
     for size, found in results.items():
         for name, taken in found.items():
             speed = f"{sizes[size] / taken.wall / MEGABYTE:,.0f}" if name != "import torch" else ""
-            lines.append(f"| {size}, {sizes[size] / GIGABYTE:.1f} GB | {name} | {taken.wall:.1f} | {taken.cpu:.1f} | {taken.peak / MEGABYTE:,.0f} | {speed} |")
+            lines.append(
+                f"| {size}, {sizes[size] / GIGABYTE:.1f} GB | {name} | {taken.wall:.1f} | {taken.cpu:.1f} | {taken.peak / MEGABYTE:,.0f} | {speed} |"
+            )
     return "\n".join(lines)
 
 
@@ -122,7 +124,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["default"], choices=list(SIZES), help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--files", type=Path, default=Path(tempfile.gettempdir()) / "flava-port-benchmark", help="where the checkpoints are made and kept (default: %(default)s)")
+    parser.add_argument(
+        "--files",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "flava-port-benchmark",
+        help="where the checkpoints are made and kept (default: %(default)s)",
+    )
     parser.add_argument("--upstream", type=Path, metavar="PYTHON", help=f"a Python with {UPSTREAM} and DALL-E; default: made in --files")
     parser.add_argument("--no-upstream", action="store_true", help="leave upstream out")
     parser.add_argument("--verify", action="store_true", help="run the whole of verify too, at the default size")

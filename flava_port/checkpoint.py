@@ -19,7 +19,16 @@ from typing import Any, BinaryIO
 import torch
 
 from .errors import InvalidInput
-from .pickle_names import KEY_CHARS_MAX, SIZE_MAX, Opaque, PickledModule, PickledTensor, Storage, UnsupportedTensor, shown
+from .pickle_names import (
+    KEY_CHARS_MAX,
+    SIZE_MAX,
+    Opaque,
+    PickledModule,
+    PickledTensor,
+    Storage,
+    UnsupportedTensor,
+    shown,
+)
 from .safetensors_file import HEADER_BYTES_MAX, read_safetensors
 from .tensors import StoredTensor
 from .unpickle import PICKLE_BYTES_MAX, is_pickle, read_pickle
@@ -165,9 +174,7 @@ class _ZipStorages:
         if record is None:
             raise InvalidInput(f"storage {storage.key!r} is missing from the archive")
         if _stored_as_is(record).file_size != storage.nbytes:
-            raise InvalidInput(
-                f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}"
-            )
+            raise InvalidInput(f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}")
         with open(self.path, "rb") as file:
             file.seek(record.header_offset)
             header = file.read(30)  # the local file header; its name and extra field follow
@@ -289,9 +296,7 @@ def _holds_tensors(value: Any, depth: int = NESTING_MAX) -> bool:
         return True
     if not isinstance(value, dict) or not depth:
         return False
-    return any(map(_is_tensor, value.values())) or any(
-        _holds_tensors(value.get(name), depth - 1) for name in CONTAINERS
-    )
+    return any(map(_is_tensor, value.values())) or any(_holds_tensors(value.get(name), depth - 1) for name in CONTAINERS)
 
 
 def _common_prefix(keys: Iterable[str]) -> str:

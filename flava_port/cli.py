@@ -233,7 +233,11 @@ def _drift(options) -> int:
     for step in drift.bisect(releases, observe, options.bisect):
         _done(drift.describe_step(step), options)
         steps += 1
-    return _done(f"{steps} of {len(releases)} releases changed something" + (f" about {options.bisect!r}" if options.bisect else ""), options, 1 if steps else 0)
+    return _done(
+        f"{steps} of {len(releases)} releases changed something" + (f" about {options.bisect!r}" if options.bisect else ""),
+        options,
+        1 if steps else 0,
+    )
 
 
 def _demo(options) -> int:
@@ -272,10 +276,17 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = _command(commands, "convert", _convert, "an original or torchmultimodal checkpoint to a Hugging Face folder")
     _path(convert, "checkpoint_path", "the checkpoint, a file or an http(s) URL; with --from hf a folder")
-    _path(convert, "codebook_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict); torchmultimodal's checkpoints hold it", required=False)
+    _path(
+        convert,
+        "codebook_path",
+        "OpenAI's DALL-E encoder (encoder.pkl, or its state dict); torchmultimodal's checkpoints hold it",
+        required=False,
+    )
     _path(convert, "pytorch_dump_folder_path", "the folder to make; with --to torchmultimodal the file")
     _layouts(convert, ("original", "torchmultimodal", "hf"), "told by the keys", ("hf", "torchmultimodal"))
-    convert.add_argument("--part", choices=("image", "text", "multimodal", "model"), help="that part alone, for the transformers class of its own")
+    convert.add_argument(
+        "--part", choices=("image", "text", "multimodal", "model"), help="that part alone, for the transformers class of its own"
+    )
     _head_eps(convert)
     _path(convert, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
     convert.add_argument("--no-codebook", "--no_codebook", action="store_true", help="convert without an image codebook")
@@ -302,7 +313,9 @@ def _parser() -> argparse.ArgumentParser:
     _path(verify, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
     _path(verify, "converted_path", "the folder")
     _path(verify, "config_path", "the original's config, where it is not FLAVA's own", required=False)
-    verify.add_argument("--no-codebook", "--no_codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out")
+    verify.add_argument(
+        "--no-codebook", "--no_codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out"
+    )
     _head_eps(verify)
     verify.add_argument("--weights-only", "--weights_only", action="store_true", help="leave out the computation")
     verify.add_argument("--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
@@ -311,25 +324,52 @@ def _parser() -> argparse.ArgumentParser:
 
     rules = _command(commands, "rules", _rules, "the rename rules, or some keys' way through them")
     rules.add_argument("keys", nargs="*", metavar="KEY")
-    rules.add_argument("--lint", nargs="?", const="", metavar="FILE", help="what is wrong with our tables, or with a JSON table; exit status 1 if anything")
+    rules.add_argument(
+        "--lint", nargs="?", const="", metavar="FILE", help="what is wrong with our tables, or with a JSON table; exit status 1 if anything"
+    )
     rules.add_argument("--order", nargs="?", const="", metavar="FILE", help="which rule must run before which, and the key that shows it")
-    rules.add_argument("--known-keys", "--known_keys", metavar="FILE", help="the keys a table is meant for, one a line (default: ours, or made of its fragments)")
+    rules.add_argument(
+        "--known-keys",
+        "--known_keys",
+        metavar="FILE",
+        help="the keys a table is meant for, one a line (default: ours, or made of its fragments)",
+    )
 
-    layout = _command(commands, "layout", _layout, "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything")
+    layout = _command(
+        commands, "layout", _layout, "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything"
+    )
     layout.add_argument("--record", nargs="?", const="", metavar="FILE", help="record the layout in FILE (default: among the known epochs)")
     layout.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
-    repair = _command(commands, "repair", _repair, "rewrites a folder that transformers saved in the form that loads right in every release")
+    repair = _command(
+        commands, "repair", _repair, "rewrites a folder that transformers saved in the form that loads right in every release"
+    )
     _path(repair, "converted_path", "the folder, of any release")
     _path(repair, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
-    repair.add_argument("--keep-zero-biases", "--keep_zero_biases", action="store_true", help="of a model that was never trained: biases of zero are not lost")
+    repair.add_argument(
+        "--keep-zero-biases",
+        "--keep_zero_biases",
+        action="store_true",
+        help="of a model that was never trained: biases of zero are not lost",
+    )
     _writes(repair)
 
-    drift = _command(commands, "drift", _drift, "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade")
+    drift = _command(
+        commands,
+        "drift",
+        _drift,
+        "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade",
+    )
     what = "a release (4.57.6; torch=2.6.0; transformers=4.57.6,torch=2.6.0), installed, or an observation's file"
     drift.add_argument("--from", dest="old", required=True, metavar="OLD", help=what)
     drift.add_argument("--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
-    drift.add_argument("--bisect", nargs="?", const="", metavar="TEXT", help="find each release between them that changed something, or something with TEXT in its line")
+    drift.add_argument(
+        "--bisect",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="find each release between them that changed something, or something with TEXT in its line",
+    )
     drift.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     demo = _command(commands, "demo", _demo, "makes a seeded checkpoint, converts it and proves the result")

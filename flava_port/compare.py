@@ -17,7 +17,9 @@ from .tensors import TensorSource, bits, cast, dtype_name, load, raw_bytes
 _SEARCHED_ELEMENTS = 64 << 20
 
 
-def compare_values(converted: Mapping[str, TensorSource], originals: Mapping[str, tuple[str, TensorSource]]) -> tuple[list[Finding], dict[str, str]]:
+def compare_values(
+    converted: Mapping[str, TensorSource], originals: Mapping[str, tuple[str, TensorSource]]
+) -> tuple[list[Finding], dict[str, str]]:
     """Findings for every converted tensor that is not its original's values, and every tensor's digest.
 
     ``originals`` has, for each converted key, the original's key and tensor. Values are compared in the
@@ -99,7 +101,10 @@ def _transformations(original: torch.Tensor):
     for dtype in (torch.float16, torch.bfloat16):
         yield f"itself rounded to {dtype_name(dtype)}", original.to(dtype).to(original.dtype)
     if original.dim() >= 2:
-        yield "its transpose", original.transpose(0, 1).reshape(original.shape) if original.shape[0] != original.shape[1] else original.transpose(0, 1)
+        yield (
+            "its transpose",
+            original.transpose(0, 1).reshape(original.shape) if original.shape[0] != original.shape[1] else original.transpose(0, 1),
+        )
         yield "its last two axes transposed", original.transpose(-1, -2)
     for axis in range(original.dim()):
         yield f"itself flipped along axis {axis}", original.flip(axis)

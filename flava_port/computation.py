@@ -17,8 +17,16 @@ from .claims import Claim, Finding, Measured, Verdict
 from .compare import compare_values
 from .expected import Expected, expect
 from .forward import (
-    Scenario, first_divergence, original_module_names, outputs, outputs_and_gradients, recording,
-    relative_error, run_codebooks, run_converted, run_original,
+    Scenario,
+    first_divergence,
+    original_module_names,
+    outputs,
+    outputs_and_gradients,
+    recording,
+    relative_error,
+    run_codebooks,
+    run_converted,
+    run_original,
 )  # fmt: skip
 from .layout import TIED, load_model, quiet
 from .on_device import PRECISIONS, compare_on
@@ -191,14 +199,18 @@ def _judge_gradients(claim: Claim, results: _Results) -> None:
     measured = [Measured(name, g.difference / (g.size or 1.0), g.allowed / (g.size or 1.0)) for name, g in gradients]
     if results.seeded:
         shown = {name: g for name, g in results.seeded.gradients.items() if name in results.own.unseen}
-        measured += [Measured(f"seeded weights: {name}", g.difference / (g.size or 1.0), g.allowed / (g.size or 1.0)) for name, g in shown.items()]
+        measured += [
+            Measured(f"seeded weights: {name}", g.difference / (g.size or 1.0), g.allowed / (g.size or 1.0)) for name, g in shown.items()
+        ]
     _judge(claim, measured)
 
 
 def _errors(results: _Results, chosen: Callable[[str], bool]) -> list[Measured]:
     found = [Measured(name, error, results.own.expected.tolerance) for name, error in results.own.errors.items()]
     if results.seeded:
-        found += [Measured(f"seeded weights: {name}", error, results.seeded.expected.tolerance) for name, error in results.seeded.errors.items()]
+        found += [
+            Measured(f"seeded weights: {name}", error, results.seeded.expected.tolerance) for name, error in results.seeded.errors.items()
+        ]
     return [measured for measured in found if chosen(measured.what)]
 
 
@@ -263,7 +275,9 @@ def _run_both(sides: Sides, scratch: Path) -> _Results:
 
 def _apart(sides: Sides, expected: Expected) -> Iterator[_Apart]:
     """Every output of the source's own code, in float64, against the one that a config of transformers can express."""
-    for case, wanted, found in zip(expected.cases, expected.outputs, outputs(run_original, sides.original(sides.made_by).double(), expected.cases)):
+    for case, wanted, found in zip(
+        expected.cases, expected.outputs, outputs(run_original, sides.original(sides.made_by).double(), expected.cases)
+    ):
         found.pop("total loss", None)  # each loss is held to its bound by itself
         for name, value in found.items():
             yield _Apart(f"{case.name}: {name}", float((value - wanted[name]).abs().max()), relative_error(wanted[name], value))

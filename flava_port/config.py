@@ -200,7 +200,9 @@ def sizes_found(shapes: Mapping[str, tuple[int, ...]]) -> list[Found]:
         numbered = {int(match[1]): key for key in shapes if (match := pattern.match(key))}
         if numbered and max(numbered) > 2 * len(numbered) + 8:
             key = numbered[max(numbered)]
-            raise NotFaithful(f"{key} is number {max(numbered)} where the checkpoint has {len(numbered)} in all; leave it out, or complete it")
+            raise NotFaithful(
+                f"{key} is number {max(numbered)} where the checkpoint has {len(numbered)} in all; leave it out, or complete it"
+            )
         if numbered:
             found.append(Found(section, field, max(numbered) + offset, numbered[max(numbered)]))
     return found + _image_size(shapes)
@@ -252,8 +254,7 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], semantics: Semanti
         encoder = config[section]
         encoder["num_attention_heads"] = _heads(encoder["hidden_size"])
     heads = ", ".join(
-        f"{config[section]['num_attention_heads']} ({name}, {_head_width(config[section])} wide)"
-        for section, name in ENCODERS.items()
+        f"{config[section]['num_attention_heads']} ({name}, {_head_width(config[section])} wide)" for section, name in ENCODERS.items()
     )
     return config, [
         f"attention heads: {heads}",
@@ -307,7 +308,11 @@ def merged(from_shapes: dict, declared: dict | None) -> dict:
     """The config that shapes tell, with what was declared of the rest."""
     if declared is None:
         return from_shapes
-    sizes = {(size.section, size.field) for size in SIZES} | {(section, field) for section, field, _, _ in COUNTS} | {("image_config", "image_size")}
+    sizes = (
+        {(size.section, size.field) for size in SIZES}
+        | {(section, field) for section, field, _, _ in COUNTS}
+        | {("image_config", "image_size")}
+    )
     config = deepcopy(from_shapes)
     for section, default in DEFAULTS.items():
         if isinstance(default, dict):
@@ -330,7 +335,11 @@ def differences(actual: dict, expected: dict) -> list[tuple[str, object, object]
                 found.append((f"{section}.{field}", actual[section][field], expected[section][field]))
     for section in ("", *ENCODERS):
         fields = actual[section] if section else actual
-        found += [(f"{section}.{name}".lstrip("."), fields[name], harmless) for name, harmless in _HAZARDS.items() if (section or name not in DEFAULTS) and fields.get(name, harmless) not in (harmless, None)]
+        found += [
+            (f"{section}.{name}".lstrip("."), fields[name], harmless)
+            for name, harmless in _HAZARDS.items()
+            if (section or name not in DEFAULTS) and fields.get(name, harmless) not in (harmless, None)
+        ]
     return found
 
 
@@ -425,9 +434,9 @@ def _of_type(name: str, value: object, default: object) -> object:
     """``value`` as the type of its default (1 becomes 1.0 where a float belongs), or an error naming it."""
     if name == "text_config.pad_token_id" and value is None:
         return None
-    if name in ("image_config.image_size", "image_config.patch_size") and isinstance(value, list):
-        if len(value) == 2 and all(type(side) is int for side in value):
-            return value[0] if value[0] == value[1] else value
+    is_size = name in ("image_config.image_size", "image_config.patch_size") and isinstance(value, list) and len(value) == 2
+    if is_size and all(type(side) is int for side in value):
+        return value[0] if value[0] == value[1] else value
     if isinstance(default, float) and type(value) in (int, float):
         return float(value)
     if type(default) is int and type(value) is float and value.is_integer():
@@ -516,7 +525,11 @@ def preprocessor_differences(folder: Path, config: dict) -> list[tuple[str, obje
     if not path.exists():
         return []
     content, _ = _read_json(path)
-    return [(f"{path.name}: {name}", content.get(name), wanted) for name, wanted in preprocessor_json(config).items() if content.get(name) != wanted]
+    return [
+        (f"{path.name}: {name}", content.get(name), wanted)
+        for name, wanted in preprocessor_json(config).items()
+        if content.get(name) != wanted
+    ]
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:

@@ -251,7 +251,9 @@ def convert_to_torchmultimodal(
         if prepared.made_by.head_layer_norm_eps is None and prepared.part is not MODEL:
             eps = prepared.config["text_config"]["layer_norm_eps"]
             ours = f"layer_norm_eps={eps}, ignore_index={prepared.config['ce_ignore_index']}"
-            written.described.append(("note", f"it computes the same in FLAVAPretrainingLoss({ours}); that class's own defaults are 1e-5 and -1"))
+            written.described.append(
+                ("note", f"it computes the same in FLAVAPretrainingLoss({ours}); that class's own defaults are 1e-5 and -1")
+            )
         return written
 
 
@@ -284,9 +286,7 @@ def settle_config(
 _CONVERTED = (Kind.HUGGING_FACE, Kind.HUGGING_FACE_CODEBOOK)
 
 
-def upgrade_state_dict(
-    state_dict: Mapping[str, torch.Tensor], codebook_state_dict: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def upgrade_state_dict(state_dict: Mapping[str, torch.Tensor], codebook_state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """An original state dict under Hugging Face's keys, in float32, with a converted codebook's added.
 
     Raises:

@@ -15,7 +15,7 @@ from .output import WEIGHTS
 from .progress import Progress, silent
 from .revert import revert_flava_checkpoint
 from .staging import check_target
-from .synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
+from .synthetic import original_state_dict, write_pickled_codebook
 from .tensors import MemoryTensor, first_difference
 from .writing import write_torch_zip
 

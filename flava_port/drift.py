@@ -48,7 +48,12 @@ def differences(old: Observation, new: Observation) -> list[Difference]:
         *_of_values("initialisation", old.initial, new.initial),
         *_of_values("saving", old.saved, new.saved),
         *_of_values("loading", old.loaded, new.loaded),
-        *(Difference("forward", line) for name, run in old.runs.items() if name in new.runs for line in _of_runs(name, run, new.runs[name])),
+        *(
+            Difference("forward", line)
+            for name, run in old.runs.items()
+            if name in new.runs
+            for line in _of_runs(name, run, new.runs[name])
+        ),
     ]
 
 
@@ -81,7 +86,10 @@ def _of_runs(name: str, old: Run, new: Run) -> Iterator[str]:
         return
     changed = [("outputs", _moved(old.answers, new.answers)), ("gradients", _moved(old.gradients, new.gradients, _usual(old.gradients)))]
     parts = [f"{what} {_some([f'{key} by {size:.1e}' for key, size in found.items()])}" for what, found in changed if found]
-    for what, missing in (("no longer answered", old.answers.keys() - new.answers.keys()), ("newly answered", new.answers.keys() - old.answers.keys())):
+    for what, missing in (
+        ("no longer answered", old.answers.keys() - new.answers.keys()),
+        ("newly answered", new.answers.keys() - old.answers.keys()),
+    ):
         if missing:
             parts.append(f"{what}: {_some(sorted(missing))}")
     if parts:
@@ -156,7 +164,11 @@ def verdict(old: Observation, new: Observation) -> Verdict:
     """Stay where a converted folder would load or compute otherwise than the original; reconvert where only what OLD saved does."""
     reasons = [f"a converted folder no longer loads right ({new.loaded[OURS]})"] if new.loaded[OURS] != "right" == old.loaded[OURS] else []
     pairs = {name: (run, new.runs[name]) for name, run in old.runs.items() if name in new.runs}
-    worse = [name for name, (before, after) in pairs.items() if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))]
+    worse = [
+        name
+        for name, (before, after) in pairs.items()
+        if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))
+    ]
     if worse:
         reasons.append(f"it no longer computes what the original does ({_some(worse, '; ')})")
     better = [name for name, (before, after) in pairs.items() if _agrees(before) is False and _agrees(after)]
@@ -177,7 +189,14 @@ def _form_saved(observation: Observation) -> str | None:
     left_out = set(map(str, observation.saved.get("left out", ())))
     says_tied = observation.saved.get("config says that they are tied")
     keys = [key for pair in TIED for key in pair]
-    return next((name for name, form in FORMS.items() if form.says_tied == says_tied and [*map(form.left_out, keys)] == [key in left_out for key in keys]), None)
+    return next(
+        (
+            name
+            for name, form in FORMS.items()
+            if form.says_tied == says_tied and [*map(form.left_out, keys)] == [key in left_out for key in keys]
+        ),
+        None,
+    )
 
 
 def _first(lines: list[str]) -> list[str]:
@@ -240,4 +259,11 @@ def bisect(releases: Sequence[str], observe: Callable[[str], Observation], match
 def describe_step(step: Step) -> str:
     """The two releases, what changed between them, and the verdict."""
     skipped = f" (in between, not to be observed: {', '.join(step.skipped)})" if step.skipped else ""
-    return "\n".join([f"{step.old} -> {step.new}{skipped}", *(f"  {line}" for line in _first([str(difference) for difference in step.found])), f"  {verdict(step.old, step.new)}", ""])
+    return "\n".join(
+        [
+            f"{step.old} -> {step.new}{skipped}",
+            *(f"  {line}" for line in _first([str(difference) for difference in step.found])),
+            f"  {verdict(step.old, step.new)}",
+            "",
+        ]
+    )

@@ -43,7 +43,9 @@ def parse(text: str) -> Path | dict[str, str]:
         name, _, number = part.rpartition("=")
         name = name.rstrip("= ") or "transformers"
         if name not in ("transformers", "torch") or not re.fullmatch(r"\d+(\.\w+)*", number):
-            raise InvalidInput(f"{text!r} is no observation's file, no release (4.57.6, torch=2.6.0, transformers=4.57.6,torch=2.6.0) and not {INSTALLED!r}")
+            raise InvalidInput(
+                f"{text!r} is no observation's file, no release (4.57.6, torch=2.6.0, transformers=4.57.6,torch=2.6.0) and not {INSTALLED!r}"
+            )
         found[name] = number
     return found
 
@@ -83,7 +85,9 @@ def releases_between(
         Unobservable: see `releases_of`.
     """
     named = {name for side in (old, new) if not isinstance(side, Path) for name in side}
-    ends = [{} if isinstance(side, Path) else {name: side.get(name) or version(name).split("+")[0] for name in named} for side in (old, new)]
+    ends = [
+        {} if isinstance(side, Path) else {name: side.get(name) or version(name).split("+")[0] for name in named} for side in (old, new)
+    ]
     moved = [name for name in named if ends[0].get(name) != ends[1].get(name)]
     if not all(ends) or len(moved) != 1:
         raise InvalidInput("--bisect goes from one release of transformers, or of torch, to another: name those")

@@ -206,8 +206,7 @@ def _is_plain(defaults: Mapping, config: Mapping) -> bool:
 
 def _is_plain_section(defaults: Mapping, values: Mapping) -> bool:
     return all(
-        name in _ABOUT_THE_FILE or (name in defaults and _is_plain_value(name, value, defaults[name]))
-        for name, value in values.items()
+        name in _ABOUT_THE_FILE or (name in defaults and _is_plain_value(name, value, defaults[name])) for name, value in values.items()
     )
 
 
@@ -284,9 +283,7 @@ def _of_keys(known: Snapshot, observed: Snapshot) -> Iterator[str]:
                 yield f"{key}: {_kind(key, known) or 'parameter '}-> {_kind(key, observed) or 'parameter'}".rstrip()
 
 
-def renamings(
-    removed: Sequence[str], added: Sequence[str], old: Mapping[str, str], new: Mapping[str, str]
-) -> dict[str, str]:
+def renamings(removed: Sequence[str], added: Sequence[str], old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     """Removed keys with the added key that took their place: the same shape and as many names alike as possible."""
     left, found = list(added), {}
     for key in removed:

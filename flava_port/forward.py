@@ -293,5 +293,3 @@ def run_codebooks(ours: DalleEncoder, theirs: nn.Module, seed: int = 0) -> dict[
         probabilities = theirs.get_codebook_probs(pixels), logits[1].softmax(1)
         indices = theirs.get_codebook_indices(pixels), ours.codebook_indices(pixels)
     return {"codebook logits": logits, "codebook probabilities": probabilities, "codebook indices": indices}
-
-

@@ -31,9 +31,7 @@ def key_mapping(prefix: str = "") -> dict[str, str]:
     return {f"^{re.escape(prefix + rule.source)}": rule.target for rule in FLAVA.rules}
 
 
-def key_mapping_for(
-    keys: Iterable[str], table: RuleTable = CODEBOOK, *, prefix: str = "", target_prefix: str = ""
-) -> dict[str, str]:
+def key_mapping_for(keys: Iterable[str], table: RuleTable = CODEBOOK, *, prefix: str = "", target_prefix: str = "") -> dict[str, str]:
     """A ``key_mapping`` with a pattern for each of ``keys``, for any table; keys that the table drops are left out."""
     targets = {key: table.rename(key.removeprefix(prefix)) for key in keys}
     return {f"^{re.escape(key)}$": target_prefix + target for key, target in targets.items() if target is not None}

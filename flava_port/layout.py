@@ -20,6 +20,7 @@ from .parts import CODEBOOK, WHOLE, Part
 HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head")
 TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
 
+
 def lost_in(held: str, *, says_tied: bool) -> list[str]:
     """The releases that lose a head's bias of which a file has one key alone, ``bias`` or ``decoder.bias``.
 

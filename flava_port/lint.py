@@ -96,9 +96,7 @@ def _order(table: RuleTable, traces: Sequence[Trace]) -> Iterator[Finding]:
     for (first, second), key in dependencies_on(table, [trace.source for trace in traces]).items():
         one, other = table.rules[first - 1], table.rules[second - 1]
         if other.source not in one.source or one.source == other.source:
-            how = (
-                f"{one}\n{other}\nneither is a special case of the other that comes first\n{describe(table.trace(key))}"
-            )
+            how = f"{one}\n{other}\nneither is a special case of the other that comes first\n{describe(table.trace(key))}"
             yield Finding(Kind.ORDER, _entry([first, second]), key, how)
 
 
@@ -112,9 +110,7 @@ def _leftovers(table: RuleTable, traces: Sequence[Trace]) -> Iterator[Finding]:
     """What a rule should have replaced is still there, outside of what it writes itself."""
     for trace in traces:
         for number, rule in enumerate(table.rules, start=1):
-            if trace.target is not None and _holds(
-                rule, trace.target.replace(rule.target, "\0") if rule.target else trace.target
-            ):
+            if trace.target is not None and _holds(rule, trace.target.replace(rule.target, "\0") if rule.target else trace.target):
                 how = f"{describe(trace)}\nstill holds {rule.source}, which rule {number} replaces"
                 yield Finding(Kind.LEFTOVER, f"rule {number}", trace.source, how)
 

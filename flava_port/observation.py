@@ -75,7 +75,11 @@ def observe() -> Observation:
     try:
         with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
             transformers.utils.logging.disable_progress_bar()
-            versions = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "python": platform.python_version()}
+            versions = {
+                "transformers": transformers.__version__,
+                "torch": torch.__version__.split("+")[0],
+                "python": platform.python_version(),
+            }
             layout = observe_layout().snapshot
             return Observation(versions, layout, _initial(), _saved(Path(scratch)), _loaded(Path(scratch)), _runs())
     finally:
@@ -96,7 +100,9 @@ def config() -> dict:
 
 def weights() -> dict[str, Tensor]:
     """The small model's weights under transformers' names, both of a tied pair's, in float32."""
-    model = {FLAVA.rename(key): load(tensor) for key, tensor in original_state_dict(circumstances.MODEL).items() if not FLAVA.trace(key).dropped}
+    model = {
+        FLAVA.rename(key): load(tensor) for key, tensor in original_state_dict(circumstances.MODEL).items() if not FLAVA.trace(key).dropped
+    }
     model.pop(POSITION_IDS)
     codebook = {CODEBOOK_PREFIX + CODEBOOK.rename(key): load(tensor) for key, tensor in codebook_state_dict(circumstances.CODEBOOK).items()}
     return model | codebook
@@ -217,7 +223,9 @@ def write_folder(folder: Path, state: Mapping[str, Tensor], *, says_tied: bool =
     folder.mkdir()
     write_safetensors(folder / "model.safetensors", {key: MemoryTensor(value) for key, value in state.items()})
     said = config_json(config(), "float32")
-    (folder / "config.json").write_text(json.dumps({name: value for name, value in said.items() if says_tied or name != "tie_word_embeddings"}))
+    (folder / "config.json").write_text(
+        json.dumps({name: value for name, value in said.items() if says_tied or name != "tie_word_embeddings"})
+    )
 
 
 def _is(actual: Tensor, expected: Tensor) -> bool:
@@ -282,7 +290,10 @@ def relative(actual: Tensor, expected: Tensor, least: float = 1e-30) -> float:
     same = (actual == expected) | (actual.isnan() & expected.isnan())
     if bool(same.all()):
         return 0.0
-    difference, size = (actual - expected).abs()[~same].max(), expected[expected.isfinite()].abs().max() if expected.isfinite().any() else 1.0
+    difference, size = (
+        (actual - expected).abs()[~same].max(),
+        expected[expected.isfinite()].abs().max() if expected.isfinite().any() else 1.0,
+    )
     return float(difference / max(float(size), least, 1e-30)) if difference.isfinite() else float("inf")
 
 
@@ -318,7 +329,7 @@ def read(path: Path) -> Observation:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["observation"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
         if about["format"] != FORMAT:
             raise InvalidInput(f"{path}: another version of flava_port wrote this observation; observe again")
         runs = {name: _read_run(name, described, tensors) for name, described in about["runs"].items()}

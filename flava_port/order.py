@@ -253,9 +253,7 @@ class _Matcher:
             return seen
         if (seen, character) not in self._steps:
             text = self.word[:seen] + character
-            self._steps[seen, character] = next(
-                n for n in range(len(text), -1, -1) if self.word[:n] == text[len(text) - n :]
-            )
+            self._steps[seen, character] = next(n for n in range(len(text), -1, -1) if self.word[:n] == text[len(text) - n :])
         return self._steps[seen, character]
 
     def is_whole(self, seen: int) -> bool:

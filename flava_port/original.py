@@ -447,17 +447,13 @@ class Flava(nn.Module):
         out = encoder(encoder.embeddings(pixel_values, bool_masked_pos))
         return out._replace(projected=self.mm_image_projection(out.hidden_states[-1]))
 
-    def encode_text(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> EncoderOutput:
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> EncoderOutput:
         """Ids, mask (0: padding, 1, or all 1 if not given), token types, each [B, T] -> S = T."""
         encoder = self.text_encoder.module
         out = encoder(encoder.embeddings(input_ids, token_type_ids), attention_mask)
         return out._replace(projected=self.mm_text_projection(out.hidden_states[-1]))
 
-    def encode_multimodal(
-        self, image: EncoderOutput, text: EncoderOutput, attention_mask: Tensor | None = None
-    ) -> EncoderOutput:
+    def encode_multimodal(self, image: EncoderOutput, text: EncoderOutput, attention_mask: Tensor | None = None) -> EncoderOutput:
         """Two encoders' outputs, the text's mask [B, T] -> S = 1 + (1 + N) + T (FLAVA, 3.1).
 
         What enters is each encoder's last state *before* its final layer norm (torchmultimodal,
@@ -524,9 +520,7 @@ class Flava(nn.Module):
         cls = out.image.last_hidden_state[:, 0]  # [B, D]
         out.image_embeddings = F.normalize(self.image_projection(cls), dim=-1)
 
-    def _text(
-        self, out: FlavaOutput, ids: Tensor | None, ids_masked: Tensor | None, *mask_and_types: Tensor | None
-    ) -> None:
+    def _text(self, out: FlavaOutput, ids: Tensor | None, ids_masked: Tensor | None, *mask_and_types: Tensor | None) -> None:
         if ids is None:
             return
         out.text = out.text_masked = self.encode_text(ids, *mask_and_types)
@@ -561,9 +555,7 @@ class Flava(nn.Module):
         # The text of image i is text i.
         out.global_contrastive_loss = (F.cross_entropy(per_image, used) + F.cross_entropy(per_text, used)) / 2
 
-    def _model_masked(
-        self, out: FlavaOutput, used: Tensor, mim_labels: Tensor | None, mlm_labels: Tensor | None
-    ) -> None:
+    def _model_masked(self, out: FlavaOutput, used: Tensor, mim_labels: Tensor | None, mlm_labels: Tensor | None) -> None:
         """MMM: what were the masked patches and tokens? (FLAVA, 3.2)
 
         Its heads are as wide as the image and the text encoder; where M is not, they fit nothing.

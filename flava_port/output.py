@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .safetensors_file import read_safetensors
 from .errors import InvalidInput, NotFaithful
+from .safetensors_file import read_safetensors
 from .tensors import TensorSource, bits, count_nonfinite, dtype_name, nbytes, raw_bytes
 from .writing import no_progress, sync_path, write_json, write_safetensors
 

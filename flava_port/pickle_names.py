@@ -246,7 +246,7 @@ _MODULES = (
 )
 
 # What training code leaves beside the weights.
-_BUILTINS = "bool bytearray bytes complex dict float int list object range slice str tuple xrange".split()
+_BUILTINS = ["bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range", "slice", "str", "tuple", "xrange"]
 _OPAQUE = (
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
     "argparse.Namespace",

@@ -162,7 +162,9 @@ def account(
         for p in dropped
         if part.holds(_target_of_kept(p))
     ]
-    reasons += [Dropped(p, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed") for p in recomputed]
+    reasons += [
+        Dropped(p, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed") for p in recomputed
+    ]
     reasons += [Dropped(p, f"outside of {part}, and left out", f"outside of {part}") for p in outside]
     return Placement({key: filled[key] for key in expected if key in filled}, tuple(reasons), made)
 

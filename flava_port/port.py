@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from .checkpoint import Checkpoint, open_checkpoint
-from .download import download, is_url
 from .digests import file_sha256
+from .download import download, is_url
 from .errors import InvalidInput
 from .model_folder import read_model_folder, weights_file
 from .output import (
@@ -58,7 +58,9 @@ class Conversion:
         if self.assumed:
             lines.append(("assumed", f"{'; '.join(self.assumed)} (no shape tells; --config_path does)"))
         files = {tensor.file for tensor in self.proven.values()}
-        lines.append(("wrote", f"{self.folder}: {count_of(len(self.proven), 'tensor')} in {count_of(len(files), 'file')}, {self.model_class}"))
+        lines.append(
+            ("wrote", f"{self.folder}: {count_of(len(self.proven), 'tensor')} in {count_of(len(files), 'file')}, {self.model_class}")
+        )
         lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
         lines += [("differs", line) for line in self.differs]
         lines += [("warning", line) for line in self.warnings]
@@ -74,7 +76,9 @@ def described(sources: Sequence[Source], placement: Placement) -> list[tuple[str
     lines = [("read", f"{s.checkpoint.path.name}: {_contents(s.checkpoint)}; {s.kind.value}") for s in sources]
     lines += [("ignored", f"{s.checkpoint.path.name}: {_some(s.checkpoint.ignored)}") for s in sources if s.checkpoint.ignored]
     lines.append(("renamed", count_of(len(placement.filled), "key")))
-    lines += [("dropped", f"{count_of(len(keys), 'key')}: {because}{_few(keys)}") for because, keys in placement.reasons_for_dropping().items()]
+    lines += [
+        ("dropped", f"{count_of(len(keys), 'key')}: {because}{_few(keys)}") for because, keys in placement.reasons_for_dropping().items()
+    ]
     lines += [("made", f"{key}: {made.because}") for key, made in placement.made.items()]
     return lines
 

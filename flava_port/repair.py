@@ -35,7 +35,11 @@ class Repair:
     def summary(self) -> str:
         if not self.done:
             return f"{self.source}: is in the form that loads right in every release; nothing was changed"
-        lines = [("read", str(self.source)), *(("repaired", line) for line in self.done), ("wrote", f"{self.target}: {count_of(self.count, 'tensor')}")]
+        lines = [
+            ("read", str(self.source)),
+            *(("repaired", line) for line in self.done),
+            ("wrote", f"{self.target}: {count_of(self.count, 'tensor')}"),
+        ]
         return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit")])
 
 
@@ -153,5 +157,3 @@ def _write(source: Path, target: Path, weights: Mapping[str, StoredTensor], cont
             elif path not in old and not (folder / path.name).exists():
                 shutil.copy2(path, folder / path.name, follow_symlinks=False)
         synced.result()
-
-

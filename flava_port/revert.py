@@ -63,7 +63,9 @@ def revert_flava_checkpoint(
     else:
         _check_codebook(source, tensors, codebook_path)
         contents = [original_state_dict(tensors)]
-        lines.append(("note", f"an original checkpoint has no config; convert it with --config_path {source}") if layout == "hf" else _ITS_HEADS)
+        lines.append(
+            ("note", f"an original checkpoint has no config; convert it with --config_path {source}") if layout == "hf" else _ITS_HEADS
+        )
     if codebook_path is not None:
         contents.append(codebook_state_dict(tensors))
     written = write_checkpoints(targets, contents, progress)

@@ -91,7 +91,11 @@ def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig()
             module = block_class()
             has_path = f"{name}.id_path.w" in shapes
             module.id_path = convolution(f"{name}.id_path") if has_path else torch.nn.Identity()
-            path = [(part, m) for n in range(1, 5) for part, m in ((f"relu_{n}", torch.nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))]
+            path = [
+                (part, m)
+                for n in range(1, 5)
+                for part, m in ((f"relu_{n}", torch.nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))
+            ]
             module.res_path = torch.nn.Sequential(OrderedDict(path))
             return module
 

@@ -102,18 +102,14 @@ def _rule(path: Path, number: int, entry: object) -> Rule:
             return Rule(source, target)
         case [str(source), str(target), str(where)] if source and where == AT_END:
             return Rule(source, target, at_end=True)
-    raise InvalidInput(
-        f'{path}: rule {number} is {json.dumps(entry)}, not ["from", "to"] or ["from", "to", "{AT_END}"]'
-    )
+    raise InvalidInput(f'{path}: rule {number} is {json.dumps(entry)}, not ["from", "to"] or ["from", "to", "{AT_END}"]')
 
 
 def _drop(path: Path, number: int, entry: object) -> Drop:
     match entry:
         case [str(fragment), str(kept)] if fragment and kept:
             return Drop(fragment, kept, because="the table says so")
-    raise InvalidInput(
-        f'{path}: drop {number} is {json.dumps(entry)}, not ["fragment", "the fragment kept in its place"]'
-    )
+    raise InvalidInput(f'{path}: drop {number} is {json.dumps(entry)}, not ["fragment", "the fragment kept in its place"]')
 
 
 def _list(path: Path, content: dict, name: str) -> list:

@@ -59,9 +59,9 @@ class StoredTensor:
 
     @property
     def is_contiguous(self) -> bool:
-        return self.stride is None or _span(self.shape, self.stride) == prod(self.shape) and all(
-            size == 1 or step == prod(self.shape[axis + 1 :])
-            for axis, (size, step) in enumerate(zip(self.shape, self.stride))
+        return self.stride is None or (
+            _span(self.shape, self.stride) == prod(self.shape)
+            and all(size == 1 or step == prod(self.shape[axis + 1 :]) for axis, (size, step) in enumerate(zip(self.shape, self.stride)))
         )
 
     def is_same_memory_as(self, other: "StoredTensor") -> bool:
@@ -157,7 +157,9 @@ def memory_of(flat: torch.Tensor) -> memoryview:
     try:
         return memoryview(flat.numpy())
     except RuntimeError as error:
-        raise InvalidInput(f"torch {torch.__version__} cannot use the numpy that is installed ({error}); install numpy<2, or torch 2.3 or later") from None
+        raise InvalidInput(
+            f"torch {torch.__version__} cannot use the numpy that is installed ({error}); install numpy<2, or torch 2.3 or later"
+        ) from None
 
 
 def sha256(source: TensorSource) -> str:
@@ -194,9 +196,7 @@ def first_difference(ours: TensorSource, theirs: TensorSource) -> Difference | N
         if not torch.equal(bits(mine), bits(other)):
             at = int((bits(mine) != bits(other)).nonzero()[0, 0])
             at_element = at * _BITS[mine.dtype.itemsize].itemsize // mine.dtype.itemsize
-            return Difference(
-                _unravel(seen + at_element, ours.shape), mine[at_element].item(), other[at_element].item()
-            )
+            return Difference(_unravel(seen + at_element, ours.shape), mine[at_element].item(), other[at_element].item())
         seen += mine.numel()
     return None
 

@@ -107,7 +107,9 @@ def verify_flava_checkpoint(
     folder = Path(converted_path)
     where = check_device(device) if device is not None and not weights_only else None
     if configs.declared_class(folder) in {part.model_class for part in PARTS.values()}:
-        raise InvalidInput(f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that")
+        raise InvalidInput(
+            f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that"
+        )
     with ExitStack() as downloads:
         sources = open_sources(checkpoint_path, codebook_path, None, downloads, progress)
         made_by = semantics_of(sources[0].kind)
@@ -234,18 +236,26 @@ class _Weights:
             if isinstance(ours, UnsupportedTensor):
                 claim.findings.append(Finding(key, self.placed[key].name_in_file, f"is a {ours.kind} tensor"))
             elif ours.shape != theirs.shape:
-                claim.findings.append(Finding(key, self.placed[key].name_in_file, f"shape {list(ours.shape)}, the original's is {list(theirs.shape)}"))
+                claim.findings.append(
+                    Finding(key, self.placed[key].name_in_file, f"shape {list(ours.shape)}, the original's is {list(theirs.shape)}")
+                )
             elif ours.dtype not in (torch.float32, theirs.dtype) or ours.dtype not in FLOAT_DTYPES:
-                claim.findings.append(Finding(key, self.placed[key].name_in_file, f"{dtype_name(ours.dtype)}; float32 or {dtype_name(theirs.dtype)} belongs"))
+                claim.findings.append(
+                    Finding(key, self.placed[key].name_in_file, f"{dtype_name(ours.dtype)}; float32 or {dtype_name(theirs.dtype)} belongs")
+                )
         _settle(claim, "all equal")
 
     def values(self, claim: Claim) -> None:
         """Every value, bit for bit."""
-        common: dict[str, TensorSource] = {key: self.converted[key] for key in self._common() if isinstance(self.converted[key], StoredTensor)}
+        common: dict[str, TensorSource] = {
+            key: self.converted[key] for key in self._common() if isinstance(self.converted[key], StoredTensor)
+        }
         originals = {key: (self.placed[key].name_in_file, self.placed[key].tensor) for key in common}
         claim.findings, self.digests = compare_values(common, originals)
         if self.position_ids is not None and not counts_up(self.position_ids, self.config["text_config"]["max_position_embeddings"]):
-            claim.findings.append(Finding(POSITION_IDS, self.name_of(POSITION_IDS), "does not count 0, 1, 2, ...; releases up to 4.30.2 read it"))
+            claim.findings.append(
+                Finding(POSITION_IDS, self.name_of(POSITION_IDS), "does not count 0, 1, 2, ...; releases up to 4.30.2 read it")
+            )
         _settle(claim, f"{len(common)} tensors equal, bit for bit" if common else "")
         if not common:
             claim.verdict = Verdict.NOT_PROVEN
@@ -256,7 +266,13 @@ class _Weights:
         if not self.config["tie_word_embeddings"]:
             claim.findings.append(Finding("tie_word_embeddings", "", "false in the config: transformers 5 loads the heads untied"))
         says_tied = "tie_word_embeddings" in configs.declared_fields(self.folder)
-        lost = sorted({release for _, other in alone for release in lost_in("decoder.bias" if other in self.converted else "bias", says_tied=says_tied)})
+        lost = sorted(
+            {
+                release
+                for _, other in alone
+                for release in lost_in("decoder.bias" if other in self.converted else "bias", says_tied=says_tied)
+            }
+        )
         note = f"; {len(alone)} of them under one key only" if alone else ""
         note += f", which transformers {' and '.join(lost)} lose: flava-port repair writes both" if lost else ""
         _settle(claim, f"{len(TIED)} head biases{note}")

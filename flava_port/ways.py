@@ -65,7 +65,9 @@ WAYS = {
     Kind.ORIGINAL: Way(FLAVA.trace, source_name),
     Kind.DALLE: Way(_codebook, source_name),
     Kind.TORCHMULTIMODAL: Way(from_torchmultimodal, lambda target: to_torchmultimodal(target) or target),
-    Kind.TORCHMULTIMODAL_MODEL: Way(_bare_torchmultimodal, lambda target: (to_torchmultimodal(target) or target).removeprefix(MODEL_PREFIX)),
+    Kind.TORCHMULTIMODAL_MODEL: Way(
+        _bare_torchmultimodal, lambda target: (to_torchmultimodal(target) or target).removeprefix(MODEL_PREFIX)
+    ),
     Kind.HUGGING_FACE: Way(_already_there, str),
 }
 

@@ -43,9 +43,7 @@ PREDICTION_PARTS = (
 )  # fmt: skip
 HEADS = {
     **{head: tuple(f"{head}.cls.predictions.{part}" for part in PREDICTION_PARTS) for head in PREDICTION_HEADS},
-    "heads.cmd.itm_head": tuple(
-        f"heads.cmd.itm_head.{p}.{w}" for p in ("pooler.dense", "cls.seq_relationship") for w in WEIGHT_BIAS
-    ),
+    "heads.cmd.itm_head": tuple(f"heads.cmd.itm_head.{p}.{w}" for p in ("pooler.dense", "cls.seq_relationship") for w in WEIGHT_BIAS),
     "heads.cmd.clip_head": ("heads.cmd.clip_head.logit_scale",),
 }
 CODEBOOK_GROUPS, CODEBOOK_CONVOLUTIONS = 4, 4
@@ -208,9 +206,7 @@ class Original(NamedTuple):
     def keys(self) -> list[str]:
         """Shuffled by the seed, seed 0 in the files' order."""
         keys = [*fixed_keys(self.heads, self.second_copies), *self.decoys]
-        keys += [
-            key for encoder, numbers in zip(ENCODERS, self.layers) for n in numbers for key in layer_keys(encoder, n)
-        ]
+        keys += [key for encoder, numbers in zip(ENCODERS, self.layers) for n in numbers for key in layer_keys(encoder, n)]
         keys = list(dict.fromkeys(keys))
         if self.seed:
             random.Random(self.seed).shuffle(keys)
@@ -250,9 +246,7 @@ def _tensor(key: str, seed: int) -> torch.Tensor:
 
 
 _LAYERS = ((), (0,), (0, 1), (1, 0), (9, 10), (3, 33, 333), (999,), (0, 1, 2))
-_HEADS = sorted(
-    (tuple(h for h, there in zip(HEADS, bits) if there) for bits in product((0, 1), repeat=len(HEADS))), key=len
-)
+_HEADS = sorted((tuple(h for h, there in zip(HEADS, bits) if there) for bits in product((0, 1), repeat=len(HEADS))), key=len)
 _STRUCTURES = (range(256), (True, False), _HEADS, _LAYERS, _LAYERS, _LAYERS)
 
 

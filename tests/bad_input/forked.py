@@ -46,7 +46,7 @@ def forks():
 def serve() -> None:
     import transformers.models.flava.modeling_flava  # noqa: F401  imported so that no fork has to
 
-    import flava_port.codebook  # noqa: F401
+    import flava_port.codebook
     import flava_port.revert  # noqa: F401
 
     for line in sys.stdin:

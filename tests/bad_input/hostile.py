@@ -75,7 +75,9 @@ def tensor(stored: bytes | None = None, offset: bytes = number(0), shape: bytes 
 FOUR_FLOATS = {"0": struct.pack("<4f", 1.5, -2.0, 0.25, 8.0)}
 
 
-def write_zip(path: Path, pickle: bytes, storages: dict[str, bytes] | None = None, *, compression=zipfile.ZIP_STORED, **records: bytes) -> Path:
+def write_zip(
+    path: Path, pickle: bytes, storages: dict[str, bytes] | None = None, *, compression=zipfile.ZIP_STORED, **records: bytes
+) -> Path:
     """A file as torch.save writes it; ``records`` are further ones."""
     stored = FOUR_FLOATS if storages is None else storages
     with zipfile.ZipFile(path, "w", compression) as archive:

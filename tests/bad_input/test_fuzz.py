@@ -106,7 +106,7 @@ def test_any_opcodes_are_read_or_refused(folder, opcodes, operands):
     """In any order, with operands that make sense or not."""
     from tests.bad_input.hostile import write_zip
 
-    pickle = b"".join(bytes([opcode]) + operands[:index % 3] for index, opcode in enumerate(opcodes))
+    pickle = b"".join(bytes([opcode]) + operands[: index % 3] for index, opcode in enumerate(opcodes))
     _read_or_refuse(write_zip(folder / "any.zip", pickle))
 
 
@@ -115,7 +115,9 @@ def test_any_opcodes_are_read_or_refused(folder, opcodes, operands):
 @given(damage=damages())
 def test_a_damaged_checkpoint_is_converted_or_refused(folder, write, damage: Damage):
     """Through to the folder, which is there exactly when no error was."""
-    write(tiny_state_dict() if write is not WRITERS["safetensors"] else {k: t.clone() for k, t in tiny_state_dict().items()}, folder / "whole")
+    write(
+        tiny_state_dict() if write is not WRITERS["safetensors"] else {k: t.clone() for k, t in tiny_state_dict().items()}, folder / "whole"
+    )
     (folder / "damaged").write_bytes(damage.to((folder / "whole").read_bytes()) or b"\0")
     target = folder / "place" / "out"
     with time_limit(60):

@@ -111,7 +111,9 @@ def _interrupted_and_renamed(*_):
         raise ModuleNotFoundError("Could not import module 'FlavaForPreTraining'") from error
 
 
-@pytest.mark.parametrize(("name", "interrupted"), [("_parser", _interrupted), ("_rules", _interrupted_and_renamed)], ids=["arguments", "imports"])
+@pytest.mark.parametrize(
+    ("name", "interrupted"), [("_parser", _interrupted), ("_rules", _interrupted_and_renamed)], ids=["arguments", "imports"]
+)
 def test_ctrl_c_ends_tidily_whatever_becomes_of_it(flava_port, monkeypatch, name, interrupted):
     """While arguments are read, and where an import turns it into another error."""
     monkeypatch.setattr(cli, name, interrupted)

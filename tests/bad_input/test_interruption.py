@@ -55,7 +55,11 @@ def make_files(parent: Path) -> None:
 
 
 WHOLE = {
-    "folder": (make_folder, {f"out/{name}": content for name, content in OLD.items()}, {f"out/{name}": content for name, content in NEW.items()}),
+    "folder": (
+        make_folder,
+        {f"out/{name}": content for name, content in OLD.items()},
+        {f"out/{name}": content for name, content in NEW.items()},
+    ),
     "two files": (make_files, OLD, dict.fromkeys(OLD, b"new")),
 }
 

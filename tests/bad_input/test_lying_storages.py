@@ -9,7 +9,21 @@ import torch
 from flava_port.checkpoint import open_checkpoint
 from flava_port.errors import InvalidInput
 from flava_port.tensors import load
-from tests.bad_input.hostile import FALSE, FOUR_FLOATS, WRITERS, call, group, mapping, name, number, storage, tensor, text, write_legacy, write_zip
+from tests.bad_input.hostile import (
+    FALSE,
+    FOUR_FLOATS,
+    WRITERS,
+    call,
+    group,
+    mapping,
+    name,
+    number,
+    storage,
+    tensor,
+    text,
+    write_legacy,
+    write_zip,
+)
 
 SIZES = group(number(2), number(2))
 
@@ -94,7 +108,10 @@ def test_a_storage_s_name_leads_nowhere(tmp_path, write, key):
 def test_files_of_big_endian_machines_are_refused(tmp_path):
     """Their numbers would be read backwards."""
     content = mapping({"w": tensor()})
-    files = write_zip(tmp_path / "zip.pt", content, byteorder=b"big"), write_legacy(tmp_path / "old.pt", content, system=mapping({"little_endian": FALSE}))
+    files = (
+        write_zip(tmp_path / "zip.pt", content, byteorder=b"big"),
+        write_legacy(tmp_path / "old.pt", content, system=mapping({"little_endian": FALSE})),
+    )
     for path in files:
         with pytest.raises(InvalidInput, match="big-endian"):
             open_checkpoint(path)

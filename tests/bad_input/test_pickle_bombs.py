@@ -162,7 +162,11 @@ def test_nesting_without_end_is_refused(tmp_path, opened):
     levels = {
         "list": EMPTY_LIST * 50_000 + b"a" * 49_999,
         "tuple": NONE + b"\x85" * 50_000,
-        "dict": NONE + (b"0" + EMPTY_DICT + text("model") + EMPTY_DICT + b"s") + (EMPTY_DICT + text("model")) * 50_000 + NONE + b"s" * 50_000,
+        "dict": NONE
+        + (b"0" + EMPTY_DICT + text("model") + EMPTY_DICT + b"s")
+        + (EMPTY_DICT + text("model")) * 50_000
+        + NONE
+        + b"s" * 50_000,
         "mark": b"(" * 50_000,
     }
     assert_refused_in_time(write_zip(tmp_path / "bomb.pt", levels[opened]))
@@ -212,7 +216,11 @@ def test_a_pickle_of_more_bytes_than_any_checkpoint_s_is_refused(tmp_path, monke
 @pytest.mark.parametrize("bomb", ["data.pkl", "byteorder", "data/0"])
 def test_compressed_records_are_refused_unread(tmp_path, bomb):
     """A thousandfold, from a small file; torch.save never compresses."""
-    records = {"data.pkl": PROTOCOL + mapping({"w": tensor(storage(elements=number(4)))}) + STOP, "byteorder": b"little", "data/0": bytes(16)}
+    records = {
+        "data.pkl": PROTOCOL + mapping({"w": tensor(storage(elements=number(4)))}) + STOP,
+        "byteorder": b"little",
+        "data/0": bytes(16),
+    }
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w") as archive:
         for record, content in records.items():
             if record == bomb:

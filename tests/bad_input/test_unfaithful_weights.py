@@ -126,7 +126,9 @@ def test_nan_and_infinity_are_converted_and_counted(flava_port, tmp_path):
     state = tiny_state_dict()
     state[QUERY][0, :3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
     torch.save(state, tmp_path / "diverged.pt")
-    ran = flava_port("convert", "--checkpoint_path", tmp_path / "diverged.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out")
+    ran = flava_port(
+        "convert", "--checkpoint_path", tmp_path / "diverged.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out"
+    )
     assert ran.status == 0, ran.err
     assert f"warning  {CONVERTED_QUERY} holds 3 NaN or infinite values" in ran.out
     loaded = from_pretrained(tmp_path / "out").state_dict()[CONVERTED_QUERY]

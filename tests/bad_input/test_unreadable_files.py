@@ -159,7 +159,10 @@ HEADERS = {
     "unknown dtype": (None, b'{"w":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}}'),
     "nested deeply": (None, b'{"w":' + b"[" * 100_000),
     "bytes that nobody owns": (None, b'{"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}'),
-    "one name twice": (None, b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}'),
+    "one name twice": (
+        None,
+        b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}',
+    ),
     "no tensors": (None, b'{"__metadata__":{"format":"pt"}}'),
 }
 

@@ -64,7 +64,10 @@ def test_every_tensor_is_read_as_the_library_reads_it(written):
 
 
 BROKEN = {
-    "a gap": lambda header, data: (header["b"].update(data_offsets=[header["b"]["data_offsets"][0] + 2, header["b"]["data_offsets"][1] + 2]), header)[1],
+    "a gap": lambda header, data: (
+        header["b"].update(data_offsets=[header["b"]["data_offsets"][0] + 2, header["b"]["data_offsets"][1] + 2]),
+        header,
+    )[1],
     "an overlap": lambda header, data: (header["b"].update(data_offsets=[0, 8]), header)[1],
     "a larger shape": lambda header, data: (header["a"].update(shape=[2, 4]), header)[1],
     "another dtype": lambda header, data: (header["a"].update(dtype="F64"), header)[1],

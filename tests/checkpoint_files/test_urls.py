@@ -102,5 +102,5 @@ def test_no_url_writes_outside_its_folder(url, tmp_path, name):
         path = download(url(f"whole/{name}"), inner, silent)
     except InvalidInput:
         path = None
-    assert path is None or path.parent == inner and path.is_file()
+    assert path is None or (path.parent == inner and path.is_file())
     assert [*tmp_path.rglob("*.pt")] == [] and {*(tmp_path / "one").iterdir()} == {inner}

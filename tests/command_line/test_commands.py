@@ -112,5 +112,7 @@ def test_a_torch_that_cannot_use_the_installed_numpy_is_said(flava_port, tiny, t
         raise RuntimeError("Numpy is not available")
 
     monkeypatch.setattr(torch.Tensor, "numpy", refuse)
-    ran = flava_port("convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch_dump_folder_path", tmp_path / "out")
+    ran = flava_port(
+        "convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch_dump_folder_path", tmp_path / "out"
+    )
     assert ran.status == 2 and "cannot use the numpy that is installed" in ran.err and "install numpy<2" in ran.err

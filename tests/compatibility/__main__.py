@@ -1,8 +1,8 @@
 """Runs the suite under each release, has each load what every other wrote, and writes the README's table.
 
-    python -m tests.compatibility                       # prints it; an hour on two cores
-    python -m tests.compatibility --write               # into the README
-    python -m tests.compatibility --no-suite --releases 4.30.2 5.0.0
+python -m tests.compatibility                       # prints it; an hour on two cores
+python -m tests.compatibility --write               # into the README
+python -m tests.compatibility --no-suite --releases 4.30.2 5.0.0
 """
 
 import argparse
@@ -88,7 +88,10 @@ def between_releases(pythons: Mapping[str, Path], scratch: Path) -> dict[tuple[s
 
 def table(releases: Sequence[str], suites: Mapping[str, Suite], loads: Mapping[tuple[str, str, str], str], about: str) -> str:
     """The README's section."""
-    lines = ["| transformers | layout epoch | passed | known gaps | skipped | failed | a converted folder, from any of these | what it saves itself |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| transformers | layout epoch | passed | known gaps | skipped | failed | a converted folder, from any of these | what it saves itself |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for release in releases:
         epoch = epoch_of(release)
         converted = _in_short({writer: loads[writer, release, "converted"] for writer in releases}, "loads right")

@@ -1,7 +1,7 @@
 """What runs inside of each release's environment: converts and saves, and loads what all the others wrote.
 
-    python -m tests.compatibility.inside make FOLDER      # FOLDER/converted, FOLDER/saved and FOLDER/repaired
-    python -m tests.compatibility.inside load FILE FOLDER ...   # how each FOLDER loads, as JSON in FILE
+python -m tests.compatibility.inside make FOLDER      # FOLDER/converted, FOLDER/saved and FOLDER/repaired
+python -m tests.compatibility.inside load FILE FOLDER ...   # how each FOLDER loads, as JSON in FILE
 """
 
 import json
@@ -43,7 +43,11 @@ def how_it_loads(folder: Path) -> str:
     try:
         theirs = load_model(folder)[0].double()
         with quiet(), torch.no_grad():
-            errors = {f"{case.name}: {name}": error for case in _cases(ours) for name, error in _errors(run_converted(theirs, case), run_original(ours, case))}
+            errors = {
+                f"{case.name}: {name}": error
+                for case in _cases(ours)
+                for name, error in _errors(run_converted(theirs, case), run_original(ours, case))
+            }
     except Exception as error:
         return f"fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
     wrong = {name: error for name, error in errors.items() if not error <= ROUNDING}

@@ -28,7 +28,9 @@ def converted(tiny, tmp_path_factory):
 def _without(which: int):
     def change(folder: Path) -> None:
         state = load_file(folder / WEIGHTS)
-        save_file({key: value for key, value in state.items() if key not in {pair[which] for pair in TIED}}, folder / WEIGHTS, {"format": "pt"})
+        save_file(
+            {key: value for key, value in state.items() if key not in {pair[which] for pair in TIED}}, folder / WEIGHTS, {"format": "pt"}
+        )
 
     return change
 
@@ -61,7 +63,9 @@ def _in_two(folder: Path) -> None:
     names = {key: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, key in enumerate(state)}
     for name in set(names.values()):
         save_file({key: value for key, value in state.items() if names[key] == name}, folder / name, {"format": "pt"})
-    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {key: name for key, name in names.items() if "decoder.bias" not in key}}))
+    (folder / f"{WEIGHTS}.index.json").write_text(
+        json.dumps({"weight_map": {key: name for key, name in names.items() if "decoder.bias" not in key}})
+    )
     (folder / WEIGHTS).unlink()
 
 
@@ -194,7 +198,9 @@ def test_the_record_of_the_conversion_stays_true(flava_port, tiny, folder):
     _without(0)(folder)
     repair_model_folder(folder)
     assert (folder / RECORD).exists()
-    ran = flava_port("verify", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", folder, "--weights-only")
+    ran = flava_port(
+        "verify", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", folder, "--weights-only"
+    )
     assert ran.status == 0, ran.out
 
 

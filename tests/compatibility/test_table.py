@@ -27,7 +27,9 @@ def test_no_release_in_it_fails():
 
 def _loads(**wrong: str) -> dict[tuple[str, str, str], str]:
     releases = ("4.30.2", "5.0.0")
-    return {(w, r, kind): wrong.get(kind, RIGHT) if (w, r) == releases else RIGHT for w in releases for r in releases for kind in command.KINDS}
+    return {
+        (w, r, kind): wrong.get(kind, RIGHT) if (w, r) == releases else RIGHT for w in releases for r in releases for kind in command.KINDS
+    }
 
 
 def test_a_row_says_how_the_suite_ended_and_where_folders_do_not_load():
@@ -43,7 +45,13 @@ def test_a_row_says_how_the_suite_ended_and_where_folders_do_not_load():
 
 def test_counts_are_read_from_the_suites_own_report(tmp_path):
     """Expected failures are known gaps; errors are failures."""
-    kinds = {"passed": "", "gap": '<skipped type="pytest.xfail"/>', "skip": '<skipped type="pytest.skip"/>', "bad": "<failure/>", "error": "<error/>"}
+    kinds = {
+        "passed": "",
+        "gap": '<skipped type="pytest.xfail"/>',
+        "skip": '<skipped type="pytest.skip"/>',
+        "bad": "<failure/>",
+        "error": "<error/>",
+    }
     cases = "".join(f'<testcase name="{name}">{inside}</testcase>' for name, inside in kinds.items())
     (tmp_path / "suite.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     assert command.read_suite(tmp_path / "suite.xml") == command.Suite(passed=1, known_gaps=1, skipped=1, failed=2)

@@ -43,7 +43,9 @@ def test_heads_are_64_wide_or_the_widest_that_divides(hidden, heads):
 
 def test_the_command_says_what_it_assumed(tiny, flava_port, tmp_path):
     """Heads, activation and epsilon are in no shape."""
-    ran = flava_port("convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch-dump-folder-path", tmp_path / "out")
+    ran = flava_port(
+        "convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch-dump-folder-path", tmp_path / "out"
+    )
     assert "1 (text, 64 wide)" in ran.out and "activation: gelu" in ran.out and "layer norm epsilon: 1e-12" in ran.out
 
 

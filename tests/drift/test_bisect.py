@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flava_port.epochs import known_epochs
 from flava_port.drift import Unobservable, bisect, describe_step
+from flava_port.epochs import known_epochs
 from flava_port.observation import FORMS, Observation
-
 
 LAYOUT = known_epochs()[-1].snapshot
 NOTHING = Observation({}, LAYOUT, {}, {}, {form: "right" for form in FORMS}, {})

@@ -135,7 +135,9 @@ def test_a_folder_that_only_the_old_release_can_read_again_is_to_be_converted_ag
     """What OLD's save_pretrained leaves out is what NEW does not make up for."""
     from dataclasses import replace
 
-    old = replace(observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in HEADS], "config says that they are tied": True})
+    old = replace(
+        observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in HEADS], "config says that they are tied": True}
+    )
     new = replace(observed, loaded={**observed.loaded, "decoder.bias alone": "4 wrong: mim_head.bias is zero"})
     text, status = report(old, new)
     assert status == 1 and f"verdict: {RECONVERT} because what " in text and "flava-port repair" in text

@@ -25,7 +25,17 @@ def test_equal_files_are_safe(flava_port, file):
 
 def test_the_suite_writes_an_observation(file, tmp_path):
     """pytest --observe FILE, whichever tests run."""
-    suite = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/layouts/test_readme.py", "--observe", tmp_path / "written"]
+    suite = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/layouts/test_readme.py",
+        "--observe",
+        tmp_path / "written",
+    ]
     ran = subprocess.run([str(part) for part in suite], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0 and "observation written" in ran.stdout, ran.stdout + ran.stderr
     assert differences(read(tmp_path / "written"), read(file)) == []
@@ -68,7 +78,11 @@ def test_bisection_is_of_one_package(flava_port, old, new):
 
 def test_releases_are_listed_as_pip_finds_them(monkeypatch):
     """Final ones, oldest first."""
-    monkeypatch.setattr(environments, "_run", lambda *_: "transformers (5.1.0)\nAvailable versions: 5.1.0, 5.0.0, 5.0.0rc1, 4.9.2, 4.10.0\nINSTALLED: 5.0.0\n")
+    monkeypatch.setattr(
+        environments,
+        "_run",
+        lambda *_: "transformers (5.1.0)\nAvailable versions: 5.1.0, 5.0.0, 5.0.0rc1, 4.9.2, 4.10.0\nINSTALLED: 5.0.0\n",
+    )
     assert environments.releases_of("transformers") == ["4.9.2", "4.10.0", "5.0.0", "5.1.0"]
 
 

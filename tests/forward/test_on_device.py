@@ -9,7 +9,10 @@ from flava_port.errors import InvalidInput
 from flava_port.verify import verify_flava_checkpoint
 from tests.forward.test_bites import _edited, _set_activation
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; run on a machine with one"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; run on a machine with one")),
+]
 
 
 @pytest.fixture(scope="module")

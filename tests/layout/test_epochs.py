@@ -78,7 +78,9 @@ def test_a_known_layout_is_what_each_part_alone_has(part, config):
 
 def test_a_recorded_layout_is_taken_without_importing_transformers():
     """The import takes longer than a conversion's own work."""
-    code = "import sys, flava_port.layout as l, flava_port.config as c; l.expected_layout(c.DEFAULTS); sys.exit('transformers' in sys.modules)"
+    code = (
+        "import sys, flava_port.layout as l, flava_port.config as c; l.expected_layout(c.DEFAULTS); sys.exit('transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == (0 if epochs.epoch_of(transformers.__version__) else 1)
 
 

@@ -37,7 +37,11 @@ HEAD_NAMES = {
     "heads.cmd.itm_head": "loss.itm_loss",
     "heads.cmd.clip_head": "loss.contrastive_loss",
 }
-HEAD_PARTS = {"cls.predictions.transform.dense": "cls.dense", "cls.predictions.transform.LayerNorm": "cls.layer_norm", "cls.predictions": "cls"}
+HEAD_PARTS = {
+    "cls.predictions.transform.dense": "cls.dense",
+    "cls.predictions.transform.LayerNorm": "cls.layer_norm",
+    "cls.predictions": "cls",
+}
 
 # How the layers, the text embeddings, the projections and the heads were called in 2022; all else is as it is now.
 OLDER_LAYER_PARTS = {

@@ -205,7 +205,17 @@ def test_to_torchmultimodal_wants_a_file_and_no_second_codebook(flava_port, tiny
         assert ran.status == 2 and not list(tmp_path.iterdir()), flag
     folder = tmp_path / "hf"
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
-    ran = flava_port("revert", "--converted_path", folder, "--to", "torchmultimodal", "--checkpoint_path", tmp_path / "t.pt", "--codebook_path", tmp_path / "c.pt")
+    ran = flava_port(
+        "revert",
+        "--converted_path",
+        folder,
+        "--to",
+        "torchmultimodal",
+        "--checkpoint_path",
+        tmp_path / "t.pt",
+        "--codebook_path",
+        tmp_path / "c.pt",
+    )
     assert ran.status == 2 and "holds its codebook" in ran.err
     assert flava_port("revert", "--converted_path", folder, "--to", "torchmultimodal", "--checkpoint_path", tmp_path / "t.pt").status == 0
     ran = flava_port("revert", "--converted_path", tmp_path / "t.pt", "--to", "torchmultimodal", "--checkpoint_path", tmp_path / "u.pt")

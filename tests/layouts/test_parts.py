@@ -89,7 +89,9 @@ def test_the_original_has_no_layout_for_encoders_alone(flava_port, sources, tmp_
 
 def test_a_part_takes_no_codebook(flava_port, sources, tiny, tmp_path):
     """And a missing weight of the part is still missed."""
-    ran = flava_port("convert", *sources["original"], "--codebook_path", tiny.codebook, "--part", "image", "--pytorch_dump_folder_path", tmp_path / "out")
+    ran = flava_port(
+        "convert", *sources["original"], "--codebook_path", tiny.codebook, "--part", "image", "--pytorch_dump_folder_path", tmp_path / "out"
+    )
     assert ran.status == 2 and "has no codebook" in ran.err
     state = tiny_torchmultimodal()
     del state["model.mm_encoder.cls_token"]

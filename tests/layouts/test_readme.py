@@ -8,7 +8,10 @@ SHOWN = (
     *("image_encoder.module.", "text_encoder.module.", "mm_encoder.module.", "mm_encoder.module.encoder.cls_token"),
     "text_encoder.module.embeddings.LayerNorm",
     *(f"image_encoder.module.encoder.layer.N.{part}" for part in ("attention.attention.query", "attention.output.dense")),
-    *(f"image_encoder.module.encoder.layer.N.{part}" for part in ("intermediate.dense", "output.dense", "layernorm_before", "layernorm_after")),
+    *(
+        f"image_encoder.module.encoder.layer.N.{part}"
+        for part in ("intermediate.dense", "output.dense", "layernorm_before", "layernorm_after")
+    ),
     *("mm_image_projection", "mm_text_projection", "image_projection", "text_projection"),
     *("heads.imagenet.mim_head.cls.predictions.bias", "heads.imagenet.mim_head.cls.predictions.decoder"),
     "heads.imagenet.mim_head.cls.predictions.transform.dense",

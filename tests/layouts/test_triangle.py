@@ -46,7 +46,9 @@ def test_the_names_are_those_of_torchmultimodals_own_models():
     """As recorded from a FLAVAForPreTraining and a FLAVAModel of two layers (one in the multimodal encoder)."""
     recorded = json.loads(RECORDED.read_text())
     names = {key for key in side_by_side(range(2)).values() if ".mm_encoder.encoder.layer.1." not in key}
-    no_path = {f"image_codebook.encoder.blocks.group_{g}.block_{b}.id_path.{p}" for g, b in ((1, 1), (1, 2), (2, 2), (3, 2), (4, 2)) for p in "wb"}
+    no_path = {
+        f"image_codebook.encoder.blocks.group_{g}.block_{b}.id_path.{p}" for g, b in ((1, 1), (1, 2), (2, 2), (3, 2), (4, 2)) for p in "wb"
+    }
     assert names - no_path == set(recorded["FLAVAForPreTraining"])
     bare = {key.removeprefix("model.") for key in names if key.startswith("model.")}
     assert bare == set(recorded["FLAVAModel"])

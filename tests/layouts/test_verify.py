@@ -76,7 +76,9 @@ def test_a_planted_fault_is_named_by_torchmultimodals_key(theirs, tmp_path, faul
     plant(fault, tmp_path / "hf", tmp_path / "faulty")
     certificate = verify_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "faulty", weights_only=True)
     assert certificate.verdict is Verdict.DIFFERS and fault.culprit in certificate.table()
-    assert any(line.strip().startswith(("from model.", "from loss.", "from image_codebook.encoder.")) for line in certificate.table().splitlines())
+    assert any(
+        line.strip().startswith(("from model.", "from loss.", "from image_codebook.encoder.")) for line in certificate.table().splitlines()
+    )
 
 
 def test_one_converted_without_its_codebook_is_proven_where_that_is_said(flava_port, tmp_path):

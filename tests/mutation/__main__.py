@@ -18,18 +18,14 @@ from tests.mutation.tables import Verdict, judge, mutants
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--sample", type=int, default=6, help="mutants to cross-check with real test runs (default: %(default)s)"
-    )
+    parser.add_argument("--sample", type=int, default=6, help="mutants to cross-check with real test runs (default: %(default)s)")
     options = parser.parse_args()
     with ProcessPoolExecutor() as pool:
         verdicts = [verdict for table in TABLES for verdict in pool.map(partial(judge, table), mutants(table), chunksize=20)]
     _print(verdicts)
     killed = [verdict for verdict in verdicts if verdict.killed_by]
     wrong = [problem for v in random.Random(0).sample(killed, options.sample) if (problem := not_caught(v))]
-    print(
-        f"cross-check: {options.sample - len(wrong)} of {options.sample} killed by the default run of a copy, by name"
-    )
+    print(f"cross-check: {options.sample - len(wrong)} of {options.sample} killed by the default run of a copy, by name")
     print(*wrong, sep="\n")
     return 1 if wrong or any(not v.killed_by and not v.proof for v in verdicts) else 0
 
@@ -44,9 +40,7 @@ def _print(verdicts: list[Verdict]) -> None:
         print(f"SURVIVES  {verdict.mutant.table.name}: {verdict.mutant.what}")
     killed = len(verdicts) - len(equal) - len(alive)
     score = 100 * killed / (killed + len(alive))
-    print(
-        f"{len(verdicts)} mutants: {killed} killed, {len(alive)} surviving, {len(equal)} equivalent; score {score:.1f}%"
-    )
+    print(f"{len(verdicts)} mutants: {killed} killed, {len(alive)} surviving, {len(equal)} equivalent; score {score:.1f}%")
 
 
 if __name__ == "__main__":

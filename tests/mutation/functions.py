@@ -58,15 +58,11 @@ def main() -> int:
             text=True,
             check=False,
         )
-        listed = subprocess.run(
-            [*mutmut, "results"], cwd=copy, env=environment, capture_output=True, text=True, check=False
-        ).stdout
+        listed = subprocess.run([*mutmut, "results"], cwd=copy, env=environment, capture_output=True, text=True, check=False).stdout
         alive = [match[0] for match in _LINE.findall(listed)]
         shown = {
             name: _change(
-                subprocess.run(
-                    [*mutmut, "show", name], cwd=copy, env=environment, capture_output=True, text=True, check=False
-                ).stdout
+                subprocess.run([*mutmut, "show", name], cwd=copy, env=environment, capture_output=True, text=True, check=False).stdout
             )
             for name in alive
         }
@@ -78,9 +74,7 @@ def main() -> int:
 
 def _change(difference: str) -> str:
     """The line that a mutant has in the place of ours."""
-    return "\n".join(
-        line[1:].strip() for line in difference.splitlines() if line.startswith("+") and not line.startswith("+++")
-    )
+    return "\n".join(line[1:].strip() for line in difference.splitlines() if line.startswith("+") and not line.startswith("+++"))
 
 
 def _verdict(alive: dict[str, str], output: str) -> int:
@@ -94,10 +88,7 @@ def _verdict(alive: dict[str, str], output: str) -> int:
             print(f"equivalent  {change}\n    because {EQUIVALENT[change]}")
     print(*(f"listed as equivalent, but is none: {change}" for change in stale), sep="\n")
     killed = total - len(alive)
-    print(
-        f"{total} mutants of functions: {killed} killed, "
-        f"{len(survivors)} surviving, {len(alive) - len(survivors)} equivalent"
-    )
+    print(f"{total} mutants of functions: {killed} killed, {len(survivors)} surviving, {len(alive) - len(survivors)} equivalent")
     return 1 if survivors or stale else 0
 
 

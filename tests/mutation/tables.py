@@ -71,9 +71,7 @@ def _read_back(layers: tuple[int, ...]) -> dict[str, str]:
 
 def _differs(table: RuleTable, mutant: RuleTable, key: str, expected: str | None) -> bool:
     trace = mutant.trace(key)
-    return trace.target != expected or (
-        trace.dropped is not None and trace.dropped.kept_key(key) != table.trace(key).dropped.kept_key(key)
-    )
+    return trace.target != expected or (trace.dropped is not None and trace.dropped.kept_key(key) != table.trace(key).dropped.kept_key(key))
 
 
 def _proof(table: RuleTable, mutant: Mutant) -> str | None:
@@ -108,8 +106,14 @@ def _dependencies(table: RuleTable):
 def _same_on_the_grammar(table: RuleTable, mutant: RuleTable) -> str | None:
     """Every key of the original and every name that torchmultimodal ever had, layers up to three digits, there and back."""
     keys, names = every_original_key(), _read_back(tuple(range(MOST_LAYERS)))
-    same = all(mutant.rename(key) == table.rename(key) for key in keys) and all(mutant.back(name).target == key for name, key in names.items())
-    return f"takes all {len(keys):,} keys of the grammar and all {len(names):,} names of torchmultimodal's, past ones too, where the table does" if same else None
+    same = all(mutant.rename(key) == table.rename(key) for key in keys) and all(
+        mutant.back(name).target == key for name, key in names.items()
+    )
+    return (
+        f"takes all {len(keys):,} keys of the grammar and all {len(names):,} names of torchmultimodal's, past ones too, where the table does"
+        if same
+        else None
+    )
 
 
 def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
@@ -119,9 +123,7 @@ def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
         return False
 
 
-def _changed(
-    ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int
-) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def _changed(ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """Where the two differ, and so many rules ``before`` that."""
     start = next((n for n, (one, other) in enumerate(zip(ours, theirs)) if one != other), min(len(ours), len(theirs)))
     shared = min(len(ours), len(theirs)) - start
@@ -136,9 +138,7 @@ def mutants(table: RuleTable) -> Iterator[Mutant]:
     for at, rule in enumerate(rules):
         yield Mutant(f"rule {at + 1} left out", _with(table, rules[:at] + rules[at + 1 :]))
         yield Mutant(f"rule {at + 1} doubled", _with(table, rules[: at + 1] + rules[at:]))
-        yield Mutant(
-            f"rule {at + 1} only at the beginning", _with_rule(table, at, PrefixRule(rule.source, rule.target))
-        )
+        yield Mutant(f"rule {at + 1} only at the beginning", _with_rule(table, at, PrefixRule(rule.source, rule.target)))
         yield Mutant(f"rule {at + 1} at the end or not", _with_rule(table, at, replace(rule, at_end=not rule.at_end)))
         for field in ("source", "target"):
             for what, text in _edits(getattr(rule, field)):

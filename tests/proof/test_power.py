@@ -71,7 +71,10 @@ def test_the_record_of_another_conversion_says_nothing_of_this_one(clean, tiny, 
 
 def test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place(tmp_path):
     """tanh and softmax at their limits hide what lies before them; nothing is accused for it, and nothing is left out."""
-    weights = {key: load(value).mul(30) if value.shape and "position_ids" not in key else load(value) for key, value in original_state_dict(TINY).items()}
+    weights = {
+        key: load(value).mul(30) if value.shape and "position_ids" not in key else load(value)
+        for key, value in original_state_dict(TINY).items()
+    }
     write_torch_zip(tmp_path / "flava.pt", {key: MemoryTensor(value) for key, value in weights.items()})
     write_torch_zip(tmp_path / "codes.pt", codebook_state_dict(TINY_CODEBOOK))
     files = tmp_path / "flava.pt", tmp_path / "codes.pt"

@@ -65,7 +65,11 @@ def test_converting_with_verify_proves_the_computation_too(flava_port, files, tm
         ("bias", True, "4 of them under one key only\n"),
         ("bias", False, "4 of them under one key only, which transformers 5.0.0 lose: flava-port repair writes both\n"),
         ("decoder.bias", True, "4 of them under one key only, which transformers 4.43.0 to 4.57.6 lose: flava-port repair writes both\n"),
-        ("decoder.bias", False, "4 of them under one key only, which transformers 4.43.0 to 4.57.6 and 5.0.0 lose: flava-port repair writes both\n"),
+        (
+            "decoder.bias",
+            False,
+            "4 of them under one key only, which transformers 4.43.0 to 4.57.6 and 5.0.0 lose: flava-port repair writes both\n",
+        ),
     ],
 )
 def test_biases_that_some_releases_lose_are_said(flava_port, files, tmp_path, held, says_tied, lost):
@@ -75,6 +79,8 @@ def test_biases_that_some_releases_lose_are_said(flava_port, files, tmp_path, he
     state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
     left_out = {pair[1 if held == "bias" else 0] for pair in TIED}
     save_file({key: value for key, value in state.items() if key not in left_out}, folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if says_tied or name != "tie_word_embeddings"}))
+    (folder / "config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if says_tied or name != "tie_word_embeddings"})
+    )
     ran = flava_port("verify", *files, "--weights-only")
     assert ran.status == 0 and lost in ran.out, ran.out

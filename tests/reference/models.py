@@ -75,9 +75,7 @@ def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torc
     pixels = torch.randn(3, 3, side, side, generator=generator, dtype=torch.float64)
     ids = torch.randint(1, config.text_config.vocab_size, (3, 7), generator=generator)
     masked_tokens = torch.tensor([[0, 1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0, 1], [0, 1, 1, 0, 0, 1, 0]]).bool()
-    masked_patches = torch.tensor(
-        [[[1, 0, 0], [1, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0], [1, 0, 0]], [[0, 0, 1], [0, 0, 1], [0, 1, 0]]]
-    )
+    masked_patches = torch.tensor([[[1, 0, 0], [1, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0], [1, 0, 0]], [[0, 0, 1], [0, 0, 1], [0, 1, 0]]])
     mask_id = config.text_config.vocab_size - 1
     mim_labels = torch.randint(config.image_config.vocab_size, (3, 3, 3), generator=generator)
     return Batch(

@@ -74,9 +74,7 @@ def test_image_embeddings_are_patches_row_by_row():
 def test_text_embeddings_are_the_norm_of_a_sum():
     """Word + position + token type, normalised."""
     ours, ids, types = flava().text_encoder.module.embeddings, [5, 36, 0, 5], [0, 2, 1, 0]
-    tables = [
-        table.weight.tolist() for table in (ours.word_embeddings, ours.position_embeddings, ours.token_type_embeddings)
-    ]
+    tables = [table.weight.tolist() for table in (ours.word_embeddings, ours.position_embeddings, ours.token_type_embeddings)]
     rows = zip(ids, range(4), types, strict=True)
     sums = [by_hand.add(*(table[i] for table, i in zip(tables, row, strict=True))) for row in rows]
     expected = [by_hand.layer_norm(token, ours.LayerNorm) for token in sums]

@@ -118,9 +118,7 @@ def test_pairs_that_do_not_match_count_for_itm_only():
 
 def test_if_no_pair_matches_all_count():
     """The losses are those of a batch without ITM labels."""
-    none, unlabelled = (
-        OURS(**{**INPUTS._asdict(), "itm_labels": labels}) for labels in (torch.zeros(3, dtype=torch.long), None)
-    )
+    none, unlabelled = (OURS(**{**INPUTS._asdict(), "itm_labels": labels}) for labels in (torch.zeros(3, dtype=torch.long), None))
     for name in ("mmm_image_loss", "mmm_text_loss", "global_contrastive_loss"):
         assert torch.equal(getattr(none, name), getattr(unlabelled, name)), name
 

@@ -208,8 +208,7 @@ def _disagreement(name: str, outputs: Outputs) -> str:
     tolerance = outputs.tolerance * (GRADIENT_MARGIN if name.startswith("gradient") else 1)
     values = {who: found[name] for who, found in outputs.found.items()}
     apart = {
-        (one, other): relative_error(values[one], values[other])
-        for one, other in ((OURS, THEIRS), (OURS, CONVERTED), (THEIRS, CONVERTED))
+        (one, other): relative_error(values[one], values[other]) for one, other in ((OURS, THEIRS), (OURS, CONVERTED), (THEIRS, CONVERTED))
     }
     agreeing = [pair for pair, error in apart.items() if error <= tolerance]
     if len(agreeing) == 3:

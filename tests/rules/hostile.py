@@ -43,11 +43,7 @@ TWICE = (
 def hostile_keys() -> list[str]:
     """Every fragment alone, doubled, and in odd places of keys; fragments next to each other; those above."""
     keys = [*OUT_OF_ORDER, *TWICE]
-    keys += [
-        form.format(fragment)
-        for fragment in FRAGMENTS
-        for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}.{0}", "{0}{0}")
-    ]
+    keys += [form.format(fragment) for fragment in FRAGMENTS for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}.{0}", "{0}{0}")]
     keys += [f"{one}.{other}" for one, other in product(FRAGMENTS, repeat=2)]
     return _unique([*keys, *_edits(original_keys((0, 12)), FRAGMENTS, 300)])
 
@@ -76,11 +72,7 @@ def hostile_codebook_keys() -> list[str]:
         "x.wx",
         "x.bias.w.bx",
     ]
-    keys += [
-        form.format(fragment)
-        for fragment in CODEBOOK_FRAGMENTS
-        for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}{0}")
-    ]
+    keys += [form.format(fragment) for fragment in CODEBOOK_FRAGMENTS for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}{0}")]
     keys += [one + other for one, other in product(CODEBOOK_FRAGMENTS, repeat=2)]
     return _unique([*keys, *_edits(codebook_keys(), CODEBOOK_FRAGMENTS, 150)])
 

@@ -13,9 +13,7 @@ def assert_targets(table: RuleTable, expected: Mapping[str, str | None]) -> None
     __tracebackhide__ = True
     wrong = sorted((key for key in expected if table.rename(key) != expected[key]), key=lambda key: (len(key), key))
     if wrong:
-        raise AssertionError(
-            f"{wrong[0]}: wrong target\n" + _explain(table, wrong[0], expected[wrong[0]]) + _others(wrong[1:])
-        )
+        raise AssertionError(f"{wrong[0]}: wrong target\n" + _explain(table, wrong[0], expected[wrong[0]]) + _others(wrong[1:]))
 
 
 def assert_all(table: RuleTable, keys: Iterable[str], claim: str, holds) -> None:
@@ -53,11 +51,7 @@ def _shown_by(actual: RuleTable, expected: RuleTable, one: tuple, other: tuple) 
         key = first_difference(*alone)
     except TooManyStates:
         return []
-    return (
-        []
-        if key is None
-        else [f"  shown by  {key}", f"    actual    {actual.rename(key)}", f"    expected  {expected.rename(key)}"]
-    )
+    return [] if key is None else [f"  shown by  {key}", f"    actual    {actual.rename(key)}", f"    expected  {expected.rename(key)}"]
 
 
 def _text(entry: tuple) -> str:

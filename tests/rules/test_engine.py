@@ -44,11 +44,7 @@ def test_a_table_is_printed_an_entry_a_line():
     assert lines[0] == "codebook: DALL-E to Hugging Face"
     assert lines[1] == "     1  group_1.   group_1.group."
     assert lines[6] == "     6  .w         .weight  (at the end)"
-    assert (
-        describe_table(FLAVA)
-        .splitlines()[1]
-        .startswith("  drop  text_encoder.embeddings.*  because the checkpoint holds")
-    )
+    assert describe_table(FLAVA).splitlines()[1].startswith("  drop  text_encoder.embeddings.*  because the checkpoint holds")
 
 
 def test_every_fault_of_a_state_dict_is_named():

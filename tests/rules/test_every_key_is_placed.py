@@ -61,9 +61,7 @@ def test_the_kept_copy_of_every_dropped_key_is_in_the_grammar(grammar):
 def test_distinct_keys_of_the_grammar_never_meet_in_one_target(grammar):
     """All 48,000 keys at once."""
     targets = Counter(map(FLAVA.rename, grammar))
-    assert_all(
-        FLAVA, grammar, "alone in its target", lambda key: FLAVA.rename(key) is None or targets[FLAVA.rename(key)] == 1
-    )
+    assert_all(FLAVA, grammar, "alone in its target", lambda key: FLAVA.rename(key) is None or targets[FLAVA.rename(key)] == 1)
 
 
 def test_distinct_keys_of_the_codebook_never_meet_in_one_target():
@@ -88,8 +86,7 @@ def layer_counts():
 
 def with_layers(counts) -> FlavaConfig:
     image, text, multimodal = (
-        replace(part, num_hidden_layers=n)
-        for part, n in zip((TINY.image_config, TINY.text_config, TINY.multimodal_config), counts)
+        replace(part, num_hidden_layers=n) for part, n in zip((TINY.image_config, TINY.text_config, TINY.multimodal_config), counts)
     )
     return replace(TINY, image_config=image, text_config=text, multimodal_config=multimodal)
 
@@ -108,10 +105,7 @@ def test_the_grammar_is_what_the_original_model_has(counts):
 def test_the_targets_are_the_installed_transformers_keys(counts):
     """Renamed, the grammar is the key set of FlavaForPreTraining, position_ids and the codebook apart."""
     parts = zip(("image_config", "text_config", "multimodal_config"), counts)
-    config = {
-        name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-        for name, n in parts
-    }
+    config = {name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8} for name, n in parts}
     expected = {k for k in built_layout({**config, "hidden_size": 8}).shapes if not k.startswith(CODEBOOK_PREFIX)}
     keys = [*fixed_keys(), *(key for e, n in zip(ENCODERS, counts) for i in range(n) for key in layer_keys(e, i))]
     assert_all(
@@ -129,8 +123,6 @@ def test_the_codebooks_targets_are_the_installed_transformers_keys():
         keys = list(DalleEncoder(CodebookConfig(hidden_size=8)).state_dict())
     shapes = built_layout({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART).shapes
     expected = {key.removeprefix(CODEBOOK_PREFIX) for key in shapes}
-    assert_all(
-        CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected
-    )
+    assert_all(CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected)
     assert len(keys) == len(expected)
     assert set(keys) <= set(codebook_keys())

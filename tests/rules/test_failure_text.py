@@ -37,21 +37,14 @@ def test_a_key_that_should_be_dropped_is_reported_with_what_became_of_it():
     """A table without its drops."""
     key = "text_encoder.embeddings.position_ids"
     assert report_of(assert_targets, replace(FLAVA, drops=()), {key: None}) == (
-        f"{key}: wrong target\n"
-        f"  actual    {key}\n"
-        "  expected  dropped\n"
-        "  its way through flava:\n"
-        f"    {key}\n"
-        "      no rule touches it"
+        f"{key}: wrong target\n  actual    {key}\n  expected  dropped\n  its way through flava:\n    {key}\n      no rule touches it"
     )
 
 
 def test_a_property_that_fails_is_reported_with_the_shortest_key_and_its_way():
     """A table without rule 5: one key is neither renamed nor dropped."""
     table = replace(FLAVA, rules=FLAVA.rules[:4] + FLAVA.rules[5:])
-    assert report_of(
-        assert_all, table, original_keys(), "renamed or dropped", lambda key: table.rename(key) != key
-    ) == (
+    assert report_of(assert_all, table, original_keys(), "renamed or dropped", lambda key: table.rename(key) != key) == (
         "heads.cmd.clip_head.logit_scale: not renamed or dropped\n"
         "  its way through flava:\n"
         "    heads.cmd.clip_head.logit_scale\n"
@@ -76,9 +69,7 @@ def test_an_edited_rule_is_reported_by_its_number_and_the_key_that_shows_it():
 def test_a_missing_rule_is_reported_by_its_number():
     """The last one left out."""
     report = report_of(assert_same_table, replace(FLAVA, rules=FLAVA.rules[:-1]), FLAVA)
-    assert report.startswith(
-        "flava: rule 15 is not what it should be\n  actual    nothing\n  expected  image_projection -> "
-    )
+    assert report.startswith("flava: rule 15 is not what it should be\n  actual    nothing\n  expected  image_projection -> ")
 
 
 def test_a_missing_drop_is_reported_by_its_number():
@@ -105,10 +96,7 @@ def test_state_dicts_shrink_to_the_fewest_keys():
 
 def test_decoys_shrink_to_the_simplest_edit():
     """The first edit, the first fragment, the shortest key."""
-    assert (
-        find(decoy_keys(), lambda key: True, settings=settings(database=None))
-        == "mm_image_projection.text_projection.bias"
-    )
+    assert find(decoy_keys(), lambda key: True, settings=settings(database=None)) == "mm_image_projection.text_projection.bias"
 
 
 def test_the_way_of_a_key_shows_every_rule_and_what_it_left():
@@ -123,10 +111,7 @@ def test_the_way_of_a_key_shows_every_rule_and_what_it_left():
 def test_the_way_of_a_dropped_key_says_why_and_what_is_kept():
     """The entry, its reason and the copy."""
     table = RuleTable("t", "a", "b", (Drop("x.y", kept="x.z.y", because="it is there twice"),), ())
-    assert (
-        describe(table.trace("x.y.w"))
-        == "x.y.w\n  dropped: contains 'x.y'; it is there twice\n          kept as x.z.y.w"
-    )
+    assert describe(table.trace("x.y.w")) == "x.y.w\n  dropped: contains 'x.y'; it is there twice\n          kept as x.z.y.w"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,7 @@ from tests.strategies import codebook_keys, every_original_key
 transformers = pytest.importorskip("transformers")
 MAJOR, MINOR = map(int, transformers.__version__.split(".")[:2])
 needs_renamings = pytest.mark.skipif(MAJOR < 5, reason="WeightRenaming came with transformers 5.0; run under it")
-needs_key_mapping = pytest.mark.skipif(
-    (MAJOR, MINOR) < (4, 50), reason="key_mapping came with transformers 4.50; run under it"
-)
+needs_key_mapping = pytest.mark.skipif((MAJOR, MINOR) < (4, 50), reason="key_mapping came with transformers 4.50; run under it")
 
 
 def first_match(key: str, mapping: dict[str, str]) -> str:
@@ -44,9 +42,7 @@ def test_key_mapping_does_what_the_table_does_on_the_whole_grammar(apply):
     """Under either way of applying it; keys that the table drops keep names that no model has."""
     mapping = key_mapping()
     keys = every_original_key()
-    assert_all(
-        FLAVA, filter(kept, keys), "the same by key_mapping", lambda key: apply(key, mapping) == FLAVA.rename(key)
-    )
+    assert_all(FLAVA, filter(kept, keys), "the same by key_mapping", lambda key: apply(key, mapping) == FLAVA.rename(key))
     assert all(apply(key, mapping) == key for key in keys if not kept(key))
 
 
@@ -83,9 +79,7 @@ def test_transformers_applies_key_mapping_as_we_do():
 
 
 @needs_renamings
-@pytest.mark.parametrize(
-    ("table", "keys"), ((FLAVA, every_original_key), (CODEBOOK, codebook_keys)), ids=("flava", "codebook")
-)
+@pytest.mark.parametrize(("table", "keys"), ((FLAVA, every_original_key), (CODEBOOK, codebook_keys)), ids=("flava", "codebook"))
 def test_weight_renamings_do_what_the_table_does_on_the_whole_grammar(table, keys):
     """Both tables, rule for rule, in transformers 5's own form."""
     renamings = weight_renamings(table)
@@ -114,9 +108,7 @@ def original_folder(tiny, tmp_path_factory):
 def test_from_pretrained_loads_an_original_checkpoint_straight(original_folder):
     """Every value is the original's; second copies and position_ids are listed as unexpected and nothing else is."""
     mapping = key_mapping() | key_mapping_for(tiny_codebook(), target_prefix=CODEBOOK_PREFIX)
-    model, info = transformers.FlavaForPreTraining.from_pretrained(
-        original_folder, key_mapping=mapping, output_loading_info=True
-    )
+    model, info = transformers.FlavaForPreTraining.from_pretrained(original_folder, key_mapping=mapping, output_loading_info=True)
     loaded = model.state_dict()
     expected = {FLAVA.rename(key): value for key, value in tiny_state_dict().items() if kept(key)}
     expected |= {CODEBOOK_PREFIX + CODEBOOK.rename(key): value for key, value in tiny_codebook().items()}

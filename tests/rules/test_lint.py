@@ -8,9 +8,7 @@ from flava_port.tables import known_keys, own_keys
 
 
 def table_of(*rules, drops=()) -> RuleTable:
-    return RuleTable(
-        "example", "source", "target", tuple(Drop(*d, because="") for d in drops), tuple(Rule(*r) for r in rules)
-    )
+    return RuleTable("example", "source", "target", tuple(Drop(*d, because="") for d in drops), tuple(Rule(*r) for r in rules))
 
 
 def findings(table: RuleTable, keys=None) -> set[tuple[Kind, str, str]]:
@@ -79,9 +77,7 @@ def test_what_is_nearly_a_fault_is_not_found(name):
 
 def test_every_kind_has_a_table_that_has_it_and_one_that_nearly_has_it():
     """No kind of finding is left untested."""
-    assert (
-        {expected[0] for _, _, expected in HAVE.values()} == set(Kind) == {kind for _, _, kind in NEARLY_HAVE.values()}
-    )
+    assert {expected[0] for _, _, expected in HAVE.values()} == set(Kind) == {kind for _, _, kind in NEARLY_HAVE.values()}
 
 
 def test_a_drop_that_drops_nothing_is_dead_and_one_behind_another_is_shadowed():

@@ -121,9 +121,7 @@ def test_every_reordering_of_the_codebooks_rules_maps_every_key_alike(order):
 
 def small_rules():
     texts = st.text("ab.", min_size=1, max_size=3)
-    return st.lists(st.builds(Rule, texts, st.text("ab.", max_size=3), st.booleans()), min_size=1, max_size=3).map(
-        tuple
-    )
+    return st.lists(st.builds(Rule, texts, st.text("ab.", max_size=3), st.booleans()), min_size=1, max_size=3).map(tuple)
 
 
 WORDS = [""]
@@ -150,11 +148,7 @@ def test_the_printed_order_shows_the_key_as_it_is_and_as_it_would_be():
     """The text that `flava-port rules --order` prints for one pair."""
     table = RuleTable("small", "", "", (), (Rule("x.a", "b"), Rule("a", "c")))
     assert describe_order(table, ["x.a.w"]) == (
-        "small: the order of 1 pairs of rules shows on known keys\n"
-        "  rule 1 before rule 2\n"
-        "          x.a.w\n"
-        "    as is b.w\n"
-        "    other x.c.w"
+        "small: the order of 1 pairs of rules shows on known keys\n  rule 1 before rule 2\n          x.a.w\n    as is b.w\n    other x.c.w"
     )
 
 

@@ -106,9 +106,7 @@ def test_a_second_copy_that_differs_is_refused_by_name():
 def test_count_parameters_sums_what_is_not_a_second_copy(original):
     """The same sum as upstream's: every value once, second copies left out."""
     source = {key: value for key, value in original.state_dict.items() if "position_ids" not in key}
-    expected = sum(
-        value.float().sum().item() for key, value in source.items() if twin_of(key) == key or "predictions" in key
-    )
+    expected = sum(value.float().sum().item() for key, value in source.items() if twin_of(key) == key or "predictions" in key)
     assert float(count_parameters(source)) == pytest.approx(expected, abs=1e-3)
 
 
@@ -140,6 +138,4 @@ def test_a_converted_codebook_is_refused():
 def test_two_codebook_keys_that_meet_are_refused_by_name():
     """`x.w` and `x.weight` would be one."""
     with pytest.raises(NotFaithful, match=r"x\.w and x\.weight both become x\.weight"):
-        codebook.upgrade_state_dict(
-            {"x.weight": torch.ones(1), "x.w": torch.ones(1), "blocks.group_1.block_1.x.w": torch.ones(1)}
-        )
+        codebook.upgrade_state_dict({"x.weight": torch.ones(1), "x.w": torch.ones(1), "blocks.group_1.block_1.x.w": torch.ones(1)})
