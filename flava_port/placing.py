@@ -196,8 +196,8 @@ def _share_tied(renamed: Mapping[str, Placed]) -> dict[str, Placed]:
 
 def _unplaced(placed: Placed, expected: Mapping) -> str:
     how = f"becomes {placed.target}, which the model has no place for" if placed.trace.steps else "no rule places it"
-    near = get_close_matches(placed.target, expected, n=1, cutoff=0.6)
-    return f"unexpected {placed}: {how}" + (f"; the nearest key is {placed.source.way.back(near[0])}" if near else "")
+    near = get_close_matches(placed.key, map(placed.source.way.back, expected), n=1)
+    return f"unexpected {placed}: {how}" + (f"; the nearest key is {near[0]}" if near else "")
 
 
 def names_of(sources: Iterable[Source]) -> Callable[[str], str]:

@@ -1,0 +1,60 @@
+"""A DALL-E encoder alone, for `FlavaImageCodebook`: what is written, what is refused, what is replaced."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flava_port.codebook import convert_dalle_checkpoint
+from flava_port.config import DEFAULTS
+from flava_port.errors import InvalidInput
+from tests.builders import TINY_CODEBOOK, from_pretrained, tiny_codebook
+from tests.conversion.helpers import assert_same_tensors
+
+
+def test_the_config_is_the_codebooks_own(tiny, tmp_path):
+    """Its class, its sizes, and the dtype to load in; it loads with nothing new."""
+    convert_dalle_checkpoint(tiny.codebook, tmp_path / "out")
+    sizes = {"hidden_size": TINY_CODEBOOK.hidden_size, "vocab_size": TINY_CODEBOOK.vocab_size}
+    expected = {"architectures": ["FlavaImageCodebook"], **DEFAULTS["image_codebook_config"], **sizes, "torch_dtype": "float32"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == expected
+    from_pretrained(tmp_path / "out", "FlavaImageCodebook")
+
+
+def test_the_record_names_the_file_as_the_codebook(tiny, tmp_path):
+    """And assumes nothing: every size of a codebook shows in its shapes."""
+    convert_dalle_checkpoint(tiny.codebook, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert list(record["sources"]) == ["codebook"] and record["sources"]["codebook"]["file"] == "encoder.pkl"
+    assert record["assumed"] == []
+
+
+def test_other_precisions_become_float32(tmp_path):
+    """Half widens, double rounds."""
+    codebook = tiny_codebook()
+    torch.save({key: value.half() if "conv_1" in key else value.double() for key, value in codebook.items()}, tmp_path / "codes.pt")
+    convert_dalle_checkpoint(tmp_path / "codes.pt", tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert {value.dtype for value in written.values()} == {torch.float32}
+
+
+def test_a_folder_that_exists_stays_unless_replacing_it_is_asked_for(tiny, tmp_path):
+    """`force` is off by default."""
+    convert_dalle_checkpoint(tiny.codebook, tmp_path / "out")
+    before = load_file(tmp_path / "out" / "model.safetensors")
+    torch.save({key: value + 1 for key, value in tiny_codebook().items()}, tmp_path / "codes.pt")
+    with pytest.raises(InvalidInput, match="already exists"):
+        convert_dalle_checkpoint(tmp_path / "codes.pt", tmp_path / "out")
+    assert_same_tensors(load_file(tmp_path / "out" / "model.safetensors"), before)
+    convert_dalle_checkpoint(tmp_path / "codes.pt", tmp_path / "out", force=True)
+    assert not torch.equal(load_file(tmp_path / "out" / "model.safetensors")["blocks.input.weight"], before["blocks.input.weight"])
+
+
+def test_a_source_inside_of_the_target_is_never_replaced_by_it(tmp_path):
+    """Not even with force."""
+    (tmp_path / "out").mkdir()
+    torch.save(tiny_codebook(), tmp_path / "out" / "codes.pt")
+    with pytest.raises(InvalidInput, match=r"would delete \S*codes\.pt"):
+        convert_dalle_checkpoint(tmp_path / "out" / "codes.pt", tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "codes.pt").exists()

@@ -1,0 +1,87 @@
+"""What is said of keys that do not come out even: the key, why, and the nearest that would."""
+
+import pytest
+import torch
+
+from flava_port import convert_flava_checkpoint
+from flava_port.errors import NotFaithful
+from tests.builders import tiny_codebook, tiny_state_dict
+from tests.layouts.grammar import tiny_torchmultimodal
+
+
+@pytest.fixture
+def said(tiny, tmp_path):
+    """The message for a state dict, whole."""
+
+    def of(state, codebook=None, **options) -> str:
+        torch.save(state, tmp_path / "flava.pt")
+        if codebook is not None:
+            torch.save(codebook, tmp_path / "codes.pt")
+        with pytest.raises(NotFaithful) as stopped:
+            convert_flava_checkpoint(
+                tmp_path / "flava.pt", None if codebook is None else tmp_path / "codes.pt", tmp_path / "out", **options
+            )
+        return str(stopped.value)
+
+    return of
+
+
+def test_a_key_that_rules_lead_nowhere_is_named_with_where_to_and_the_nearest(said):
+    """One nearest key, in the file's own words."""
+    assert said(tiny_state_dict() | {"mm_text_projection.biases": torch.ones(2)}) == (
+        "cannot be converted faithfully:\n"
+        "  unexpected mm_text_projection.biases (checkpoint, rule 8): becomes flava.text_to_mm_projection.biases, "
+        "which the model has no place for; the nearest key is mm_text_projection.bias"
+    )
+
+
+def test_a_key_that_no_rule_knows_is_named_as_such(said):
+    """And nothing is said to be near what is not."""
+    assert said(tiny_state_dict() | {"zzz": torch.ones(2)}) == (
+        "cannot be converted faithfully:\n  unexpected zzz (checkpoint, no rule): no rule places it"
+    )
+
+
+def test_a_misspelt_key_is_named_with_the_one_that_it_should_be(said):
+    """From its own side; what it leaves empty is too far from it to be called alike."""
+    state = tiny_state_dict()
+    state["mm_text_projektion.bias"] = state.pop("mm_text_projection.bias")
+    assert said(state).splitlines()[1:] == [
+        "  unexpected mm_text_projektion.bias (checkpoint, no rule): no rule places it; the nearest key is mm_text_projection.bias",
+        "  missing mm_text_projection.bias: nothing fills flava.text_to_mm_projection.bias [64]",
+    ]
+
+
+def test_a_missing_key_with_a_like_one_to_spare_is_told_which(said):
+    """In the file's own name."""
+    state = tiny_state_dict()
+    state["image_projection.biases"] = state.pop("image_projection.bias")
+    lines = said(state).splitlines()
+    assert lines[-1] == (
+        "  missing image_projection.bias: nothing fills flava.image_projection.bias [16]; "
+        "the nearest key in the file is image_projection.biases"
+    )
+
+
+def test_a_missing_key_with_nothing_like_it_is_told_nothing_more(said):
+    """Keys that are in their place are no spare ones."""
+    state = tiny_state_dict()
+    del state["image_projection.bias"]
+    assert said(state).splitlines()[1:] == ["  missing image_projection.bias: nothing fills flava.image_projection.bias [16]"]
+
+
+@pytest.mark.parametrize("state", [tiny_state_dict, tiny_torchmultimodal])
+def test_part_model_is_advised_where_there_are_no_heads_at_all(said, state):
+    """At the end, once; and not where one head is there, or a part was asked for."""
+    heads = ("heads.", "loss.")
+    encoders = {key: value for key, value in state().items() if not key.startswith(heads)}
+    advice = "\n  there are no pretraining heads in it; --part model converts the encoders alone"
+    codebook = tiny_codebook() if state is tiny_state_dict else None
+    extra = {"classifier.weight": torch.ones(1)}
+    assert said(encoders | extra, codebook).endswith(advice) and said(encoders | extra, codebook).count("--part model") == 1
+    one = next(key for key in state() if "itm" in key)
+    assert "--part model" not in said(encoders | {one: state()[one]}, codebook)
+    part = {key: value for key, value in encoders.items() if "image_encoder" not in key}
+    if codebook is None:
+        message = said(part, part="image")
+        assert "--part model" not in message and message.splitlines()[-1].strip() and not message.endswith("XXXX")

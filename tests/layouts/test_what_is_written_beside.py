@@ -1,0 +1,80 @@
+"""The files beside the weights are those of what was converted: class, dtype, pixels, and what differs."""
+
+import json
+
+import pytest
+import torch
+
+from flava_port import convert_flava_checkpoint
+from flava_port.config import preprocessor_json, read_config
+from tests.builders import tiny_state_dict
+from tests.layouts.grammar import tiny_torchmultimodal
+
+CLASSES = {
+    None: ("FlavaForPreTraining", True),
+    "model": ("FlavaModel", True),
+    "image": ("FlavaImageModel", True),
+    "text": ("FlavaTextModel", False),
+    "multimodal": ("FlavaMultimodalModel", False),
+}
+
+
+@pytest.mark.parametrize("part", CLASSES)
+def test_the_config_names_the_class_and_images_have_their_preprocessor(tiny, tmp_path, part):
+    """What takes no images has none."""
+    convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part=part)
+    convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "whole")
+    content = json.loads((tmp_path / "out" / "config.json").read_text())
+    name, takes_images = CLASSES[part]
+    assert content["architectures"] == [name] and content["torch_dtype"] == "float32"
+    preprocessor = tmp_path / "out" / "preprocessor_config.json"
+    assert preprocessor.exists() is takes_images
+    if takes_images:
+        assert json.loads(preprocessor.read_text()) == preprocessor_json(read_config(tmp_path / "whole"))
+
+
+def test_the_config_has_the_dtype_that_was_kept(tmp_path):
+    """transformers 5 loads what it says."""
+    half = {key: value.half() if value.is_floating_point() else value for key, value in tiny_state_dict().items()}
+    torch.save(half, tmp_path / "half.pt")
+    convert_flava_checkpoint(tmp_path / "half.pt", None, tmp_path / "out", dtype="keep")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "float16"
+
+
+def test_what_differs_is_said_of_each_kind_of_head_with_its_size(tmp_path):
+    """The size follows from the two epsilons."""
+    torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
+    converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-3)
+    assert converted.differs == [
+        f"{heads}: their layer norms had epsilon 0.001; transformers gives them their encoder's, 1e-12. What they normalise comes out larger "
+        "by sqrt((v + 0.001) / (v + 1e-12)), v its variance: by 5.0e-03 of itself for v = 0.1; verify measures it"
+        for heads in ("mim_head and mmm_image_head", "mlm_head and mmm_text_head")
+    ]
+
+
+POSITIONS = {
+    "too many": torch.arange(21)[None],
+    "one row too many": torch.arange(20).repeat(2, 1),
+    "no rows": torch.arange(20),
+    "another order": torch.arange(20).flip(0)[None],
+    "fractions": torch.arange(20)[None] + 0.5,
+    "complex": torch.arange(20)[None].to(torch.complex64),
+    "sparse": torch.arange(20)[None].to_sparse(),
+}
+
+
+@pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+def test_position_ids_that_do_not_count_up_stop_the_conversion(flava_port, tmp_path, positions):
+    """By name, with what belongs there."""
+    torch.save(tiny_state_dict() | {"text_encoder.module.embeddings.position_ids": positions}, tmp_path / "flava.pt")
+    ran = flava_port("convert", "--checkpoint_path", tmp_path / "flava.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 1 and "position_ids does not hold 0, 1, 2, ..., 19" in ran.err, ran.err
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.float16, torch.float64])
+def test_position_ids_count_up_in_any_dtype_that_can(flava_port, tmp_path, dtype):
+    """Checkpoints that were cast whole have them as floats."""
+    state = {key: value.to(dtype) if "position_ids" in key else value for key, value in tiny_state_dict().items()}
+    torch.save(state, tmp_path / "flava.pt")
+    ran = flava_port("convert", "--checkpoint_path", tmp_path / "flava.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 0, ran.err

@@ -1,0 +1,68 @@
+"""The way of a key, as `flava-port rules KEY` prints it, and as reports name it."""
+
+from dataclasses import replace
+
+import pytest
+
+from flava_port.rules import CODEBOOK, FLAVA, TORCHMULTIMODAL, Rule, describe
+from flava_port.ways import describe_way, from_torchmultimodal
+
+
+def test_a_key_goes_back_through_torchmultimodals_table_and_on_through_upstreams():
+    """Each rule with its table; those of the first are undone."""
+    assert describe_way("model.image_encoder.encoder.layer.3.attention.query.weight") == (
+        "model.image_encoder.encoder.layer.3.attention.query.weight\n"
+        "  rule 3  model.image_encoder -> image_encoder.module  (torchmultimodal, undone)\n"
+        "          image_encoder.module.encoder.layer.3.attention.query.weight\n"
+        "  rule 6  attention.query -> attention.attention.query  (torchmultimodal, undone)\n"
+        "          image_encoder.module.encoder.layer.3.attention.attention.query.weight\n"
+        "  rule 10 image_encoder.module -> flava.image_model  (flava)\n"
+        "          flava.image_model.encoder.layer.3.attention.attention.query.weight"
+    )
+
+
+def test_an_older_name_has_no_number():
+    """It is read and never written."""
+    assert describe(from_torchmultimodal("itm_head.pooler.dense.bias")) == (
+        "itm_head.pooler.dense.bias\n"
+        "  older   itm_head -> heads.cmd.itm_head  (torchmultimodal, undone)\n"
+        "          heads.cmd.itm_head.pooler.dense.bias\n"
+        "  rule 4  heads.cmd.itm_head.pooler -> itm_head.pooler  (flava)\n"
+        "          itm_head.pooler.dense.bias"
+    )
+
+
+@pytest.mark.parametrize(
+    ("trace", "rules"),
+    [
+        (FLAVA.trace("image_projection.bias"), "rule 15"),
+        (FLAVA.trace("projection.bias"), "no rule"),
+        (CODEBOOK.trace("blocks.group_1.block_1.res_path.conv_1.w"), "rules 1, 5 and 6"),
+        (from_torchmultimodal("loss.contrastive_loss.image_projection.bias"), "torchmultimodal an older name undone, then flava rule 15"),
+        (
+            from_torchmultimodal("model.image_encoder.encoder.layer.3.intermediate.weight"),
+            "torchmultimodal rule 3 and an older name undone, then flava rule 10",
+        ),
+    ],
+)
+def test_the_rules_on_a_way_are_named_in_words(trace, rules):
+    """With their numbers, in order; an older name without one."""
+    assert trace.rules == rules
+
+
+@pytest.mark.parametrize("key", ["model.image_projection.bias", "itm_head.pooler.dense.bias", "xlmm_head", "x", ""])
+def test_the_way_back_starts_at_the_key(key):
+    """And loses not one character of what no rule knows, not even the first."""
+    back = TORCHMULTIMODAL.back(key)
+    assert back.source == key
+    assert back.target == TORCHMULTIMODAL.source_of(key)
+    if not back.steps:
+        assert back.target == key
+
+
+def test_a_rule_for_the_end_of_a_key_is_undone_at_the_end_alone():
+    """`.w` inside a key is somebody's name."""
+    table = replace(CODEBOOK, drops=(), rules=(Rule(".w", ".weight", at_end=True),))
+    assert table.source_of("a.weight") == "a.w"
+    assert table.source_of("a.weight.b") == "a.weight.b" == table.back("a.weight.b").target
+    assert table.source_of("a.weights") == "a.weights"
