@@ -179,7 +179,7 @@ def _can_be_made(part: Part, config: dict) -> dict[str, Made]:
 
 def _hint(part: Part, renamed: Mapping[str, Placed]) -> str:
     """What would help where a whole model is wanted of a checkpoint that has no heads."""
-    has_heads = any(not MODEL.holds(key) and not key.startswith(CODEBOOK_PREFIX) for key in renamed if key.split(".")[0] in HEAD_NAMES)
+    has_heads = any(key.split(".")[0] in HEAD_NAMES for key in renamed)
     return "" if part.prefix or has_heads else "\n  there are no pretraining heads in it; --part model converts the encoders alone"
 
 
@@ -247,7 +247,7 @@ def convert_to_torchmultimodal(
         weights, warnings = choose_dtypes(prepared.placement.filled, dtype)
         content = torchmultimodal_state_dict(weights)
         written = write_checkpoints([target], [content], progress)
-        written.described += [*described(prepared.sources, prepared.placement), *(("warning", line) for line in warnings)]
+        written.described = [*described(prepared.sources, prepared.placement), *(("warning", line) for line in warnings)]
         if prepared.made_by.head_layer_norm_eps is None and prepared.part is not MODEL:
             eps = prepared.config["text_config"]["layer_norm_eps"]
             ours = f"layer_norm_eps={eps}, ignore_index={prepared.config['ce_ignore_index']}"

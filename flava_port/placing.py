@@ -171,7 +171,7 @@ def account(
 
 def _target_of_kept(dropped: Placed) -> str:
     """Where the copy goes that is kept in place of one that is dropped."""
-    return dropped.source.way.to(dropped.trace.dropped.kept_key(dropped.key)).target or ""
+    return dropped.source.way.to(dropped.trace.dropped.kept_key(dropped.key)).target
 
 
 def stop_on(problems: Iterable[Problem]) -> None:
@@ -196,7 +196,7 @@ def _share_tied(renamed: Mapping[str, Placed]) -> dict[str, Placed]:
 
 def _unplaced(placed: Placed, expected: Mapping) -> str:
     how = f"becomes {placed.target}, which the model has no place for" if placed.trace.steps else "no rule places it"
-    near = get_close_matches(placed.key, map(placed.source.way.back, expected), n=1)
+    near = get_close_matches(placed.key, map(placed.source.way.back, expected))
     return f"unexpected {placed}: {how}" + (f"; the nearest key is {near[0]}" if near else "")
 
 
@@ -213,7 +213,7 @@ def names_of(sources: Iterable[Source]) -> Callable[[str], str]:
 
 def _unfilled(key: str, filled: Mapping, expected: Mapping, name_of: Callable[[str], str]) -> str:
     spare = [candidate for candidate in filled if candidate not in expected]
-    near = get_close_matches(key, spare, n=1, cutoff=0.8)
+    near = get_close_matches(key, spare, cutoff=0.8)
     hint = f"; the nearest key in the file is {filled[near[0]].name_in_file}" if near else ""
     return f"missing {name_of(key)}: nothing fills {key} {list(expected[key])}{hint}"
 
@@ -269,4 +269,4 @@ def counts_up(tensor: StoredTensor | UnsupportedTensor, count: int) -> bool:
     """Whether it is [1, count] and holds 0, 1, 2, ... in any dtype that can."""
     if not isinstance(tensor, StoredTensor) or tensor.shape != (1, count) or tensor.dtype.is_complex:
         return False
-    return torch.equal(load(tensor)[0], torch.arange(count).to(tensor.dtype))
+    return bool((load(tensor)[0] == torch.arange(count)).all())

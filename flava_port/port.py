@@ -213,12 +213,18 @@ def write_model(
     return conversion
 
 
+DTYPES = ("float32", "keep")
+
+
 def choose_dtypes(filled: Mapping[str, Placed], dtype: str) -> tuple[dict[str, TensorSource], list[str]]:
     """Each target's tensor in the dtype to write, and warnings about what that does to the values.
 
     Raises:
+        InvalidInput: ``dtype`` is neither ``float32`` nor ``keep``.
         NotFaithful: a float64 value is too large for float32.
     """
+    if dtype not in DTYPES:
+        raise InvalidInput(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
     if dtype == "keep":
         weights = {key: placed.tensor for key, placed in filled.items()}
         kept = sorted({dtype_name(tensor.dtype) for tensor in weights.values()})

@@ -12,7 +12,7 @@ from flava_port.progress import silent
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves ``server.content``: whole, cut short, or not at all, as the first part of the path says."""
+    """Serves ``server.content``: whole, cut short, or not at all, as the first part of the path says; flava.pt unless another is named."""
 
     def do_GET(self):
         how = self.path.split("/")[1]
@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
         if how == "missing":
             self.send_error(404)
             return
-        content = self.server.content
+        content = self.server.content.get(self.path.split("/")[-1].partition("?")[0], self.server.content["flava.pt"])
         self.send_response(200)
         if how == "chunked":
             self.send_header("Transfer-Encoding", "chunked")
@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server(tiny):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.content = tiny.checkpoint.read_bytes()
+        server.content = {"flava.pt": tiny.checkpoint.read_bytes(), "encoder.pkl": tiny.codebook.read_bytes()}
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -68,6 +68,21 @@ def test_a_whole_file_converts(flava_port, url, tmp_path, how):
     """With its length announced or not, and through a redirection."""
     ran = _convert(flava_port, url(f"{how}/flava.pt?token=secret"), tmp_path)
     assert ran.status == 0 and "read     flava.pt: " in ran.out, ran.err
+
+
+def test_a_codebook_alone_is_fetched_too(flava_port, url, tmp_path):
+    """With a bar for it where bars are shown."""
+    ran = flava_port("convert-codebook", "--checkpoint_path", url("whole/encoder.pkl"), "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 0 and (tmp_path / "out" / "model.safetensors").exists() and not list((tmp_path / "fetched").iterdir())
+
+
+@pytest.mark.parametrize("to", ["hf", "torchmultimodal"])
+def test_both_files_of_a_conversion_may_be_urls(flava_port, url, tmp_path, to):
+    """To either layout; what was fetched is gone afterwards."""
+    files = ["--checkpoint_path", url("whole/flava.pt"), "--codebook_path", url("whole/encoder.pkl")]
+    ran = flava_port("convert", *files, "--to", to, "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert "encoder.pkl" in ran.out and not list((tmp_path / "fetched").iterdir())
 
 
 @pytest.mark.parametrize(

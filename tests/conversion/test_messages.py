@@ -85,3 +85,18 @@ def test_part_model_is_advised_where_there_are_no_heads_at_all(said, state):
     if codebook is None:
         message = said(part, part="image")
         assert "--part model" not in message and message.splitlines()[-1].strip() and not message.endswith("XXXX")
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [(torch.Tensor.half, "float16 [64] and float32 [64]"), (lambda t: t[:-1], "float32 [63] and float32 [64]")],
+    ids=["dtype", "shape"],
+)
+def test_copies_of_another_dtype_or_shape_are_named_with_both(said, change, how):
+    """The second copy first."""
+    state = tiny_state_dict()
+    state["text_encoder.embeddings.LayerNorm.bias"] = change(state["text_encoder.embeddings.LayerNorm.bias"])
+    assert said(state).splitlines()[1:] == [
+        "  two copies that should be one differ: text_encoder.embeddings.LayerNorm.bias and text_encoder.module.embeddings.LayerNorm.bias, "
+        + how
+    ]

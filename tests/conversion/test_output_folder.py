@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from flava_port import InvalidInput, convert_flava_checkpoint
 from flava_port.layout import HEADS
 from tests.builders import loaded_weights, tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_converted, assert_same_tensors
@@ -16,8 +19,6 @@ from tests.conversion.helpers import assert_converted, assert_same_tensors
 @pytest.fixture(scope="module")
 def folder(tiny, tmp_path_factory):
     """The tiny checkpoint, converted once."""
-    from flava_port import convert_flava_checkpoint
-
     out = tmp_path_factory.mktemp("converted") / "out"
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, out)
     return out
@@ -101,3 +102,30 @@ def test_the_preprocessor_config_is_flavas_own_at_the_published_size(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(ours))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "flava"}))
     assert AutoImageProcessor.from_pretrained(tmp_path).to_dict()["codebook_size"] == {"height": 112, "width": 112}
+
+
+def test_a_folder_that_exists_stays_unless_replacing_it_is_asked_for(tiny, tmp_path):
+    """`force` is off by default."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(InvalidInput, match="already exists"):
+        convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out")
+    assert (tmp_path / "out" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_source_inside_of_the_target_is_never_replaced_by_it(tiny, tmp_path, which):
+    """The checkpoint, the codebook, the config: not even with force."""
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
+    files = [tiny.checkpoint, tiny.codebook, tmp_path / "hf" / "config.json"]
+    (tmp_path / "out").mkdir()
+    inside = files[which] = Path(shutil.copy(files[which], tmp_path / "out"))
+    with pytest.raises(InvalidInput, match=f"would delete .*{inside.name}"):
+        convert_flava_checkpoint(files[0], files[1], tmp_path / "out", files[2], force=True)
+    assert inside.exists()
+
+
+def test_a_dtype_that_is_none_is_refused(tiny, tmp_path):
+    """With those that are."""
+    with pytest.raises(InvalidInput, match="^dtype 'float16' is none of float32, keep$"):
+        convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out", dtype="float16")

@@ -52,6 +52,47 @@ def test_what_differs_is_said_of_each_kind_of_head_with_its_size(tmp_path):
     ]
 
 
+def test_the_size_of_the_difference_follows_from_both_epsilons(tiny, tmp_path):
+    """The encoders' comes from their config."""
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    config["text_config"]["layer_norm_eps"] = config["image_config"]["layer_norm_eps"] = 0.02
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
+    converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", tmp_path / "hf", head_layer_norm_eps=0.05)
+    assert len(converted.differs) == 2 and all("by 1.2e-01 of itself for v = 0.1" in line for line in converted.differs)
+
+
+@pytest.mark.parametrize(("scale", "kept"), [(0.0, False), (4.6, False), (-0.5, True), (5.0, True)])
+def test_a_scale_that_torchmultimodal_would_clamp_is_said(tmp_path, scale, kept):
+    """Only one beyond its bounds is."""
+    torch.save(tiny_torchmultimodal() | {"loss.contrastive_loss.logit_scale": torch.tensor(scale)}, tmp_path / "theirs.pt")
+    converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-12)
+    assert converted.differs == kept * [
+        f"flava.logit_scale is {scale:g}: torchmultimodal clamps it to [0.0, 4.6052] in every forward pass, transformers 5 in training only; "
+        "the value is kept, and the contrastive logits differ where it is not clamped"
+    ]
+
+
+def test_what_is_made_for_the_encoders_alone_is_said_with_its_reason(tmp_path):
+    """torchmultimodal's `FLAVAModel` has no scale of a loss."""
+    torch.save(tiny_torchmultimodal(bare=True), tmp_path / "theirs.pt")
+    convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", part="model")
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    because = "2.6592, transformers' initial value: the checkpoint has none, and no output of FlavaModel shows it"
+    assert record["made"] == {"flava.logit_scale": because}
+
+
+def test_second_copies_of_another_part_are_outside_and_those_of_this_one_are_copies(tiny, tmp_path):
+    """As the record has them."""
+    convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part="text")
+    fates = json.loads((tmp_path / "out" / "conversion.json").read_text())["sources"]["checkpoint"]["keys"]
+    assert fates["text_encoder.embeddings.LayerNorm.bias"] == {
+        "dropped": "bit-equal to text_encoder.module.embeddings.LayerNorm.bias, which is kept"
+    }
+    assert fates["image_encoder.embeddings.cls_token"] == {"dropped": "outside of FlavaTextModel"}
+
+
 POSITIONS = {
     "too many": torch.arange(21)[None],
     "one row too many": torch.arange(20).repeat(2, 1),

@@ -23,6 +23,7 @@ TESTS = (
     "tests/config",
     "tests/command_line",
     "tests/layouts",
+    "tests/checkpoint_files/test_urls.py",
     "tests/bad_input/test_unfaithful_weights.py",
     "tests/bad_input/test_wrong_kind.py",
     "tests/bad_input/test_output_place.py",
@@ -34,7 +35,6 @@ LEFT_OUT = (
     "rules/test_upstream_differential.py",
     "conversion/test_memory.py",
     "layouts/test_verify.py",
-    "layouts/test_parts.py",
 )
 _LINE = re.compile(r"^\s*(\S+__mutmut_\d+): (survived|no tests|timeout|suspicious)", re.MULTILINE)
 
