@@ -36,7 +36,11 @@ class Circumstance:
     training: bool = False
     logit_scale: float | None = None
     call: Callable[[nn.Module, dict], object] = lambda model, inputs: model(**inputs)
-    judged: bool = True  # the original has this use too
+    judged_by: tuple[str, ...] | None = ("",)  # the original's answers that this use has too, by how they begin; None: it has no such use
+
+    @property
+    def judged(self) -> bool:
+        return self.judged_by is not None
 
     @property
     def has_gradients(self) -> bool:
@@ -64,11 +68,15 @@ class Circumstance:
         losses = {f"loss_info.{name}": getattr(out, f"{name}_loss") for name in _LOSSES if self.has_gradients}
         states = {
             f"{name}_output.{what}": getattr(encoding, what)
-            for name in ("image", "text", "image_masked", "text_masked", "multimodal_masked")
+            for name in ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
             if (encoding := getattr(out, name)) is not None
             for what in ("last_hidden_state", "pooler_output")
         }
-        return {name: value for name, value in (logits | losses | states).items() if value is not None}
+        # Where pairs are masked, transformers runs the multimodal encoder on what is not only where it is asked to.
+        if "input_ids_masked" in self.inputs and self.options.get("skip_unmasked_multimodal_encoder") is not False:
+            states = {name: value for name, value in states.items() if not name.startswith("multimodal_output")}
+        found = {name: value for name, value in (logits | losses | states).items() if value is not None}
+        return {name: value for name, value in found.items() if name.startswith(self.judged_by or ())}
 
 
 _LOSSES = ("global_contrastive", "itm", "mim", "mlm", "mmm_image", "mmm_text")
@@ -141,26 +149,26 @@ def circumstances() -> list[Circumstance]:
         Circumstance("pairs, padded texts, the multimodal encoder on unmasked inputs too", {**pairs, "attention_mask": padded}, {**plain, "skip_unmasked_multimodal_encoder": False}),
         Circumstance("pairs, one text nothing but padding", {**pairs, "attention_mask": unseen}, plain),
         Circumstance("pairs, token types", {**pairs, "token_type_ids": integers(text.type_vocab_size, _PAIRS, length)}, plain),
-        Circumstance("pairs, nothing said of losses", pairs, judged=False),
+        Circumstance("pairs, nothing said of losses", pairs, judged_by=None),
         Circumstance("pairs, labels, all match", {**pairs, **mim, **mlm, "itm_labels": matching}),
         Circumstance("pairs, labels, some mismatched", {**pairs, **mim, **mlm, "itm_labels": mismatched}),
         Circumstance("pairs, labels, none match", {**pairs, **mim, **mlm, "itm_labels": alone}),
         Circumstance("pairs, padded texts, labels, some mismatched", {**pairs, **mim, **mlm, "attention_mask": padded, "itm_labels": mismatched}),
         Circumstance("pairs, labels that leave nothing to predict", {**pairs, "mim_labels": torch.full_like(mim["mim_labels"], IGNORED), "mlm_labels": torch.full_like(words, IGNORED), "itm_labels": matching}),
-        Circumstance("pairs, labels, training", {**pairs, **mim, **mlm, "itm_labels": mismatched}, training=True, judged=False),
+        Circumstance("pairs, labels, training", {**pairs, **mim, **mlm, "itm_labels": mismatched}, training=True),
         Circumstance("images alone, labels", {**images, **mim}),
         Circumstance("texts alone, padded, labels", {**texts, **mlm, "attention_mask": padded}),
         Circumstance("logit scale above 4.6052", pairs, plain, logit_scale=6.0),
         Circumstance("logit scale below 0", pairs, plain, logit_scale=-2.0),
-        Circumstance("logit scale above 4.6052, training", pairs, plain, logit_scale=6.0, training=True, judged=False),
-        Circumstance("pairs, every hidden state and attention", {**pairs, "attention_mask": padded}, {**plain, **states, "output_attentions": True}, judged=False),
-        Circumstance("pairs, answered as a tuple", pairs, {**plain, "return_dict": False}, judged=False),
-        Circumstance("labels from the codebook", {**pairs, "codebook_pixel_values": pixels(8 * side // image.patch_size)}, judged=False),
-        Circumstance("the codebook alone", {"pixel_values": pixels(32)}, call=lambda model, inputs: model.image_codebook.get_codebook_probs(inputs["pixel_values"]), judged=False),
-        Circumstance("a larger image, positions interpolated", {"pixel_values": pixels(2 * side)}, {"interpolate_pos_encoding": True}, call=lambda model, inputs: model.flava.image_model(**inputs), judged=False),
-        Circumstance("FlavaModel, padded texts", {**features, "attention_mask": padded}, states, call=lambda model, inputs: model.flava(**inputs), judged=False),
-        Circumstance("features of images", {"pixel_values": features["pixel_values"]}, call=lambda model, inputs: _features(model.flava.get_image_features(**inputs)), judged=False),
-        Circumstance("features of texts, padded", {"input_ids": words, "attention_mask": padded}, call=lambda model, inputs: _features(model.flava.get_text_features(**inputs)), judged=False),
+        Circumstance("logit scale above 4.6052, training", pairs, plain, logit_scale=6.0, training=True, judged_by=None),
+        Circumstance("pairs, every hidden state and attention", {**pairs, "attention_mask": padded}, {**plain, **states, "output_attentions": True}),
+        Circumstance("pairs, answered as a tuple", pairs, {**plain, "return_dict": False}, judged_by=None),
+        Circumstance("labels from the codebook", {**pairs, "codebook_pixel_values": pixels(8 * side // image.patch_size)}, judged_by=None),
+        Circumstance("the codebook alone", {"pixel_values": pixels(32)}, call=lambda model, inputs: model.image_codebook.get_codebook_probs(inputs["pixel_values"]), judged_by=None),
+        Circumstance("a larger image, positions interpolated", {"pixel_values": pixels(2 * side)}, {"interpolate_pos_encoding": True}, call=lambda model, inputs: model.flava.image_model(**inputs), judged_by=None),
+        Circumstance("FlavaModel, padded texts", {**features, "attention_mask": padded}, states, call=lambda model, inputs: model.flava(**inputs), judged_by=("image_output", "text_output", "multimodal_output")),
+        Circumstance("features of images", {"pixel_values": features["pixel_values"]}, call=lambda model, inputs: _features(model.flava.get_image_features(**inputs)), judged_by=None),
+        Circumstance("features of texts, padded", {"input_ids": words, "attention_mask": padded}, call=lambda model, inputs: _features(model.flava.get_text_features(**inputs)), judged_by=None),
     ]  # fmt: skip
 
 

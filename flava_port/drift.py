@@ -33,9 +33,14 @@ class Difference:
 
     kind: str
     text: str
+    whole: str = ""  # the same with every name, where the text has the first few
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
+
+    def holds(self, text: str) -> bool:
+        """Whether it is about that, in any of its names."""
+        return text in f"{self}\n{self.whole}"
 
 
 KINDS = ("layout", "initialisation", "saving", "loading", "forward")
@@ -48,23 +53,22 @@ def differences(old: Observation, new: Observation) -> list[Difference]:
         *_of_values("initialisation", old.initial, new.initial),
         *_of_values("saving", old.saved, new.saved),
         *_of_values("loading", old.loaded, new.loaded),
-        *(
-            Difference("forward", line)
-            for name, run in old.runs.items()
-            if name in new.runs
-            for line in _of_runs(name, run, new.runs[name])
-        ),
+        *(found for name, run in old.runs.items() if name in new.runs for found in _of_runs(name, run, new.runs[name])),
     ]
 
 
 def _of_values(kind: str, old: Mapping, new: Mapping) -> Iterator[Difference]:
-    """What both have and differ in, likes together: a layout's own changes are named as such."""
+    """What differs, likes together; a key that one release does not have is the layout's difference."""
     likes: dict[str, list[str]] = {}
-    for name in old:
-        if name in new and old[name] != new[name]:
-            likes.setdefault(f"{_short(old[name])} -> {_short(new[name])}", []).append(name)
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if before != after and not (kind == "initialisation" and _ABSENT in (before, after)):
+            likes.setdefault(f"{_short(before)} -> {_short(after)}", []).append(name)
     for change, names in likes.items():
-        yield Difference(kind, f"{_some(names)}: {change}")
+        yield Difference(kind, f"{_some(names)}: {change}", ", ".join(names))
+
+
+_ABSENT = "absent"
 
 
 def _short(value: object) -> str:
@@ -78,22 +82,31 @@ def _some(names: Sequence[str], between: str = ", ") -> str:
 # ------------------------------------------------------------------------------------ forward
 
 
-def _of_runs(name: str, old: Run, new: Run) -> Iterator[str]:
+def _of_runs(name: str, old: Run, new: Run) -> Iterator[Difference]:
     """One line a circumstance, with the outputs, losses and gradients that changed, and the first module that did."""
     if old.error or new.error:
         if _kind(old.error) != _kind(new.error):
-            yield f"{name}: {_ran(old)} -> {_ran(new)}{_judgement(old, new)}"
+            yield Difference("forward", f"{name}: {_ran(old)} -> {_ran(new)}{_judgement(old, new)}")
         return
-    changed = [("outputs", _moved(old.answers, new.answers)), ("gradients", _moved(old.gradients, new.gradients, _usual(old.gradients)))]
-    parts = [f"{what} {_some([f'{key} by {size:.1e}' for key, size in found.items()])}" for what, found in changed if found]
-    for what, missing in (
-        ("no longer answered", old.answers.keys() - new.answers.keys()),
-        ("newly answered", new.answers.keys() - old.answers.keys()),
-    ):
-        if missing:
-            parts.append(f"{what}: {_some(sorted(missing))}")
+    moved = {"outputs": _moved(old.answers, new.answers), "gradients": _moved(old.gradients, new.gradients, _usual(old.gradients))}
+    parts = [f"{what} {_some([f'{key} by {size:.1e}' for key, size in found.items()])}" for what, found in moved.items() if found]
+    names = [key for found in moved.values() for key in found]
+    for noun, before, after in (("answered", old.answers, new.answers), ("with a gradient", old.gradients, new.gradients)):
+        for what, only in (("no longer", before.keys() - after.keys()), ("newly", after.keys() - before.keys())):
+            if only:
+                parts.append(f"{what} {noun}: {_some(sorted(only))}")
+                names += sorted(only)
     if parts:
-        yield f"{name}: {'; '.join(parts)}{_first_module(old, new)}{_judgement(old, new)}"
+        text = f"{name}: {'; '.join(parts)}{_first_module(old, new)}{_judgement(old, new)}"
+        yield Difference("forward", text, ", ".join(names))
+
+
+def _changes(old: Run, new: Run) -> bool:
+    """Something that was answered before is answered otherwise, or no longer."""
+    if old.error or new.error:
+        return not old.error
+    lost = (old.answers.keys() - new.answers.keys()) or (old.gradients.keys() ^ new.gradients.keys())
+    return bool(lost or _moved(old.answers, new.answers) or _moved(old.gradients, new.gradients, _usual(old.gradients)))
 
 
 def _kind(error: str) -> str:
@@ -148,7 +161,7 @@ def _agrees(run: Run) -> bool | None:
 class Verdict:
     """What a user should do; ``reasons`` say why not simply upgrade."""
 
-    advice: str  # SAFE, RECONVERT or STAY
+    advice: str  # SAFE, LOOK, RECONVERT or STAY
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -157,12 +170,16 @@ class Verdict:
         return "\n".join([f"verdict: {self.advice}{because}", *(f"  {note}" for note in self.notes)])
 
 
-SAFE, RECONVERT, STAY = "safe to upgrade", "reconvert", "do not upgrade"
+SAFE, LOOK, RECONVERT, STAY = "safe to upgrade", "look before you upgrade", "reconvert", "do not upgrade"
 
 
 def verdict(old: Observation, new: Observation) -> Verdict:
-    """Stay where a converted folder would load or compute otherwise than the original; reconvert where only what OLD saved does."""
-    reasons = [f"a converted folder no longer loads right ({new.loaded[OURS]})"] if new.loaded[OURS] != "right" == old.loaded[OURS] else []
+    """The gravest of what was found.
+
+    Stay where a converted folder would load or compute otherwise than the original; reconvert where what OLD itself
+    saved no longer loads right; look where something changed of which the original does not say what is right.
+    """
+    staying = [f"a converted folder no longer loads right ({new.loaded[OURS]})"] if new.loaded[OURS] != "right" == old.loaded[OURS] else []
     pairs = {name: (run, new.runs[name]) for name, run in old.runs.items() if name in new.runs}
     worse = [
         name
@@ -170,18 +187,20 @@ def verdict(old: Observation, new: Observation) -> Verdict:
         if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))
     ]
     if worse:
-        reasons.append(f"it no longer computes what the original does ({_some(worse, '; ')})")
+        staying.append(f"it no longer computes what the original does ({_some(worse, '; ')})")
     better = [name for name, (before, after) in pairs.items() if _agrees(before) is False and _agrees(after)]
-    others = [name for name, (before, after) in pairs.items() if name not in worse + better and any(_of_runs(name, before, after))]
-    notes = [f"now as the original: {_some(better, '; ')}"] if better else []
-    notes += [f"answers otherwise, where there is no original to judge: {_some(others, '; ')}"] if others else []
-    if reasons:
-        return Verdict(STAY, tuple(reasons), tuple(notes))
+    notes = (f"now as the original: {_some(better, '; ')}",) if better else ()
+    if staying:
+        return Verdict(STAY, tuple(staying), notes)
     saved = _form_saved(old)
     if saved and new.loaded[saved] != "right":
         lost = f"what {old.versions['transformers']} itself saves ({saved}) does not load right in {new.versions['transformers']} ({new.loaded[saved]})"
         return Verdict(RECONVERT, (lost,), ("or flava-port repair --converted_path OUT, before or after", *notes))
-    return Verdict(SAFE, (), tuple(notes))
+    looking = [f"it can no longer save a model ({new.saved['error']})"] if "error" in new.saved and "error" not in old.saved else []
+    others = [name for name, (before, after) in pairs.items() if name not in better and _changes(before, after)]
+    if others:
+        looking.append(f"there is no original to judge what changed in: {_some(others, '; ')}")
+    return Verdict(LOOK, tuple(looking), notes) if looking else Verdict(SAFE, (), notes)
 
 
 def _form_saved(observation: Observation) -> str | None:
@@ -240,7 +259,7 @@ def bisect(releases: Sequence[str], observe: Callable[[str], Observation], match
 
     def between(first: int, last: int) -> Iterator[Step]:
         old, new = observe(releases[first]), observe(releases[last])
-        found = [difference for difference in differences(old, new) if matching in str(difference)]
+        found = [difference for difference in differences(old, new) if difference.holds(matching)]
         if not found:
             return
         for middle in sorted(range(first + 1, last), key=lambda n: abs(2 * n - first - last)):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .observation import Observation, read
 
 
 class DoesNotRun(Unobservable):
-    """The environment is there, and FLAVA does not run in it."""
+    """The environment is there, and FLAVA does not run in it: no release to upgrade to."""
 
     exit_status = 1
 
@@ -60,18 +61,31 @@ def observe(wanted: Path | Mapping[str, str], say: Callable[[str], object] = lam
     """
     if isinstance(wanted, Path):
         return read(wanted)
-    if not wanted:
-        with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-            return _observe_with(Path(sys.executable), Path(scratch))
     releases = {name: wanted.get(name) or version(name).split("+")[0] for name in ("torch", "transformers")}
-    kept = _kept() / f"{'_'.join(f'{name}-{number}' for name, number in sorted(releases.items()))}.safetensors"
-    if kept.exists():
-        return read(kept)
-    say(f"observing {', '.join(f'{name} {number}' for name, number in releases.items())}")
-    with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-        observation = _observe_with(make(Path(scratch) / "environment", releases), Path(scratch))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(scratch) / "observation", kept)
+    kept = _kept(releases) if wanted else None
+    if kept is not None:
+        with suppress(InvalidInput):
+            return _of_these(releases, read(kept))
+        say(f"observing {', '.join(f'{name} {number}' for name, number in releases.items())}")
+    with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
+        scratch = Path(folder)
+        python = make(scratch / "environment", releases) if wanted else Path(sys.executable)
+        try:
+            observation = _of_these(
+                releases if wanted else {}, _observe_with(python, scratch, os.environ.get("PYTHONPATH") if not wanted else None)
+            )
+        except DoesNotRun as error:
+            raise DoesNotRun(f"under {', '.join(f'{name} {number}' for name, number in releases.items())}, {error}") from None
+        if kept is not None:
+            _keep(scratch / "observation", kept)
+    return observation
+
+
+def _of_these(releases: Mapping[str, str], observation: Observation) -> Observation:
+    """The same; what was asked for must be what was observed."""
+    for name, number in releases.items():
+        if _number(observation.versions.get(name, "")) != _number(number):
+            raise InvalidInput(f"an environment with {name} {number} was asked for, and {observation} was observed")
     return observation
 
 
@@ -93,14 +107,20 @@ def releases_between(
         raise InvalidInput("--bisect goes from one release of transformers, or of torch, to another: name those")
     [package] = moved
     first, last = (ends[0][package], ends[1][package])
-    releases = [release for release in releases_of(package) if _number(first) <= _number(release) <= _number(last)]
+    known = releases_of(package)
+    for end in (first, last):
+        if _number(end) not in map(_number, known):
+            raise InvalidInput(f"--bisect: {package} has no release {end}")
+    releases = [release for release in known if _number(first) <= _number(release) <= _number(last)]
     if len(releases) < 2:
         raise InvalidInput(f"--bisect: there is nothing between {package} {first} and {last}; the older goes first")
     return releases, lambda release: observe({**ends[1], package: release}, say)
 
 
 def _number(release: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", release)]
+    """Sorts releases; 5.0 is 5.0.0, and what was built for it (2.13.0+cpu) is it."""
+    numbers = [int(number) for number in re.findall(r"\d+", release.partition("+")[0])]
+    return numbers + [0] * (4 - len(numbers))
 
 
 def releases_of(package: str) -> list[str]:
@@ -117,11 +137,24 @@ def releases_of(package: str) -> list[str]:
     return sorted((r for r in found[1].split(", ") if re.fullmatch(r"\d+(\.\d+)*", r)), key=_number)
 
 
-def _kept() -> Path:
-    """Where observations are kept: those of this very code, as another would observe something else."""
+def _kept(releases: Mapping[str, str]) -> Path:
+    """Where an observation is kept: beside those of this very code, as another would observe something else."""
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_PACKAGE.glob("*.py")))).hexdigest()[:12]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "flava_port" / "observations" / f"{code}-python{sys.version_info.major}.{sys.version_info.minor}"
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        home = Path(tempfile.gettempdir())
+    folder = home / "flava_port" / "observations" / f"{code}-python{sys.version_info.major}.{sys.version_info.minor}"
+    return folder / f"{'_'.join(f'{name}-{number}' for name, number in sorted(releases.items()))}.safetensors"
+
+
+def _keep(observation: Path, kept: Path) -> None:
+    """Whole or not at all; where nothing can be kept, it is observed again the next time."""
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f".{kept.name}.{os.getpid()}")
+        shutil.copyfile(observation, beside)
+        os.replace(beside, kept)
 
 
 def make(folder: Path, releases: Mapping[str, str], also: Sequence[str] = ()) -> Path:
@@ -142,14 +175,18 @@ def make(folder: Path, releases: Mapping[str, str], also: Sequence[str] = ()) ->
     return python
 
 
-def _observe_with(python: Path, scratch: Path) -> Observation:
-    """What that Python's environment does; this package is put in its way, not installed."""
+def _observe_with(python: Path, scratch: Path, also: str | None = None) -> Observation:
+    """What that Python's environment does; this package is put in its way, nothing that lies around it, and the paths in ``also``."""
     file = scratch / "observation"
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(_PACKAGE.parent))))
+    way = scratch / "way"
+    way.mkdir()
+    shutil.copytree(_PACKAGE, way / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    paths = [str(way), *(os.path.abspath(path) for path in (also or "").split(os.pathsep) if path)]
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        _run([python, "-m", f"{_PACKAGE.name}.observation", file], "FLAVA", {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"})
+        _run([python, "-m", f"{_PACKAGE.name}.observation", file], "FLAVA", environment, way)
     except Unobservable as error:
-        raise DoesNotRun(f"{error}; do not upgrade to what does not run") from None
+        raise DoesNotRun(str(error)) from None
     return read(file)
 
 
@@ -157,7 +194,7 @@ def _runs(command: list) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _run(command: list, what: str, environment: Mapping[str, str] | None = None) -> str:
+def _run(command: list, what: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
     """What the command prints.
 
     Raises:

@@ -30,13 +30,14 @@ from .layout import HEADS, POSITION_IDS, quiet
 from .original import Flava
 from .recorder import observe as observe_layout
 from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
+from .pickle_names import shown
 from .safetensors_file import read_safetensors
 from .staging import staged_files
 from .synthetic import codebook_state_dict, original_state_dict
 from .tensors import MemoryTensor, load
 from .writing import write_safetensors
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -332,13 +333,35 @@ def read(path: Path) -> Observation:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         if about["format"] != FORMAT:
             raise InvalidInput(f"{path}: another version of flava_port wrote this observation; observe again")
-        runs = {name: _read_run(name, described, tensors) for name, described in about["runs"].items()}
-        layout = Snapshot(**{field.name: about["layout"][field.name] for field in fields(epochs.Snapshot)})
-        return Observation(about["versions"], layout, about["initial"], about["saved"], about["loaded"], runs)
+        layout = Snapshot(**{field.name: _like(_LAYOUT[field.name], about["layout"][field.name]) for field in fields(epochs.Snapshot)})
+        versions, initial, saved, loaded = (_like({str: kind}, about[name]) for name, kind in _ABOUT.items())
+        runs = {name: _read_run(name, described, tensors) for name, described in _like({str: dict}, about["runs"]).items()}
+        if missing := {"transformers", "torch", *FORMS} - {*versions, *loaded}:
+            raise KeyError(*missing)
+        return Observation(versions, layout, initial, saved, loaded, runs)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
-        raise InvalidInput(f"{path}: no observation ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        raise InvalidInput(f"{path}: no observation ({type(error).__name__}: {shown(error)})") from None
+
+
+# What the parts of a file are, as `_like` takes it.
+_ABOUT = {"versions": str, "initial": str, "saved": str | bool | list, "loaded": str}
+_LAYOUT = {"shapes": {str: str}, "dtypes": {str: str}, "buffers": [str], "ties": [str], "epsilons": {str: str}, "defaults": {str: object}}
+
+
+def _like(kind: object, value):
+    """The value, which must be of that kind: a type, ``[type]`` or ``{type: type}``; TypeError where it is not."""
+    whole, parts = (
+        (dict, [*kind.items()]) if isinstance(kind, dict) else (list, [(object, *kind)]) if isinstance(kind, list) else (kind, [])
+    )
+    if not isinstance(value, whole):
+        raise TypeError(f"{value!r:.40} where a {getattr(whole, '__name__', whole)} belongs")
+    for of_key, of_item in parts:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _like(of_key, key)
+            _like(of_item, item)
+    return value
 
 
 def _read_run(name: str, described: Mapping, tensors: Mapping[str, Tensor]) -> Run:
@@ -346,8 +369,9 @@ def _read_run(name: str, described: Mapping, tensors: Mapping[str, Tensor]) -> R
         start = f"{name}|{kind}|"
         return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
 
-    modules = tuple(zip(described["modules"], tensors.get(f"{name}|modules", ()), strict=True))
-    return Run(of("answer"), of("gradient"), modules, described["error"], described["from_original"])
+    modules = tuple(zip(_like([str], described["modules"]), tensors.get(f"{name}|modules", ()), strict=True))
+    distance = _like(float | None, described["from_original"])
+    return Run(of("answer"), of("gradient"), modules, _like(str, described["error"]), distance)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ GAPS = (
         Why.STOPS,
         (
             f"{_SAME}[pairs, labels, some mismatched]",
+            f"{_SAME}[pairs, labels, training]",
             f"{_CAUGHT}[a layer norm's epsilon]",
             f"{_CAUGHT}[an activation]",
             f"{_CAUGHT}[an attention scale]",
@@ -61,6 +62,8 @@ GAPS = (
             f"{_SAME}[pairs, padded texts, the multimodal encoder on unmasked inputs too]",
             f"{_SAME}[pairs, one text nothing but padding]",
             f"{_SAME}[pairs, padded texts, labels, some mismatched]",
+            f"{_SAME}[pairs, every hidden state and attention]",
+            f"{_SAME}[FlavaModel, padded texts]",
             f"{_CAUGHT}[a head's epsilon]",
             f"{_CAUGHT}[a pooled token]",
             "tests/forward/test_bites.py::test_a_module_that_computes_wrong_is_blamed_itself",

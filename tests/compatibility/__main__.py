@@ -55,6 +55,7 @@ def _run(python: Path, *arguments: str | Path, check: bool = True) -> subprocess
 def run_suite(python: Path, scratch: Path) -> Suite:
     """The default run, on two processes, but for the tests of the table that is being made."""
     report = scratch / "suite.xml"
+    report.unlink(missing_ok=True)
     options = ("-q", "-n", "2", "-p", "no:cacheprovider", "--ignore=tests/compatibility/test_table.py")
     _run(python, "-m", "pytest", *options, f"--junitxml={report}", check=False)
     return read_suite(report)

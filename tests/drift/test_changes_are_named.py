@@ -1,11 +1,12 @@
 """A change planted in the installed transformers is named, with the circumstances that show it and the right advice."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from flava_port.drift import KINDS, RECONVERT, SAFE, STAY, differences, report, verdict
+from flava_port.drift import KINDS, LOOK, RECONVERT, SAFE, STAY, differences, report, verdict
 from flava_port.layout import HEADS
 from flava_port.observation import observe
 from tests.layout.plants import PLANTS, plant, plant_default_epsilon
@@ -68,7 +69,7 @@ def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch
     new = observe()
     line = next(line for line in _lines(observed, new).splitlines() if line.startswith(begins))
     assert says in line
-    assert verdict(observed, new).advice == (SAFE if name.startswith("a codebook") else STAY)
+    assert verdict(observed, new).advice == (LOOK if name.startswith("a codebook") else STAY)
 
 
 @pytest.mark.parametrize("name", [name for name in PLANTS if name not in ("another dtype", "a wider pooler")])
@@ -133,11 +134,56 @@ def test_what_stops_is_named_and_a_reason_to_stay(observed, monkeypatch):
 
 def test_a_folder_that_only_the_old_release_can_read_again_is_to_be_converted_again(observed):
     """What OLD's save_pretrained leaves out is what NEW does not make up for."""
-    from dataclasses import replace
-
     old = replace(
         observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in HEADS], "config says that they are tied": True}
     )
     new = replace(observed, loaded={**observed.loaded, "decoder.bias alone": "4 wrong: mim_head.bias is zero"})
     text, status = report(old, new)
     assert status == 1 and f"verdict: {RECONVERT} because what " in text and "flava-port repair" in text
+
+
+def _with_run(observation, name: str, **changes):
+    runs = {**observation.runs, name: replace(observation.runs[name], **changes)}
+    return replace(observation, runs=runs)
+
+
+def test_gradients_that_change_or_go_are_named_and_to_be_looked_at(observed):
+    """Outputs and losses may agree all the same: somebody detached something."""
+    name = "pairs, labels, all match"
+    gradients = dict(observed.runs[name].gradients)
+    moved = _with_run(observed, name, gradients={**gradients, "itm_head.pooler.dense.bias": gradients["itm_head.pooler.dense.bias"] * 2})
+    assert f"forward: {name}: gradients itm_head.pooler.dense.bias by " in _lines(observed, moved)
+    assert verdict(observed, moved).advice == LOOK and report(observed, moved)[1] == 1
+    del gradients["itm_head.pooler.dense.bias"]
+    gone = _with_run(observed, name, gradients=gradients)
+    assert f"forward: {name}: no longer with a gradient: itm_head.pooler.dense.bias" in _lines(observed, gone)
+    assert verdict(observed, gone).advice == LOOK
+    assert f"forward: {name}: newly with a gradient: itm_head.pooler.dense.bias" in _lines(gone, observed)
+
+
+def test_an_answer_where_no_original_judges_is_to_be_looked_at(observed):
+    """One that is new is not."""
+    name = "the codebook alone"
+    answers = observed.runs[name].answers
+    moved = _with_run(observed, name, answers={key: value + 1 for key, value in answers.items()})
+    assert f"because there is no original to judge what changed in: {name}" in str(verdict(observed, moved))
+    assert verdict(observed, _with_run(observed, name, answers={**answers, "more": torch.ones(1)})).advice == SAFE
+
+
+def test_a_model_that_cannot_be_saved_is_named(observed):
+    """Though nothing of what was saved before is there to compare."""
+    new = replace(observed, saved={"error": "RuntimeError: no space"})
+    assert "saving: error: absent -> RuntimeError: no space" in _lines(observed, new)
+    assert verdict(observed, new).advice == LOOK
+
+
+def test_a_name_that_a_line_has_no_room_for_is_found_all_the_same(observed):
+    """By --bisect, which looks for names."""
+    new = replace(observed, initial=dict.fromkeys(observed.initial, "3 throughout"))
+    [found] = [
+        difference
+        for difference in differences(observed, new)
+        if difference.text.startswith("flava.") and "0 throughout" in difference.text
+    ]
+    last = [key for key, value in observed.initial.items() if value == "0 throughout"][-1]
+    assert last not in str(found) and found.holds(last) and not found.holds("no such key")

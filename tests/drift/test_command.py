@@ -10,7 +10,7 @@ import transformers
 
 from flava_port import environments
 from flava_port.drift import Unobservable, differences
-from flava_port.observation import read
+from flava_port.observation import read, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +104,66 @@ def test_a_release_in_which_flava_does_not_run_is_a_reason_to_stay(monkeypatch, 
     (tmp_path / "transformers").mkdir()
     (tmp_path / "transformers" / "__init__.py").write_text("raise ImportError('FLAVA has left')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(Unobservable, match=r"FLAVA has left; do not upgrade") as stopped:
+    with pytest.raises(Unobservable, match=r"under torch \S+, transformers \S+, FLAVA failed: ImportError: FLAVA has left") as stopped:
         environments.observe({})
     assert stopped.value.exit_status == 1
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """Environments are pretended to be made; observations are kept in a folder of the test's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(environments, "make", lambda folder, releases: Path(sys.executable))
+    return tmp_path / "cache"
+
+
+def test_an_observation_of_other_releases_than_were_asked_for_is_refused(flava_port, elsewhere, monkeypatch, observed):
+    """Whatever stood in the way of the right ones; and it is not kept."""
+    monkeypatch.setattr(environments, "_observe_with", lambda *_: observed)
+    ran = flava_port("drift", "--from", "4.0.1")
+    assert ran.status == 2 and "an environment with transformers 4.0.1 was asked for, and transformers" in ran.err
+    assert not elsewhere.exists()
+
+
+def test_what_was_observed_is_kept_and_what_cannot_be_read_is_observed_again(elsewhere, monkeypatch, observed):
+    """A kept file is a convenience, never a reason to fail."""
+    wanted, seen = {"transformers": transformers.__version__}, []
+
+    def observe_with(_python, scratch, _also=None):
+        seen.append(scratch)
+        write(observed, scratch / "observation")
+        return observed
+
+    monkeypatch.setattr(environments, "_observe_with", observe_with)
+    environments.observe(wanted)
+    environments.observe(wanted)
+    [kept] = elsewhere.rglob("*.safetensors")
+    assert len(seen) == 1
+    kept.write_bytes(kept.read_bytes()[:1000])
+    environments.observe(wanted)
+    assert len(seen) == 2 and read(kept).versions == observed.versions
+    elsewhere.rename(elsewhere.with_name("gone"))
+    elsewhere.write_text("no folder")
+    environments.observe(wanted)
+    assert len(seen) == 3
+
+
+def test_nothing_that_lies_around_this_package_is_in_the_way_of_a_made_environment(monkeypatch, tmp_path):
+    """Installed beside torch and transformers, it must not bring these along; nor may the user's PYTHONPATH."""
+    ran = []
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    monkeypatch.setattr(environments, "_run", lambda command, what, environment, folder: ran.append((environment, folder)))
+    monkeypatch.setattr(environments, "read", lambda file: None)
+    environments._observe_with(Path("python"), tmp_path)
+    [(environment, folder)] = ran
+    assert environment["PYTHONPATH"] == str(folder) and [path.name for path in folder.iterdir()] == ["flava_port"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("4.57.7", "5.0.0"), ("4.57.6", "5.0.7")])
+def test_an_end_that_was_never_released_is_refused(flava_port, monkeypatch, old, new):
+    """Rather than taken for its neighbour; 5.0 is 5.0.0."""
+    monkeypatch.setattr(environments, "releases_of", lambda _package: ["4.57.6", "5.0.0", "5.1.0"])
+    ran = flava_port("drift", "--from", old, "--to", new, "--bisect")
+    assert ran.status == 2 and "transformers has no release" in ran.err
+    releases, _ = environments.releases_between({"transformers": "4.57.6"}, {"transformers": "5.0"})
+    assert releases == ["4.57.6", "5.0.0"]

@@ -1,7 +1,11 @@
 """An observation holds what the installed releases do, and nothing of chance."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from flava_port.circumstances import circumstances, flattened
 from flava_port.drift import ROUNDING, differences
@@ -61,6 +65,34 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidInput, match="file: no observation"):
         read(tmp_path / "file")
+
+
+def _no_such(about: dict) -> None:
+    del about["loaded"]["bias alone"]
+
+
+HARMS = {
+    "versions a list": lambda about: about.update(versions=["5.0.0"]),
+    "a version that is a number": lambda about: about["versions"].update(torch=2.13),
+    "nothing saved": lambda about: about.update(saved=None),
+    "no shapes": lambda about: about["layout"].update(shapes=None),
+    "a tie that is none": lambda about: about["layout"].update(ties=[3]),
+    "a distance in words": lambda about: next(iter(about["runs"].values())).update(from_original="far"),
+    "a run that is none": lambda about: about["runs"].update(pairs=7),
+    "a module too many": lambda about: about["runs"]["pairs"]["modules"].append("more"),
+    "a form of folder missing": _no_such,
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_a_file_that_was_edited_is_refused(flava_port, file, tmp_path, harm):
+    """One message, no traceback."""
+    with safe_open(file, "pt") as opened:
+        about, tensors = json.loads(opened.metadata()["observation"]), {key: opened.get_tensor(key) for key in opened.keys()}
+    harm(about)
+    save_file(tensors, tmp_path / "edited", {"observation": json.dumps(about)})
+    ran = flava_port("drift", "--from", file, "--to", tmp_path / "edited")
+    assert ran.status == 2 and "edited: no observation (" in ran.err and len(ran.err.splitlines()) == 1
 
 
 def test_answers_of_any_nesting_are_flattened():
