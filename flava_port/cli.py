@@ -6,7 +6,7 @@ import signal
 import sys
 
 from . import digests
-from .errors import FlavaPortError, InvalidInput
+from .errors import FlavaPortError, InvalidInput, printable
 
 EXIT_INTERRUPTED = 130
 
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         message, status = ended
         if message:
-            print(f"flava-port: {message}", file=sys.stderr)
+            print(f"flava-port: {printable(message)}", file=sys.stderr)
         return status
 
 
@@ -258,7 +258,7 @@ def _say(options):
 
 
 def _done(summary: str, options, status: int = 0) -> int:
-    _say(options)(summary)
+    _say(options)(printable(summary))
     return status
 
 

@@ -387,14 +387,19 @@ def read_codebook_config(path: Path) -> dict:
         raise InvalidInput(f"{path}: {error}") from None
 
 
+CONFIG_BYTES_MAX = 16 << 20  # FLAVA's have 5 kB
+
+
 def _read_json(path: Path) -> tuple[dict, Path]:
     path = Path(path)
     if path.is_dir():
         path = path / "config.json"
     try:
+        if not path.exists():
+            raise InvalidInput(f"{path}: no such file")
+        if not path.is_file() or path.stat().st_size > CONFIG_BYTES_MAX:
+            raise InvalidInput(f"{path}: not a config: no file, or too large for one")
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InvalidInput(f"{path}: no such file") from None
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -443,7 +448,13 @@ def _of_type(name: str, value: object, default: object) -> object:
         return int(value)
     if type(value) is not type(default):
         raise InvalidInput(f"{name} is {value!r}, where a {type(default).__name__} belongs")
+    if name.rpartition(".")[2] in _COUNTS and not 0 <= value <= MODULES_MAX:
+        raise InvalidInput(f"{name} is {value}; no model has so many")
     return value
+
+
+_COUNTS = ("num_hidden_layers", "num_groups", "num_blocks_per_group")
+MODULES_MAX = 10_000
 
 
 def declared_class(folder: Path) -> str:

@@ -28,9 +28,9 @@ from .errors import InvalidInput
 from .forward import recording
 from .layout import HEADS, POSITION_IDS, quiet
 from .original import Flava
+from .pickle_names import shown
 from .recorder import observe as observe_layout
 from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
-from .pickle_names import shown
 from .safetensors_file import read_safetensors
 from .staging import staged_files
 from .synthetic import codebook_state_dict, original_state_dict

@@ -236,19 +236,19 @@ def _not_a_second_copy(placed: Placed, by_source_key: Mapping[str, Placed]) -> l
     kept = by_source_key.get(kept_key)
     if kept is None:
         return [f"{placed.name_in_file} would be dropped as a second copy, but there is no {kept_key}"]
-    if difference := _difference(placed.tensor, kept.tensor):
-        return [f"two copies that should be one differ: {placed.name_in_file} and {kept.name_in_file}, {difference}"]
+    if how := difference(placed.tensor, kept.tensor):
+        return [f"two copies that should be one differ: {placed.name_in_file} and {kept.name_in_file}, {how}"]
     return []
 
 
 def _not_tied(pair: tuple[str, str], renamed: Mapping[str, Placed]) -> list[str]:
     ours, theirs = renamed[pair[0]], renamed[pair[1]]
-    if difference := _difference(ours.tensor, theirs.tensor):
-        return [f"one bias under two keys differs: {ours.name_in_file} and {theirs.name_in_file}, {difference}"]
+    if how := difference(ours.tensor, theirs.tensor):
+        return [f"one bias under two keys differs: {ours.name_in_file} and {theirs.name_in_file}, {how}"]
     return []
 
 
-def _difference(ours: StoredTensor | UnsupportedTensor, theirs: StoredTensor | UnsupportedTensor) -> str:
+def difference(ours: StoredTensor | UnsupportedTensor, theirs: StoredTensor | UnsupportedTensor) -> str:
     """How two tensors differ, or nothing where they are equal bit for bit."""
     kinds = [t.kind if isinstance(t, UnsupportedTensor) else f"{dtype_name(t.dtype)} {list(t.shape)}" for t in (ours, theirs)]
     if kinds[0] != kinds[1]:

@@ -1,6 +1,7 @@
 """A folder that any release of transformers saved, rewritten in the form that loads right in all of them."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import config as configs
-from .errors import NotFaithful
-from .layout import HEADS, POSITION_IDS, TIED
-from .model_folder import files_of_weights, read_model_folder, weights_file
+from .checkpoint import open_checkpoint
+from .errors import InvalidInput, NotFaithful
+from .layout import HEADS, TIED
+from .model_folder import files_of_weights, read_model_folder, read_weights_file, weight_map, weights_file
 from .output import DEFAULT_SHARD_SIZE, parse_size, prove_weights, shards, sync_weights, write_weights
 from .parts import MODEL, WHOLE
 from .port import count_of, labelled, loading_dtype
 from .progress import Progress, silent
 from .revert import complete
-from .safetensors_file import read_safetensors
 from .staging import check_space, check_target, staged
-from .tensors import StoredTensor, first_difference, load, nbytes
+from .tensors import StoredTensor, load, nbytes
 from .unpickle import UnsupportedTensor
 from .writing import write_json
 
@@ -69,15 +70,18 @@ def repair_model_folder(
     source = Path(converted_path)
     in_place = repaired_path is None
     tensors, config = read_model_folder(source), configs.read_config(source)
-    target = check_target(Path(repaired_path or source), force=in_place or force, sources=() if in_place else (source,))
+    target = _target(source, None if in_place else Path(repaired_path), force)
     part = WHOLE if any(key.startswith(MODEL.prefix) for key in tensors) else MODEL
-    if part is MODEL:
-        tensors = {MODEL.prefix + key: tensor for key, tensor in tensors.items()}
-    tensors, healed = _without_zero_twins(tensors)
+    prefix = MODEL.prefix if part is MODEL else ""
+    if extra := _beside_the_weights(source):
+        raise InvalidInput(
+            f"{source}: its weights' file holds {extra} too, which a folder of transformers' has no place for; take these out first"
+        )
+    tensors, healed = _without_zero_twins({prefix + key: tensor for key, tensor in tensors.items()})
     weights = complete(tensors, config, part)
     if part is WHOLE and not keep_zero_biases:
         _refuse_lost(source, weights)
-    weights = {key.removeprefix(part.prefix if part is MODEL else ""): tensor for key, tensor in weights.items()}
+    weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
     content = configs.config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), part)
     done = (*healed, *_amiss(source, weights, content))
     if not done and in_place:
@@ -86,11 +90,29 @@ def repair_model_folder(
     return Repair(source, target, done or ("nothing was amiss",), len(weights))
 
 
+def _target(source: Path, repaired_path: Path | None, force: bool) -> Path:
+    """Where the repaired folder goes; a place from which it would harm the other, or who works there, is refused."""
+    real = Path(os.path.realpath(source))
+    if repaired_path is None:
+        if Path.cwd().is_relative_to(real):
+            raise InvalidInput(f"{source}: is the current folder; go elsewhere, or name another with --repaired_path")
+        return check_target(source, force=True)
+    if Path(os.path.realpath(repaired_path)).is_relative_to(real):
+        raise InvalidInput(f"{repaired_path}: lies inside of {source}; name another place")
+    return check_target(repaired_path, force=force, sources=(source,))
+
+
+def _beside_the_weights(source: Path) -> str:
+    """What a pickled file holds besides: an optimizer, say."""
+    pickled = [path for path in files_of_weights(weights_file(source)) if path.suffix != ".safetensors"]
+    return ", ".join(name for path in pickled for name in open_checkpoint(path).ignored)
+
+
 def _without_zero_twins(tensors: Mapping) -> tuple[dict[str, StoredTensor | UnsupportedTensor], list[str]]:
     """Where one key of a pair is zero throughout and the other is not, a release untied them: the zero one never was read."""
     left, healed = dict(tensors), []
     for pair in TIED:
-        if not all(isinstance(left.get(key), StoredTensor) for key in pair) or not first_difference(left[pair[0]], left[pair[1]]):
+        if not all(isinstance(left.get(key), StoredTensor) for key in pair) or left[pair[0]].shape != left[pair[1]].shape:
             continue
         zero = [key for key in pair if not bool(load(left[key]).any())]
         if len(zero) == 1:
@@ -115,18 +137,35 @@ def _amiss(source: Path, weights: Mapping[str, StoredTensor], content: Mapping) 
     """What keeps the folder from loading right in some release, a line each."""
     file = weights_file(source)
     files = files_of_weights(file)
-    if any(path.suffix != ".safetensors" for path in files):
-        return [f"{file.name}: pickled weights, written as safetensors"]
-    found = set(json.loads(file.read_bytes())["weight_map"]) if file.suffix == ".json" else set(read_safetensors(file))
+    pickled = any(path.suffix != ".safetensors" for path in files)
+    found = set(weight_map(file)) if file.suffix == ".json" else set(read_weights_file(file))
     missing, others = [key for key in weights if key not in found], sorted(found - set(weights))
-    lines = [f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in missing if key in _BIASES]
-    renamed = [key for key in missing if key not in _BIASES]
-    lines += [f"{count_of(len(renamed), 'key')} under another release's names, such as {others[0]}: renamed"] if renamed else []
-    lines += ["position_ids left out: releases from 4.31.0 on compute them"] if POSITION_IDS in others else []
-    lines += ["the weights' metadata has no format: releases up to 4.47.1 ask for it"] if not all(map(_has_format, files)) else []
-    on_disk = json.loads((source / "config.json").read_bytes())
+    lines = [f"{file.name}: pickled weights, written as safetensors"] if pickled else []
+    lines += [
+        f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in missing if key in _BIASES
+    ]
+    positions = [key for key in others if key.endswith("position_ids")]
+    lines += ["position_ids left out: releases from 4.31.0 on compute them"] if positions else []
+    renamed = [key for key in others if key not in positions]
+    unnamed = [key for key in missing if key not in _BIASES]
+    if renamed:
+        lines.append(f"{count_of(len(renamed), 'key')} under another release's names, such as {renamed[0]}: renamed")
+    elif unnamed:
+        lines.append(f"{count_of(len(unnamed), 'key')} that {file.name} leaves out, such as {unnamed[0]}: named there")
+    lines += (
+        ["the weights' metadata has no format: releases up to 4.47.1 ask for it"]
+        if not pickled and not all(map(_has_format, files))
+        else []
+    )
+    return lines + _amiss_in_config(json.loads((source / "config.json").read_bytes()), content)
+
+
+def _amiss_in_config(on_disk: Mapping, content: Mapping) -> list[str]:
+    """What is not spelled out as we write it, and what says the same twice, of which releases read one or the other."""
     changed = [name for name, value in content.items() if name not in on_disk or json.dumps(on_disk[name]) != json.dumps(value)]
-    return lines + ([f"config.json: {', '.join(changed)} spelled out, each number of its own type"] if changed else [])
+    twice = [name for name in on_disk if name == "dtype" or name.endswith("_config_dict")]
+    lines = [f"config.json: {', '.join(changed)} spelled out, each number of its own type"] if changed else []
+    return lines + ([f"config.json: {', '.join(twice)} left out, which other fields say"] if twice else [])
 
 
 _BIASES = {key for pair in TIED for key in pair}
@@ -150,10 +189,24 @@ def _write(source: Path, target: Path, weights: Mapping[str, StoredTensor], cont
         with progress("check", total) as advance:
             prove_weights(folder, files, advance)
         write_json(folder / "config.json", content)
-        old = {weights_file(source), *files_of_weights(weights_file(source)), source / "config.json"}
-        for path in source.iterdir():
-            if path.is_dir():
-                shutil.copytree(path, folder / path.name, symlinks=True)
-            elif path not in old and not (folder / path.name).exists():
-                shutil.copy2(path, folder / path.name, follow_symlinks=False)
+        _bring_along(source, folder)
         synced.result()
+
+
+def _bring_along(source: Path, folder: Path) -> None:
+    """Everything else that lies there, and who may read what; links still lead where they led."""
+    weights = weights_file(source)
+    old = {weights, *files_of_weights(weights)}
+    for path in folder.iterdir():
+        shutil.copymode(source / "config.json" if path.name == "config.json" else weights, path)
+    for path in source.iterdir():
+        place = folder / path.name
+        if path in old or path.name == "config.json" or os.path.lexists(place):
+            continue
+        if path.is_symlink() and not path.is_file():
+            place.symlink_to(os.path.realpath(path))  # a folder is not copied, wherever it may lie
+        elif path.is_dir():
+            shutil.copytree(path, place, symlinks=True)
+        else:
+            shutil.copy2(path, place)  # of a link to a file, as a hub's cache has them, what it leads to
+    shutil.copymode(source, folder)

@@ -10,11 +10,11 @@ from .errors import InvalidInput
 from .layout import POSITION_IDS, TIED, expected_layout
 from .model_folder import read_model_folder
 from .parts import CODEBOOK, MODEL, WHOLE, Part
-from .placing import stop_on
+from .placing import counts_up, difference, stop_on
 from .port import described
 from .progress import Progress, silent
 from .staging import check_target
-from .tensors import StoredTensor, TensorSource, first_difference
+from .tensors import FLOAT_DTYPES, StoredTensor, TensorSource, dtype_name
 from .to_checkpoint import (
     Written,
     codebook_state_dict,
@@ -115,9 +115,11 @@ def complete(tensors: Mapping[str, StoredTensor | UnsupportedTensor], config: Ma
     expected = expected_layout(config, part).shapes
     found = {key: tensor for key, tensor in tensors.items() if key != POSITION_IDS}
     problems = []
+    if POSITION_IDS in tensors and not counts_up(tensors[POSITION_IDS], config["text_config"]["max_position_embeddings"]):
+        problems.append(f"{POSITION_IDS} does not hold 0, 1, 2, ...: the model would compute others")
     for one, other in TIED:
-        if one in found and other in found and (difference := first_difference(found[one], found[other])):
-            problems.append(f"{one} and {other} should be one tensor and differ, {difference}")
+        if one in found and other in found and (how := difference(found[one], found[other])):
+            problems.append(f"{one} and {other} should be one tensor and differ, {how}")
         for key, twin in ((one, other), (other, one)):
             if twin in found:
                 found.setdefault(key, found[twin])
@@ -129,5 +131,7 @@ def complete(tensors: Mapping[str, StoredTensor | UnsupportedTensor], config: Ma
             problems.append(f"{key} is a {tensor.kind} tensor")
         elif tensor is not None and tensor.shape != shape:
             problems.append(f"wrong shape: {key} is {list(tensor.shape)}, the config says {list(shape)}")
+        elif tensor is not None and tensor.dtype not in FLOAT_DTYPES:
+            problems.append(f"wrong dtype: {key} is {dtype_name(tensor.dtype)}; weights are float16, bfloat16, float32 or float64")
     stop_on(problems)
     return {key: found[key] for key in expected}
