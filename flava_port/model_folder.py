@@ -67,7 +67,7 @@ def files_of_weights(path: Path) -> list[Path]:
         return [path]
     names = sorted(set(weight_map(path).values()))
     for name in names:
-        if Path(name).name != name or not name.isprintable():
+        if not name or Path(name).name != name or not name.isprintable():
             raise InvalidInput(f"{path}: names the file {name!r}, which does not lie beside it; refused")
     return [path.with_name(name) for name in names]
 

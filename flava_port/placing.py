@@ -17,7 +17,7 @@ from .errors import NotFaithful
 from .layout import POSITION_IDS, TIED
 from .parts import WHOLE, Part
 from .recognise import Kind
-from .rules import CODEBOOK_PREFIX, Trace, source_name
+from .rules import CODEBOOK_PREFIX, Trace
 from .tensors import FLOAT_DTYPES, MemoryTensor, StoredTensor, dtype_name, first_difference, load
 from .unpickle import UnsupportedTensor
 from .ways import WAYS, Way
@@ -152,7 +152,7 @@ def account(
     problems += [p for key in filled if key in expected for p in _unfit(key, filled[key], expected[key])]
     stop_on(problems)
     by_source_key = {placed.key: placed for placed in renamed.values()}
-    problems += [p for placed in dropped for p in _not_a_second_copy(placed, by_source_key)]
+    problems = [p for placed in dropped for p in _not_a_second_copy(placed, by_source_key)]
     problems += [p for placed in recomputed for p in _not_counting_up(placed, expected[POSITIONS][0])]
     problems += [p for pair in TIED if pair[0] in remaining and pair[1] in remaining for p in _not_tied(pair, remaining)]
     stop_on(problems)
@@ -206,7 +206,7 @@ def names_of(sources: Iterable[Source]) -> Callable[[str], str]:
 
     def name_of(target: str) -> str:
         own = ways.get("codebook") if target.startswith(CODEBOOK_PREFIX) else None
-        return (own or ways.get("checkpoint", source_name))(target)
+        return (own or ways["checkpoint"])(target)
 
     return name_of
 

@@ -85,6 +85,17 @@ def test_both_files_of_a_conversion_may_be_urls(flava_port, url, tmp_path, to):
     assert "encoder.pkl" in ran.out and not list((tmp_path / "fetched").iterdir())
 
 
+def test_a_url_is_no_file_that_a_folder_could_hold(flava_port, url, tmp_path, monkeypatch):
+    """Not even a folder that is called http:."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "http:").mkdir()
+    (tmp_path / "http:" / "mine").write_text("mine")
+    ran = flava_port(
+        "convert", "--checkpoint_path", url("whole/flava.pt"), "--no-codebook", "--pytorch_dump_folder_path", "http:", "--force"
+    )
+    assert ran.status == 0, ran.err
+
+
 @pytest.mark.parametrize(
     ("how", "why"), [("cut", "bytes arrived"), ("chunked", "cannot be fetched"), ("missing", "404")], ids=lambda text: text.split()[0]
 )

@@ -209,3 +209,162 @@ def test_what_is_no_folder_of_flava_is_refused(flava_port, tmp_path):
     (tmp_path / "empty").mkdir()
     ran = flava_port("repair", "--converted_path", tmp_path / "empty")
     assert ran.status == 2 and "no weights in it" in ran.err
+
+
+def _links(folder: Path) -> None:
+    """As a hub's cache has them: files are links, and so may a folder be."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    (folder / "notes.md").rename(blobs / "notes")
+    (folder / "notes.md").symlink_to("../blobs/notes")
+    (folder / "up").symlink_to("..")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_links_lead_where_they_led_and_no_folder_is_copied_through_one(folder, tmp_path, elsewhere):
+    """In place or not."""
+    _links(folder)
+    _without(1)(folder)
+    target = tmp_path / "new" if elsewhere else folder
+    repair_model_folder(folder, target if elsewhere else None)
+    assert (target / "notes.md").read_text() == "mine"
+    assert (target / "up").is_symlink() and (target / "up").resolve() == tmp_path.resolve()
+
+
+def test_who_may_read_it_stays(folder):
+    """A private folder's weights do not become everybody's."""
+    _without(1)(folder)
+    for path, mode in ((folder, 0o700), (folder / WEIGHTS, 0o600), (folder / "config.json", 0o640), (folder / "notes.md", 0o604)):
+        path.chmod(mode)
+    repair_model_folder(folder)
+    modes = [path.stat().st_mode & 0o777 for path in (folder, folder / WEIGHTS, folder / "config.json", folder / "notes.md")]
+    assert modes == [0o700, 0o600, 0o640, 0o604]
+
+
+def test_the_current_folder_is_not_replaced(flava_port, folder, monkeypatch):
+    """Whoever stands in it would stand nowhere."""
+    monkeypatch.chdir(folder)
+    ran = flava_port("repair", "--converted_path", ".")
+    assert ran.status == 2 and "is the current folder; go elsewhere" in ran.err
+
+
+def test_a_place_inside_of_the_folder_is_refused(flava_port, folder):
+    """It would be copied into itself."""
+    ran = flava_port("repair", "--converted_path", folder, "--repaired_path", folder / "fixed")
+    assert ran.status == 2 and "lies inside of" in ran.err and not (folder / "fixed").exists()
+
+
+def _two_values(folder: Path) -> None:
+    _in_two(folder)
+    other = next(path for path in folder.glob("model-*") if "flava.logit_scale" not in load_file(path))
+    save_file(load_file(other) | {"flava.logit_scale": torch.tensor(9.0)}, other, {"format": "pt"})
+
+
+def _old_and_new_name(folder: Path) -> None:
+    key = "flava.text_model.embeddings.LayerNorm."
+    _edited(lambda state: state.update({f"{key}gamma": state[f"{key}weight"] + 1}))(folder)
+
+
+def _training_state(folder: Path) -> None:
+    torch.save({"state_dict": load_file(folder / WEIGHTS), "optimizer": {"lr": 0.1}, "epoch": 3}, folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+
+
+def _bias_of_another_length(folder: Path) -> None:
+    _edited(lambda state: state.update({TIED[0][0]: torch.ones(7)}))(folder)
+
+
+def _index(name: str):
+    def change(folder: Path) -> None:
+        _in_two(folder)
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"flava.logit_scale": name}}))
+
+    return change
+
+
+def _config(**fields):
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"] |= fields
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def _piped_config(folder: Path) -> None:
+    import os
+
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
+REFUSED = {
+    "one key, two values in two files": (_two_values, 1, "flava.logit_scale has two values"),
+    "one key, two values under an old and a new name": (_old_and_new_name, 1, "LayerNorm.weight has two values"),
+    "positions that do not count up": (
+        _edited(lambda state: state.update({POSITION_IDS: torch.zeros(1, 20, dtype=torch.int64)})),
+        1,
+        "position_ids does not hold 0, 1, 2",
+    ),
+    "training state in the weights' file": (_training_state, 2, "holds optimizer, epoch too"),
+    "a bias of another length than its twin": (_bias_of_another_length, 1, "mim_head.bias"),
+    "whole numbers for weights": (
+        _edited(lambda state: state.update({"flava.image_projection.bias": torch.ones(16, dtype=torch.int8)})),
+        1,
+        "wrong dtype: flava.image_projection.bias is int8",
+    ),
+    "an index that names nothing": (_index(""), 2, "names the file ''"),
+    "an index that names no possible file": (_index("a\0b"), 2, "names the file"),
+    "an index that names no file of any system": (_index("\ud800"), 2, "names the file"),
+    "an index that leads elsewhere": (_index("../flava.pt"), 2, "does not lie beside it"),
+    "a config that is a pipe": (_piped_config, 2, "not a config: no file"),
+    "more layers than any model has": (_config(num_hidden_layers=10**8), 2, "no model has so many"),
+}
+
+
+@pytest.mark.parametrize(("harm", "status", "says"), REFUSED.values(), ids=REFUSED)
+def test_what_contradicts_itself_or_would_be_lost_is_refused_untouched(flava_port, folder, harm, status, says):
+    """One message; what is there stays as it is."""
+    harm(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    ran = flava_port("repair", "--converted_path", folder, "--quiet")
+    assert ran.status == status and says in ran.err, ran.err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_name_out_of_a_file_does_nothing_to_the_terminal(flava_port, folder):
+    """It is shown as what it is."""
+    _edited(lambda state: state.update({"flava.\x1b[2J": torch.ones(1)}))(folder)
+    ran = flava_port("repair", "--converted_path", folder)
+    assert ran.status == 1 and "\x1b" not in ran.err and "unexpected flava.\\x1b[2J" in ran.err
+
+
+def test_a_key_that_an_index_forgets_is_named_in_it_again(folder, converted):
+    """transformers reads what the index names."""
+    _in_two(folder)
+    index = folder / f"{WEIGHTS}.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    del names["flava.logit_scale"]
+    index.write_text(json.dumps({"weight_map": names}))
+    assert (
+        "1 key that model.safetensors.index.json leaves out, such as flava.logit_scale: named there"
+        in repair_model_folder(folder).summary()
+    )
+    assert (folder / WEIGHTS).read_bytes() == (converted / WEIGHTS).read_bytes()
+
+
+def test_positions_of_the_encoders_alone_are_left_out_too(tiny, tmp_path):
+    """A `FlavaModel` of 4.30.2 names them without the whole model's prefix."""
+    convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part="model")
+    before = (tmp_path / "out" / WEIGHTS).read_bytes()
+    _edited(lambda state: state.update({"text_model.embeddings.position_ids": torch.arange(20)[None]}))(tmp_path / "out")
+    assert "position_ids left out" in repair_model_folder(tmp_path / "out").summary()
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == before
+
+
+def test_a_dtype_that_is_said_twice_is_said_once(folder):
+    """Releases read one or the other."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    assert "config.json: dtype left out, which other fields say" in repair_model_folder(folder).summary()
+    assert json.loads((folder / "config.json").read_text()) == config

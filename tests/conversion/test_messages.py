@@ -1,10 +1,12 @@
 """What is said of keys that do not come out even: the key, why, and the nearest that would."""
 
+import json
+
 import pytest
 import torch
 
 from flava_port import convert_flava_checkpoint
-from flava_port.errors import NotFaithful
+from flava_port.errors import InvalidInput, NotFaithful
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.layouts.grammar import tiny_torchmultimodal
 
@@ -100,3 +102,52 @@ def test_copies_of_another_dtype_or_shape_are_named_with_both(said, change, how)
         "  two copies that should be one differ: text_encoder.embeddings.LayerNorm.bias and text_encoder.module.embeddings.LayerNorm.bias, "
         + how
     ]
+
+
+def test_a_shape_that_does_not_fit_is_named_with_the_models_key_and_shape(said):
+    """Both shapes."""
+    state = tiny_state_dict() | {"mm_text_projection.bias": torch.ones(3)}
+    assert said(state).splitlines()[1:] == [
+        "  wrong shape: mm_text_projection.bias (checkpoint, rule 8) is [3], the model's flava.text_to_mm_projection.bias is [64]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [("blocks.input.b", "missing blocks.input.b: "), ("model.image_projection.bias", "missing model.image_projection.bias: ")],
+)
+def test_each_files_missing_keys_are_named_as_that_file_would(said, lost, named):
+    """A torchmultimodal checkpoint beside OpenAI's codebook."""
+    state, codebook = tiny_torchmultimodal(codebook=False), tiny_codebook()
+    (codebook if lost in codebook else state).pop(lost)
+    assert said(state, codebook).splitlines()[1].strip().startswith(named)
+
+
+def test_what_is_dropped_is_said_with_its_reason_and_recorded_key_by_key(tiny, tmp_path):
+    """Second copies, position_ids, and what lies outside of a part."""
+
+    def dropped(conversion) -> list[str]:
+        return [line.removeprefix("dropped  ") for line in conversion.summary().splitlines() if line.startswith("dropped")]
+
+    assert dropped(convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "whole")) == [
+        "11 keys: second copies, each bit-equal to the one kept",
+        "1 key: position_ids, which hold 0, 1, 2, ... and are recomputed",
+    ]
+    fates = json.loads((tmp_path / "whole" / "conversion.json").read_text())["sources"]["checkpoint"]["keys"]
+    assert fates["text_encoder.module.embeddings.position_ids"] == {"dropped": "holds 0, 1, 2, ...; recomputed"}
+    assert dropped(convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "text", part="text")) == [
+        "6 keys: second copies, each bit-equal to the one kept",
+        "1 key: position_ids, which hold 0, 1, 2, ... and are recomputed",
+        "108 keys: outside of FlavaTextModel, and left out",
+    ]
+
+
+def test_encoders_alone_go_with_no_codebook(tiny, tmp_path):
+    """Whether a part was asked for, or is all there is."""
+    with pytest.raises(InvalidInput, match="^--part model has no codebook; leave out --codebook_path$"):
+        convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out", part="model")
+    torch.save(tiny_torchmultimodal(bare=True), tmp_path / "bare.pt")
+    with pytest.raises(InvalidInput, match=r"^\S+bare\.pt: encoders alone go with no codebook; leave out --codebook_path$"):
+        convert_flava_checkpoint(tmp_path / "bare.pt", tiny.codebook, tmp_path / "out")
+    with pytest.raises(InvalidInput, match="^pass --codebook_path, or --no-codebook for a model without one$"):
+        convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", no_codebook=False)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flava_port import convert_flava_checkpoint
 from flava_port.config import preprocessor_json, read_config
@@ -91,6 +92,43 @@ def test_second_copies_of_another_part_are_outside_and_those_of_this_one_are_cop
         "dropped": "bit-equal to text_encoder.module.embeddings.LayerNorm.bias, which is kept"
     }
     assert fates["image_encoder.embeddings.cls_token"] == {"dropped": "outside of FlavaTextModel"}
+
+
+def test_the_encoders_alone_keep_the_scale_that_the_checkpoint_has(tiny, tmp_path):
+    """transformers' initial one is for checkpoints without."""
+    convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part="model")
+    written = load_file(tmp_path / "out" / "model.safetensors")["logit_scale"]
+    assert torch.equal(written, tiny_state_dict()["heads.cmd.clip_head.logit_scale"])
+
+
+@pytest.mark.parametrize("codebook", [True, False])
+def test_a_given_config_is_written_with_what_the_conversion_knows_better(tiny, tmp_path, codebook):
+    """Whether there is a codebook, and that the heads are tied; all else as it was."""
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    given = config | {"tie_word_embeddings": False, "init_codebook": not codebook, "mim_weight": 0.5}
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook if codebook else None, tmp_path / "out", tmp_path / "config.json")
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == config | {"init_codebook": codebook, "mim_weight": 0.5}
+
+
+def test_a_folder_that_is_converted_on_keeps_its_own_config(tiny, tmp_path):
+    """`--from hf`: what no shape tells is there."""
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
+    path = tmp_path / "hf" / "config.json"
+    path.write_text(path.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
+    convert_flava_checkpoint(tmp_path / "hf", None, tmp_path / "text", layout="hf", part="text")
+    assert json.loads((tmp_path / "text" / "config.json").read_text())["hidden_act"] == "relu"
+    convert_flava_checkpoint(tmp_path / "hf", None, tmp_path / "whole", layout="hf")
+    assert read_config(tmp_path / "whole") == read_config(tmp_path / "hf")
+
+
+def test_a_folder_of_the_encoders_alone_converts_as_such(tiny, tmp_path):
+    """It has no heads, and is no whole model that lacks them."""
+    convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "model", part="model")
+    again = convert_flava_checkpoint(tmp_path / "model", None, tmp_path / "again", layout="hf")
+    assert "FlavaModel" in again.summary()
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
 
 
 POSITIONS = {
