@@ -72,6 +72,7 @@ def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch
     assert verdict(observed, new).advice == (LOOK if name.startswith("a codebook") else STAY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PLANTS if name not in ("another dtype", "a wider pooler")])
 def test_another_layout_is_named_key_by_key(observed, name, monkeypatch):
     """With the lines that `flava-port layout` has for it."""

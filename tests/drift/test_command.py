@@ -23,6 +23,7 @@ def test_equal_files_are_safe(flava_port, file):
     assert all(f"{kind:<15} the same" in ran.out for kind in ("layout", "initialisation", "saving", "loading", "forward"))
 
 
+@pytest.mark.slow
 def test_the_suite_writes_an_observation(file, tmp_path):
     """pytest --observe FILE, whichever tests run."""
     suite = [
