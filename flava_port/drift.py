@@ -131,11 +131,14 @@ def _usual(gradients: Mapping[str, Tensor]) -> float:
 
 
 def _first_module(old: Run, new: Run) -> str:
+    """The first whose output differs, and the one before it, which still agrees: what changed lies between."""
+    agreed = ""
     for before, after in zip_longest(old.modules, new.modules):
         if before is None or after is None or before[0] != after[0]:
-            return f"; first, {after[0] if after else before[0]} is called where {before[0] if before else 'nothing'} was" if after else ""
+            return f"; first, {after[0] if after else 'nothing'} is called where {before[0] if before else 'nothing'} was"
         if relative(after[1], before[1]) > ROUNDING:
-            return f"; first module {after[0]}"
+            return f"; first module {after[0]}{agreed}"
+        agreed = f", after {before[0]}"
     return ""
 
 

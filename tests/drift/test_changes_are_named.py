@@ -38,13 +38,15 @@ COMPUTATIONS = {
         "FlavaSelfAttention",
         lambda module: module.query.register_forward_hook(lambda _module, _inputs, output: output * math.sqrt(2)),
         "forward: pairs: outputs ",
-        "first module flava.image_model.encoder.layer.0.attention.attention.query; no longer as the original",
+        "; first module flava.image_model.encoder.layer.0.attention.attention.query, after "
+        "flava.image_model.encoder.layer.0.layernorm_before; no longer as the original",
     ),
     "an activation": (
         "FlavaIntermediate",
         lambda module: setattr(module, "intermediate_act_fn", torch.nn.GELU(approximate="tanh")),
         "forward: images alone, labels: outputs ",
-        "first module flava.image_model.encoder.layer.0.output.dense; no longer as the original",
+        "; first module flava.image_model.encoder.layer.0.output.dense, after "
+        "flava.image_model.encoder.layer.0.intermediate.dense; no longer as the original",
     ),
     "an epsilon": (
         "FlavaLayer",
