@@ -203,6 +203,8 @@ def first_difference(ours: TensorSource, theirs: TensorSource) -> Difference | N
 
 def count_nonfinite(chunk: torch.Tensor) -> int:
     """How many elements of a chunk are NaN or infinite; the extremes tell at once where none is."""
+    if not chunk.numel():
+        return 0
     if chunk.dtype == torch.float16:
         chunk = chunk.float()  # torch 2.1 and 2.2 find no extremes of half precision
     if all(torch.isfinite(extreme) for extreme in torch.aminmax(chunk)):

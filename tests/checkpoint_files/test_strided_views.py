@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from safetensors.torch import save_file
 
+from flava_port.tensors import count_nonfinite
 from tests.checkpoint_files.reading import assert_same, read
 from tests.checkpoint_files.strategies import Contents, Views, safetensors_contents, strided_state_dicts
 
@@ -36,3 +37,11 @@ def test_tensors_above_one_chunk_read_whole(path):
     views = {"long": storage[5:], "wide": storage[2 : 2 + (1 << 22)].view(2048, 2048).T}
     torch.save(views, path)
     assert_same(read(path), {key: view.contiguous() for key, view in views.items()})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_not_finite_is_counted(dtype):
+    """In any precision, and in nothing at all."""
+    assert count_nonfinite(torch.empty(0, dtype=dtype)) == 0
+    assert count_nonfinite(torch.ones(7, dtype=dtype)) == 0
+    assert count_nonfinite(torch.tensor([1, float("nan"), float("-inf"), 2], dtype=dtype)) == 2
