@@ -49,7 +49,7 @@ def _wrong_with(table: RuleTable, mutant: RuleTable) -> list[str]:
         return [key for key in recorded if _differs(table, mutant, key, recorded[key])]
     for layers in ((0,), (0, 1, 10, 123)):  # most mutants are killed by the keys of a layer, in a quarter of the time
         wrong = [key for key, name in _torchmultimodals(layers).items() if mutant.rename(key) != name]
-        wrong += [name for name, key in _read_back(layers).items() if mutant.back(name).target != key]
+        wrong = wrong or [name for name, key in _read_back(layers).items() if mutant.back(name).target != key]
         if wrong:
             break
     return wrong
