@@ -61,7 +61,7 @@ def observe(wanted: Path | Mapping[str, str], say: Callable[[str], object] = lam
     """
     if isinstance(wanted, Path):
         return read(wanted)
-    releases = {name: wanted.get(name) or version(name).split("+")[0] for name in ("torch", "transformers")}
+    releases = {name: _release(wanted, name) for name in ("torch", "transformers")}
     kept = _kept(releases) if wanted else None
     if kept is not None:
         with suppress(InvalidInput):
@@ -79,6 +79,11 @@ def observe(wanted: Path | Mapping[str, str], say: Callable[[str], object] = lam
         if kept is not None:
             _keep(scratch / "observation", kept)
     return observation
+
+
+def _release(wanted: Mapping[str, str], name: str) -> str:
+    """The one that is wanted of a package, or the installed one."""
+    return wanted.get(name) or version(name).split("+")[0]
 
 
 def _of_these(releases: Mapping[str, str], observation: Observation) -> Observation:
@@ -99,9 +104,7 @@ def releases_between(
         Unobservable: see `releases_of`.
     """
     named = {name for side in (old, new) if not isinstance(side, Path) for name in side}
-    ends = [
-        {} if isinstance(side, Path) else {name: side.get(name) or version(name).split("+")[0] for name in named} for side in (old, new)
-    ]
+    ends = [{} if isinstance(side, Path) else {name: _release(side, name) for name in named} for side in (old, new)]
     moved = [name for name in named if ends[0].get(name) != ends[1].get(name)]
     if not all(ends) or len(moved) != 1:
         raise InvalidInput("--bisect goes from one release of transformers, or of torch, to another: name those")
@@ -202,7 +205,7 @@ def _run(command: list, what: str, environment: Mapping[str, str] | None = None,
     """
     try:
         ran = subprocess.run(
-            [str(part) for part in command], capture_output=True, text=True, check=False,
+            [str(part) for part in command], capture_output=True, text=True, check=False, cwd=folder,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", **(environment or {})},
         )  # fmt: skip
     except OSError as error:

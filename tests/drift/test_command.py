@@ -160,6 +160,17 @@ def test_nothing_that_lies_around_this_package_is_in_the_way_of_a_made_environme
     assert environment["PYTHONPATH"] == str(folder) and [path.name for path in folder.iterdir()] == ["flava_port"]
 
 
+def test_nothing_in_the_current_folder_is_in_the_way_either(monkeypatch, tmp_path):
+    """``python -m`` would look there first."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "torch.py").write_text("raise ImportError('somebody's own')")
+    (tmp_path / "way").mkdir()
+    (tmp_path / "way" / "asked.py").write_text("import torch; print(torch.__version__)")
+    monkeypatch.chdir(tmp_path / "here")
+    said = environments._run([sys.executable, "-m", "asked"], "torch", {"PYTHONPATH": str(tmp_path / "way")}, tmp_path / "way")
+    assert said.strip() == torch.__version__
+
+
 @pytest.mark.parametrize(("old", "new"), [("4.57.7", "5.0.0"), ("4.57.6", "5.0.7")])
 def test_an_end_that_was_never_released_is_refused(flava_port, monkeypatch, old, new):
     """Rather than taken for its neighbour; 5.0 is 5.0.0."""
