@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from .forward import IGNORED, LOGITS, LOSSES
 from .original import CodebookConfig, Flava, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 
 # Two heads in every encoder, other sizes wherever they may differ, so that a mix-up shows.
@@ -22,7 +23,6 @@ MODEL = FlavaConfig(
 )
 CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=30)
 
-IGNORED = -100
 _PAIRS = 3
 
 
@@ -64,8 +64,8 @@ class Circumstance:
         """The same of the original, under transformers' names."""
         with _scale(model.heads.cmd.clip_head, self.logit_scale), torch.no_grad():
             out = model(**self.inputs)
-        logits = {name: getattr(out, name) for name in _LOGITS}
-        losses = {f"loss_info.{name}": getattr(out, f"{name}_loss") for name in _LOSSES if self.has_gradients}
+        logits = {name: getattr(out, name) for name in LOGITS}
+        losses = {f"loss_info.{name}": getattr(out, f"{name}_loss") for name in LOSSES if self.has_gradients}
         states = {
             f"{name}_output.{what}": getattr(encoding, what)
             for name in ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
@@ -77,11 +77,6 @@ class Circumstance:
             states = {name: value for name, value in states.items() if not name.startswith("multimodal_output")}
         found = {name: value for name, value in (logits | losses | states).items() if value is not None}
         return {name: value for name, value in found.items() if name.startswith(self.judged_by or ())}
-
-
-_LOSSES = ("global_contrastive", "itm", "mim", "mlm", "mmm_image", "mmm_text")
-_LOGITS = ("itm_logits", "mim_logits", "mlm_logits", "mmm_image_logits", "mmm_text_logits",
-           "contrastive_logits_per_image", "contrastive_logits_per_text")  # fmt: skip
 
 
 class _scale:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from . import epochs
 from .errors import FlavaPortError
+from .forward import relative_error
 from .layout import TIED
-from .observation import FORMS, OURS, Observation, Run, relative
+from .observation import FORMS, OURS, Observation, Run
 from .port import count_of
 
 # Circumstances run in float64. Under one torch, releases of transformers that compute alike give the same bits; between
@@ -120,7 +121,7 @@ def _ran(run: Run) -> str:
 
 def _moved(old: Mapping[str, Tensor], new: Mapping[str, Tensor], least: float = 0.0) -> dict[str, float]:
     """What both have and differ in by more than rounding, the farthest first; sizes below ``least`` count as that."""
-    sizes = {key: relative(new[key], value, least) for key, value in old.items() if key in new}
+    sizes = {key: relative_error(new[key], value, least) for key, value in old.items() if key in new}
     return dict(sorted(((key, size) for key, size in sizes.items() if size > ROUNDING), key=lambda item: -item[1]))
 
 
@@ -136,7 +137,7 @@ def _first_module(old: Run, new: Run) -> str:
     for before, after in zip_longest(old.modules, new.modules):
         if before is None or after is None or before[0] != after[0]:
             return f"; first, {after[0] if after else 'nothing'} is called where {before[0] if before else 'nothing'} was"
-        if relative(after[1], before[1]) > ROUNDING:
+        if relative_error(after[1], before[1]) > ROUNDING:
             return f"; first module {after[0]}{agreed}"
         agreed = f", after {before[0]}"
     return ""

@@ -232,8 +232,8 @@ def first_divergence(theirs: list[Call], ours: list[Call], modules: Mapping[str,
     return None
 
 
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest value expected; infinite for other shapes and for NaN on one side."""
+def relative_error(actual: Tensor, expected: Tensor, least: float = 0.0) -> float:
+    """The largest difference, relative to the largest value expected, or to ``least`` if that is more; infinite for other shapes and for NaN on one side."""
     if actual.shape != expected.shape:
         return float("inf")
     if not actual.numel():
@@ -244,7 +244,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     if difference.isnan().any():
         return float("inf")
     scale = expected[expected.isfinite()].abs().max() if expected.isfinite().any() else torch.tensor(1.0)
-    return float(difference.max() / scale.clamp(min=1e-30))
+    return float(difference.max() / scale.clamp(min=max(least, 1e-30)))
 
 
 def outputs_and_gradients(run: Callable, model: nn.Module, cases: Sequence[Scenario]) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:

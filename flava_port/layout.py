@@ -19,6 +19,7 @@ from .parts import CODEBOOK, WHOLE, Part
 # They are one tensor; which of the two a release reads from a file differs, so files need both.
 HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head")
 TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
+TIED_KEYS = frozenset(key for pair in TIED for key in pair)
 
 
 def lost_in(held: str, *, says_tied: bool) -> list[str]:

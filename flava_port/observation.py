@@ -25,8 +25,8 @@ from .circumstances import Circumstance
 from .config import DEFAULTS, config_json
 from .epochs import Snapshot
 from .errors import InvalidInput
-from .forward import recording
-from .layout import HEADS, POSITION_IDS, quiet
+from .forward import recording, relative_error
+from .layout import POSITION_IDS, TIED, TIED_KEYS, quiet
 from .original import Flava
 from .pickle_names import shown
 from .recorder import observe as observe_layout
@@ -155,13 +155,10 @@ def _saved(scratch: Path) -> dict[str, object]:
     said = json.loads((scratch / "saved" / "config.json").read_bytes())
     return {
         "files": names,
-        "left out": sorted(key for key in own - keys if key in _BIASES),
+        "left out": sorted(key for key in own - keys if key in TIED_KEYS),
         "under other names": sorted(keys - own),
         "config says that they are tied": "tie_word_embeddings" in said,
     }
-
-
-_BIASES = {f"{head}.{bias}" for head in HEADS for bias in ("bias", "decoder.bias")}
 
 
 def _keys_in(folder: Path) -> set[str]:
@@ -180,11 +177,11 @@ class Form:
 
 
 def is_bias(key: str) -> bool:
-    return key in {f"{head}.bias" for head in HEADS}
+    return any(key == bias for bias, _ in TIED)
 
 
 def is_decoder_bias(key: str) -> bool:
-    return key in {f"{head}.decoder.bias" for head in HEADS}
+    return any(key == bias for _, bias in TIED)
 
 
 OURS = "both keys of each head's bias"
@@ -280,22 +277,7 @@ def _sketch(value: Tensor) -> Tensor:
 
 
 def _distance(answers: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> float:
-    return max(relative(answers[name], value) if name in answers else float("inf") for name, value in originals.items())
-
-
-def relative(actual: Tensor, expected: Tensor, least: float = 1e-30) -> float:
-    """The largest difference, relative to the largest value or ``least``; infinite where shapes, or NaN and infinities, differ."""
-    if actual.shape != expected.shape:
-        return float("inf")
-    actual, expected = actual.double(), expected.double()
-    same = (actual == expected) | (actual.isnan() & expected.isnan())
-    if bool(same.all()):
-        return 0.0
-    difference, size = (
-        (actual - expected).abs()[~same].max(),
-        expected[expected.isfinite()].abs().max() if expected.isfinite().any() else 1.0,
-    )
-    return float(difference / max(float(size), least, 1e-30)) if difference.isfinite() else float("inf")
+    return max(relative_error(answers[name], value) if name in answers else float("inf") for name, value in originals.items())
 
 
 def _said(error: Exception) -> str:

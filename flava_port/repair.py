@@ -11,7 +11,7 @@ from pathlib import Path
 from . import config as configs
 from .checkpoint import open_checkpoint
 from .errors import InvalidInput, NotFaithful
-from .layout import HEADS, TIED
+from .layout import HEADS, TIED, TIED_KEYS
 from .model_folder import files_of_weights, read_model_folder, read_weights_file, weight_map, weights_file
 from .output import DEFAULT_SHARD_SIZE, parse_size, prove_weights, shards, sync_weights, write_weights
 from .parts import MODEL, WHOLE
@@ -142,12 +142,12 @@ def _amiss(source: Path, weights: Mapping[str, StoredTensor], content: Mapping) 
     missing, others = [key for key in weights if key not in found], sorted(found - set(weights))
     lines = [f"{file.name}: pickled weights, written as safetensors"] if pickled else []
     lines += [
-        f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in missing if key in _BIASES
+        f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in missing if key in TIED_KEYS
     ]
     positions = [key for key in others if key.endswith("position_ids")]
     lines += ["position_ids left out: releases from 4.31.0 on compute them"] if positions else []
     renamed = [key for key in others if key not in positions]
-    unnamed = [key for key in missing if key not in _BIASES]
+    unnamed = [key for key in missing if key not in TIED_KEYS]
     if renamed:
         lines.append(f"{count_of(len(renamed), 'key')} under another release's names, such as {renamed[0]}: renamed")
     elif unnamed:
@@ -166,9 +166,6 @@ def _amiss_in_config(on_disk: Mapping, content: Mapping) -> list[str]:
     twice = [name for name in on_disk if name == "dtype" or name.endswith("_config_dict")]
     lines = [f"config.json: {', '.join(changed)} spelled out, each number of its own type"] if changed else []
     return lines + ([f"config.json: {', '.join(twice)} left out, which other fields say"] if twice else [])
-
-
-_BIASES = {key for pair in TIED for key in pair}
 
 
 def _has_format(path: Path) -> bool:
