@@ -16,8 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
+from .dtypes import Dtype
 from .errors import InvalidInput
 from .pickle_names import (
     KEY_CHARS_MAX,
@@ -193,7 +192,7 @@ def _known_storage(reference: tuple, known: dict[str, Storage]) -> Storage:
     _, dtype, key, _location, numel, *view = reference
     if view and view[0] is not None:
         raise InvalidInput("storages that are views of storages (torch < 0.4) are not read; save it again")
-    if not isinstance(dtype, torch.dtype | None) or type(numel) is not int or not 0 <= numel < SIZE_MAX:
+    if not isinstance(dtype, Dtype | None) or type(numel) is not int or not 0 <= numel < SIZE_MAX:
         raise InvalidInput("the pickle describes a storage of an unknown type or an impossible size")
     if not isinstance(key, str) or key != shown(key):
         raise InvalidInput("the pickle describes a storage that has no proper name")

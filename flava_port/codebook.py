@@ -7,8 +7,7 @@ shipped as ``convert_dalle_to_flava_codebook``.
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from . import config as configs
 from .convert import count_parameters, settle_config
@@ -21,7 +20,9 @@ from .progress import Progress, silent
 from .recognise import Kind, recognise
 from .rules import CODEBOOK, CODEBOOK_PREFIX
 from .staging import check_target
-from .tensors import load
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["convert_dalle_checkpoint", "count_parameters", "upgrade_state_dict"]
 
@@ -34,7 +35,7 @@ def convert_dalle_checkpoint(
     *,
     force: bool = False,
     progress: Progress = silent,
-) -> Conversion | dict[str, torch.Tensor]:
+) -> Conversion | dict[str, "torch.Tensor"]:
     """Converts a DALL-E encoder, pickled (nothing in it is run) or as a state dict.
 
     Writes a folder and returns what it did; with ``save_checkpoint=False`` it writes nothing and
@@ -53,6 +54,8 @@ def convert_dalle_checkpoint(
         config, _ = settle_config(given, renamed, with_codebook=True)
         placement = account(renamed, dropped, expected_layout(config, CODEBOOK_PART).shapes)
         if not save_checkpoint:
+            from .torch_tensors import load
+
             return {key.removeprefix(CODEBOOK_PREFIX): load(p.tensor).float() for key, p in placement.filled.items()}
         return write_model(
             target,
@@ -67,7 +70,7 @@ def convert_dalle_checkpoint(
         )
 
 
-def upgrade_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def upgrade_state_dict(state_dict: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
     """A DALL-E encoder's state dict under Hugging Face's keys, in float32.
 
     Raises:

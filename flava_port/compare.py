@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
+import numpy as np
 
 from .claims import Finding
+from .dtypes import BFLOAT16, FLOAT16, FLOAT32, Dtype
 from .output import WORKERS
-from .tensors import TensorSource, bits, cast, dtype_name, load, raw_bytes
+from .tensors import TensorSource, are_equal, as_numbers, bits, cast, differing, raw_bytes, recast, sha256, whole
 
 # A culprit larger than this is not searched for what it looks like beyond its digest.
 _SEARCHED_ELEMENTS = 64 << 20
@@ -39,11 +40,11 @@ def compare_values(
 def _compare(converted: TensorSource, original: TensorSource) -> tuple[bool, str, str]:
     """Whether they are equal bit for bit, and the digests of both, in the converted dtype."""
     if converted.shape != original.shape:
-        return False, _digest(converted), _digest(original)
+        return False, sha256(converted), sha256(original)
     ours, theirs = hashlib.sha256(), None
     chunks = zip(converted.chunks(), cast(original, converted.dtype).chunks(), strict=True)
     for mine, other in chunks:
-        if theirs is None and not torch.equal(bits(mine), bits(other)):
+        if theirs is None and not are_equal(mine, other):
             theirs = ours.copy()
         ours.update(raw_bytes(mine))
         if theirs is not None:
@@ -51,61 +52,54 @@ def _compare(converted: TensorSource, original: TensorSource) -> tuple[bool, str
     return theirs is None, ours.hexdigest(), (theirs or ours).hexdigest()
 
 
-def _digest(source: TensorSource) -> str:
-    digest = hashlib.sha256()
-    for chunk in source.chunks():
-        digest.update(raw_bytes(chunk))
-    return digest.hexdigest()
-
-
 def _explain(key: str, converted: TensorSource, source: str, original: TensorSource, twins: list[str]) -> Finding:
     if converted.shape != original.shape:
         return Finding(key, source, f"shape {list(converted.shape)}, the original's is {list(original.shape)}", _as_names(twins))
-    mine, theirs = load(converted), load(cast(original, converted.dtype))
-    different = bits(mine) != bits(theirs)
-    count = int(different.sum())
-    at = tuple(different.reshape(mine.shape).nonzero()[0].tolist()) if mine.dim() else ()
-    delta = (mine.double() - theirs.double()).abs()
-    largest = float(delta.max()) if delta.numel() else 0.0
+    mine, theirs = whole(converted), whole(cast(original, converted.dtype))
+    different = differing(mine, theirs)
+    at = tuple(map(int, np.argwhere(different)[0]))
+    ours, its = (as_numbers(elements, converted.dtype) for elements in (mine, theirs))
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinities are among what may differ
+        largest = float(np.abs(ours.astype(np.float64) - its.astype(np.float64)).max())
     what = (
-        f"values differ: max |\u0394| {largest:.1e}, {count:,} of {mine.numel():,} elements; "
-        f"first at {list(at)}: {mine[at].item():.9g}, the original has {theirs[at].item():.9g}"
+        f"values differ: max |\u0394| {largest:.1e}, {int(different.sum()):,} of {mine.size:,} elements; "
+        f"first at {list(at)}: {ours[at].item():.9g}, the original has {its[at].item():.9g}"
     )
-    return Finding(key, source, what, _as_names(twins) or (_resembles(mine, theirs) if mine.numel() <= _SEARCHED_ELEMENTS else ""))
+    looks = "" if mine.size > _SEARCHED_ELEMENTS else _resembles(mine, theirs, converted.dtype)
+    return Finding(key, source, what, _as_names(twins) or looks)
 
 
 def _as_names(twins: list[str]) -> str:
     return f"{twins[0]}'s" if twins else ""
 
 
-def _resembles(mine: torch.Tensor, theirs: torch.Tensor) -> str:
+def _resembles(mine: np.ndarray, theirs: np.ndarray, dtype: Dtype) -> str:
     """How a wrong tensor was made from the right one, where it shows."""
-    for description, candidate in _transformations(theirs):
-        if candidate.shape == mine.shape and torch.equal(bits(mine), bits(candidate.contiguous())):
+    for description, candidate in _transformations(theirs, dtype):
+        if candidate.shape == mine.shape and are_equal(mine, np.ascontiguousarray(candidate)):
             return description
-    different = bits(mine) != bits(theirs)
+    different = differing(mine, theirs)
     if int(different.sum()) == 1:
-        flipped = (int((bits(mine) ^ bits(theirs))[different].item()) & ((1 << 8 * mine.dtype.itemsize) - 1)).bit_count()
+        flipped = int((bits(mine) ^ bits(theirs))[different].item()).bit_count()
         return f"one element changed, in {flipped} bit" + ("" if flipped == 1 else "s")
-    if mine.dim() >= 1 and torch.equal(mine.flatten().sort().values, theirs.flatten().sort().values):
-        rows = {bytes(raw_bytes(row.reshape(-1))) for row in theirs}
-        whole_rows = mine.dim() > 1 and all(bytes(raw_bytes(row.reshape(-1))) in rows for row in mine)
+    if mine.ndim >= 1 and np.array_equal(np.sort(bits(mine), axis=None), np.sort(bits(theirs), axis=None)):
+        rows = {row.tobytes() for row in theirs}
+        whole_rows = mine.ndim > 1 and all(row.tobytes() in rows for row in mine)
         return "its own rows in another order" if whole_rows else "its own elements in another order"
     return ""
 
 
-def _transformations(original: torch.Tensor):
-    yield "zeros", torch.zeros_like(original)
-    yield "ones", torch.ones_like(original)
-    yield "its negative", -original
-    for dtype in (torch.float16, torch.bfloat16):
-        yield f"itself rounded to {dtype_name(dtype)}", original.to(dtype).to(original.dtype)
-    if original.dim() >= 2:
-        yield (
-            "its transpose",
-            original.transpose(0, 1).reshape(original.shape) if original.shape[0] != original.shape[1] else original.transpose(0, 1),
-        )
-        yield "its last two axes transposed", original.transpose(-1, -2)
-    for axis in range(original.dim()):
-        yield f"itself flipped along axis {axis}", original.flip(axis)
-        yield f"itself shifted by one along axis {axis}", original.roll(1, axis)
+def _transformations(original: np.ndarray, dtype: Dtype):
+    numbers = as_numbers(original, dtype)
+    yield "zeros", np.zeros_like(original)
+    yield "ones", recast(np.ones(original.shape, np.float32), FLOAT32, dtype)
+    yield "its negative", recast(-numbers, FLOAT32 if dtype == BFLOAT16 else dtype, dtype)
+    for narrow in (FLOAT16, BFLOAT16):
+        yield f"itself rounded to {narrow}", recast(recast(original, dtype, narrow), narrow, dtype)
+    if original.ndim >= 2:
+        transpose = original.swapaxes(0, 1)
+        yield "its transpose", transpose.reshape(original.shape) if original.shape[0] != original.shape[1] else transpose
+        yield "its last two axes transposed", original.swapaxes(-1, -2)
+    for axis in range(original.ndim):
+        yield f"itself flipped along axis {axis}", np.flip(original, axis)
+        yield f"itself shifted by one along axis {axis}", np.roll(original, 1, axis)

@@ -15,6 +15,7 @@ import torch
 
 from .claims import Claim, Finding, Measured, Verdict
 from .compare import compare_values
+from .dtypes import FLOAT32
 from .expected import Expected, expect
 from .forward import (
     Scenario,
@@ -34,7 +35,7 @@ from .progress import Progress
 from .rules import FLAVA, source_name
 from .semantics import ORIGINAL, Semantics
 from .sides import Sides, give_seeded_weights
-from .tensors import MemoryTensor, dtype_name, load
+from .torch_tensors import MemoryTensor, dtype_of, load
 
 
 def why_no_output_shows(name: str, parameter: torch.Tensor) -> str:
@@ -127,7 +128,7 @@ def compare_computation(sides: Sides, progress: Progress, device: torch.device |
     if sides.made_by is not ORIGINAL:
         yield f"as {sides.made_by.name}", check(partial(_judge_as_its_own, sides.made_by))
     for dtype in PRECISIONS if device is not None else ():
-        yield f"{device.type}, {dtype_name(dtype)}", check(partial(_judge_on_device, sides, device, dtype))
+        yield f"{device.type}, {dtype_of(dtype)}", check(partial(_judge_on_device, sides, device, dtype))
 
 
 def _judge_loaded(claim: Claim, sides: Sides) -> None:
@@ -138,9 +139,9 @@ def _judge_loaded(claim: Claim, sides: Sides) -> None:
     claim.findings, _ = compare_values(loaded, originals)
     claim.findings += [Finding(key, sides.name_of(key), "not loaded at all") for key in sides.originals if key not in loaded]
     claim.findings += [
-        Finding(key, originals[key][0], f"loaded as {dtype_name(tensor.dtype)}")
+        Finding(key, originals[key][0], f"loaded as {tensor.dtype}")
         for key, tensor in loaded.items()
-        if tensor.dtype not in (torch.float32, originals[key][1].dtype)
+        if tensor.dtype not in (FLOAT32, originals[key][1].dtype)
     ]
     claim.verdict = Verdict.DIFFERS if claim.findings else Verdict.PROVEN
     claim.summary = f"{len(claim.findings)} found" if claim.findings else f"transformers {version} loads every value, bit for bit"

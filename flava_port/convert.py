@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from . import config as configs
 from .download import is_url
@@ -25,8 +26,11 @@ from .recognise import Kind, recognise
 from .rules import CODEBOOK_PREFIX, FLAVA
 from .semantics import ORIGINAL, Semantics, semantics_of
 from .staging import check_target
-from .tensors import MemoryTensor, load
+from .tensors import ArrayTensor, values
 from .to_checkpoint import Written, torchmultimodal_state_dict, write_checkpoints
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["convert_flava_checkpoint", "convert_to_torchmultimodal", "count_parameters", "upgrade_state_dict"]
 
@@ -174,7 +178,7 @@ def _can_be_made(part: Part, config: dict) -> dict[str, Made]:
         return {}
     value = config["logit_scale_init_value"]
     because = f"{value}, transformers' initial value: the checkpoint has none, and no output of FlavaModel shows it"
-    return {LOGIT_SCALE: Made(MemoryTensor(torch.tensor(value)), because)}
+    return {LOGIT_SCALE: Made(ArrayTensor(np.array(value, np.float32)), because)}
 
 
 def _hint(part: Part, renamed: Mapping[str, Placed]) -> str:
@@ -200,7 +204,7 @@ def differences(config: dict, placement: Placement, made_by: Semantics) -> list[
             )
     if made_by.logit_scale_range and LOGIT_SCALE in placement.filled:
         low, high = made_by.logit_scale_range
-        value = float(load(placement.filled[LOGIT_SCALE].tensor).float())
+        value = float(values(placement.filled[LOGIT_SCALE].tensor))
         if not low <= value <= high:
             found.append(
                 f"{LOGIT_SCALE} is {value:.6g}: {made_by.name} clamps it to [{low}, {high}] in every forward pass, transformers 5 in training only; "
@@ -286,7 +290,9 @@ def settle_config(
 _CONVERTED = (Kind.HUGGING_FACE, Kind.HUGGING_FACE_CODEBOOK)
 
 
-def upgrade_state_dict(state_dict: Mapping[str, torch.Tensor], codebook_state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def upgrade_state_dict(
+    state_dict: Mapping[str, "torch.Tensor"], codebook_state_dict: Mapping[str, "torch.Tensor"]
+) -> dict[str, "torch.Tensor"]:
     """An original state dict under Hugging Face's keys, in float32, with a converted codebook's added.
 
     Raises:
@@ -311,15 +317,15 @@ def upgrade_state_dict(state_dict: Mapping[str, torch.Tensor], codebook_state_di
     return upgraded | {CODEBOOK_PREFIX + key: value for key, value in codebook_state_dict.items()}
 
 
-def _lost_by_dropping(key: str, kept_key: str, state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+def _lost_by_dropping(key: str, kept_key: str, state_dict: Mapping[str, "torch.Tensor"]) -> list[str]:
     kept = state_dict.get(kept_key)
     if kept is None:
         return [f"{key} would be dropped as a second copy, but there is no {kept_key}"]
-    if kept is not state_dict[key] and not torch.equal(kept, state_dict[key]):
+    if kept is not state_dict[key] and not kept.equal(state_dict[key]):
         return [f"two copies that should be one differ: {key} and {kept_key}"]
     return []
 
 
-def count_parameters(state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor | int:
+def count_parameters(state_dict: Mapping[str, "torch.Tensor"]) -> "torch.Tensor | int":
     """The sum of all values, second copies of embeddings left out. It proves little; see `flava_port.output`."""
     return sum(value.float().sum() for key, value in state_dict.items() if "encoder.embeddings" not in key)

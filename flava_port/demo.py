@@ -16,7 +16,8 @@ from .progress import Progress, silent
 from .revert import revert_flava_checkpoint
 from .staging import check_target
 from .synthetic import original_state_dict, write_pickled_codebook
-from .tensors import MemoryTensor, first_difference
+from .tensors import first_difference
+from .torch_tensors import MemoryTensor
 from .writing import write_torch_zip
 
 SIZES = {

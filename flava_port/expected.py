@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .checkpoint import open_checkpoint
 from .forward import Scenario, outputs, outputs_and_gradients, relative_error, run_original, scenarios
 from .original import ACTIVATIONS, Flava, Layer, Transformer
-from .tensors import MemoryTensor, TensorSource
+from .tensors import TensorSource
+from .torch_tensors import MemoryTensor
 
 # Gradients of larger models are taken in float32, on fewer inputs: in float64 they take twice the memory and time.
 FLOAT64_GRADIENTS_MAX = 50_000_000

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from .epochs import POSITION_IDS, known_shapes
 from .errors import InvalidInput
 from .parts import CODEBOOK, WHOLE, Part
@@ -61,6 +59,7 @@ def built_layout(config: Mapping, part: Part = WHOLE) -> Layout:
     Raises:
         InvalidInput: as `expected_layout`.
     """
+    import torch
     import transformers
 
     with quiet():

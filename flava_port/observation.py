@@ -34,7 +34,7 @@ from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
 from .safetensors_file import read_safetensors
 from .staging import staged_files
 from .synthetic import codebook_state_dict, original_state_dict
-from .tensors import MemoryTensor, load
+from .torch_tensors import MemoryTensor, load
 from .writing import write_safetensors
 
 FORMAT = 2

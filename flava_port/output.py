@@ -12,11 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from .errors import InvalidInput, NotFaithful
 from .safetensors_file import read_safetensors
-from .tensors import TensorSource, bits, count_nonfinite, dtype_name, nbytes, raw_bytes
+from .tensors import TensorSource, are_equal, count_nonfinite, nbytes, raw_bytes
 from .writing import no_progress, sync_path, write_json, write_safetensors
 
 WEIGHTS = "model.safetensors"
@@ -109,10 +107,10 @@ def _prove(name: str, key: str, written: TensorSource, expected: TensorSource, p
     same = (written.dtype, written.shape) == (expected.dtype, expected.shape)
     if same:
         for ours, theirs in zip(written.chunks(), expected.chunks(), strict=True):
-            same = same and torch.equal(bits(ours), bits(theirs))
-            nonfinite += count_nonfinite(ours)
+            same = same and are_equal(ours, theirs)
+            nonfinite += count_nonfinite(ours, written.dtype)
             digest.update(raw_bytes(ours))
-            progress(ours.numel() * ours.dtype.itemsize)
+            progress(ours.nbytes)
     if not same:
         raise NotFaithful(f"{name}: {key} read back is not what was written; the disk or its driver is at fault")
-    return ProvenTensor(name, dtype_name(written.dtype), written.shape, digest.hexdigest(), nonfinite)
+    return ProvenTensor(name, str(written.dtype), written.shape, digest.hexdigest(), nonfinite)

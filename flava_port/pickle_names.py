@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import torch
-
+from .dtypes import DTYPES, Dtype
 from .errors import InvalidInput
 
 KEY_CHARS_MAX = 1000
@@ -27,7 +26,7 @@ class Storage:
     """A run of elements in the file. ``start`` (its first byte) is set once the file tells it."""
 
     key: str
-    dtype: torch.dtype | None  # None: an untyped storage, the tensor says
+    dtype: Dtype | None  # None: an untyped storage, the tensor says
     nbytes: int
     start: int = -1
 
@@ -37,7 +36,7 @@ class PickledTensor:
     """A strided view of a storage, still unread."""
 
     storage: Storage
-    dtype: torch.dtype
+    dtype: Dtype
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -123,31 +122,12 @@ class PickledModule:
 
 # --------------------------------------------------------------------- names that stand for values
 
-_STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "QInt8Storage": torch.qint8,
-    "QUInt8Storage": torch.quint8,
-    "QInt32Storage": torch.qint32,
-    "QUInt4x2Storage": torch.quint4x2,
-    "QUInt2x4Storage": torch.quint2x4,
-    "UntypedStorage": None,
-}
+_STORAGES = {dtype.storage: dtype for dtype in DTYPES.values() if dtype.storage} | {"UntypedStorage": None}
 
 VALUES: dict[str, Any] = {
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
     **{f"torch.storage.{name}": dtype for name, dtype in _STORAGES.items()},
-    **{f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+    **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
     "torch.Tensor": None,
     "torch._tensor.Tensor": None,
     "torch.per_tensor_affine": None,
@@ -169,7 +149,7 @@ def _rebuild_tensor_v3(storage, offset, shape, stride, _requires_grad, _hooks, d
 
 def _tensor(storage, dtype, offset, shape, stride, metadata) -> PickledTensor | UnsupportedTensor:
     """The tensor, after making sure that it lies inside its storage."""
-    if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
+    if not isinstance(storage, Storage) or not isinstance(dtype, Dtype):
         raise InvalidInput("a tensor in the pickle has no storage or no dtype")
     if not all(map(_are_sizes, (shape, stride, (offset,)))) or len(shape) != len(stride):
         raise InvalidInput(f"a tensor in storage {shown(storage.key)!r} has an impossible shape, stride or offset")

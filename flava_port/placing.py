@@ -10,15 +10,16 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TypeAlias
 
-import torch
+import numpy as np
 
 from .checkpoint import Checkpoint
+from .dtypes import FLOATS
 from .errors import NotFaithful
 from .layout import POSITION_IDS, TIED
 from .parts import WHOLE, Part
 from .recognise import Kind
 from .rules import CODEBOOK_PREFIX, Trace
-from .tensors import FLOAT_DTYPES, MemoryTensor, StoredTensor, dtype_name, first_difference, load
+from .tensors import ArrayTensor, StoredTensor, first_difference, values
 from .unpickle import UnsupportedTensor
 from .ways import WAYS, Way
 
@@ -78,7 +79,7 @@ class Dropped:
 class Made:
     """A target that the source has nothing for and that no output shows: its value, and why it is no loss."""
 
-    tensor: MemoryTensor
+    tensor: ArrayTensor
     because: str
 
 
@@ -225,8 +226,8 @@ def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
     problems = []
     if tensor.shape != tuple(shape):
         problems.append(f"wrong shape: {placed} is {list(tensor.shape)}, the model's {key} is {list(shape)}")
-    if tensor.dtype not in FLOAT_DTYPES:
-        problems.append(f"wrong dtype: {placed} is {dtype_name(tensor.dtype)}; weights are float16, bfloat16, float32 or float64")
+    if tensor.dtype not in FLOATS:
+        problems.append(f"wrong dtype: {placed} is {tensor.dtype}; weights are float16, bfloat16, float32 or float64")
     return problems
 
 
@@ -250,7 +251,7 @@ def _not_tied(pair: tuple[str, str], renamed: Mapping[str, Placed]) -> list[str]
 
 def difference(ours: StoredTensor | UnsupportedTensor, theirs: StoredTensor | UnsupportedTensor) -> str:
     """How two tensors differ, or nothing where they are equal bit for bit."""
-    kinds = [t.kind if isinstance(t, UnsupportedTensor) else f"{dtype_name(t.dtype)} {list(t.shape)}" for t in (ours, theirs)]
+    kinds = [t.kind if isinstance(t, UnsupportedTensor) else f"{t.dtype} {list(t.shape)}" for t in (ours, theirs)]
     if kinds[0] != kinds[1]:
         return f"{kinds[0]} and {kinds[1]}"
     if isinstance(ours, UnsupportedTensor):
@@ -267,6 +268,6 @@ def _not_counting_up(placed: Placed, count: int) -> list[str]:
 
 def counts_up(tensor: StoredTensor | UnsupportedTensor, count: int) -> bool:
     """Whether it is [1, count] and holds 0, 1, 2, ... in any dtype that can."""
-    if not isinstance(tensor, StoredTensor) or tensor.shape != (1, count) or tensor.dtype.is_complex:
+    if not isinstance(tensor, StoredTensor) or tensor.shape != (1, count) or tensor.dtype.kind not in ("integer", "float"):
         return False
-    return bool((load(tensor)[0] == torch.arange(count)).all())
+    return bool((values(tensor)[0] == np.arange(count)).all())

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from .checkpoint import Checkpoint, open_checkpoint
 from .digests import file_sha256
 from .download import download, is_url
+from .dtypes import FLOAT32, FLOAT64, promoted
 from .errors import InvalidInput
 from .model_folder import read_model_folder, weights_file
 from .output import (
@@ -32,7 +33,7 @@ from .recognise import Kind, recognise
 from .rules import CODEBOOK_PREFIX
 from .semantics import ORIGINAL, Semantics
 from .staging import check_space, staged
-from .tensors import TensorSource, cast, dtype_name, nbytes
+from .tensors import TensorSource, cast, nbytes
 from .writing import write_json
 
 DTYPES = ("float32", "keep")
@@ -227,27 +228,23 @@ def choose_dtypes(filled: Mapping[str, Placed], dtype: str) -> tuple[dict[str, T
         raise InvalidInput(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
     if dtype == "keep":
         weights = {key: placed.tensor for key, placed in filled.items()}
-        kept = sorted({dtype_name(tensor.dtype) for tensor in weights.values()})
+        kept = sorted({str(tensor.dtype) for tensor in weights.values()})
         mixed = f"dtypes are mixed ({', '.join(kept)}); transformers loads all in {loading_dtype(weights)}"
         return weights, [mixed] if len(kept) > 1 else []
-    wide = [placed for placed in filled.values() if placed.tensor.dtype == torch.float64]
+    wide = [placed for placed in filled.values() if placed.tensor.dtype == FLOAT64]
     stop_on(f"{placed} holds a float64 value too large for float32; pass --dtype keep" for placed in wide if _overflows(placed))
-    weights = {key: cast(placed.tensor, torch.float32) for key, placed in filled.items()}
+    weights = {key: cast(placed.tensor, FLOAT32) for key, placed in filled.items()}
     return weights, [f"{len(wide)} float64 tensors are rounded to float32; --dtype keep keeps them"] if wide else []
 
 
 def _overflows(placed: Placed) -> bool:
-    chunks = zip(placed.tensor.chunks(), cast(placed.tensor, torch.float32).chunks())
-    return any(bool((torch.isfinite(wide) & torch.isinf(narrow)).any()) for wide, narrow in chunks)
+    chunks = zip(placed.tensor.chunks(), cast(placed.tensor, FLOAT32).chunks())
+    return any(bool((np.isfinite(wide) & np.isinf(narrow)).any()) for wide, narrow in chunks)
 
 
 def loading_dtype(weights: Mapping[str, TensorSource]) -> str:
     """The narrowest dtype that holds every weight exactly: what the config tells transformers to load in."""
-    dtypes = list({tensor.dtype for tensor in weights.values()})
-    widest = dtypes[0]
-    for dtype in dtypes[1:]:
-        widest = torch.promote_types(widest, dtype)
-    return dtype_name(widest)
+    return str(promoted(tensor.dtype for tensor in weights.values()))
 
 
 def nonfinite_warnings(proven: Mapping[str, ProvenTensor]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .config import read_config
 from .convert import prepare
+from .dtypes import FLOATS
 from .errors import InvalidInput
 from .layout import POSITION_IDS, TIED, expected_layout
 from .model_folder import read_model_folder
@@ -14,7 +15,7 @@ from .placing import counts_up, difference, stop_on
 from .port import described
 from .progress import Progress, silent
 from .staging import check_target
-from .tensors import FLOAT_DTYPES, StoredTensor, TensorSource, dtype_name
+from .tensors import StoredTensor, TensorSource
 from .to_checkpoint import (
     Written,
     codebook_state_dict,
@@ -131,7 +132,7 @@ def complete(tensors: Mapping[str, StoredTensor | UnsupportedTensor], config: Ma
             problems.append(f"{key} is a {tensor.kind} tensor")
         elif tensor is not None and tensor.shape != shape:
             problems.append(f"wrong shape: {key} is {list(tensor.shape)}, the config says {list(shape)}")
-        elif tensor is not None and tensor.dtype not in FLOAT_DTYPES:
-            problems.append(f"wrong dtype: {key} is {dtype_name(tensor.dtype)}; weights are float16, bfloat16, float32 or float64")
+        elif tensor is not None and tensor.dtype not in FLOATS:
+            problems.append(f"wrong dtype: {key} is {tensor.dtype}; weights are float16, bfloat16, float32 or float64")
     stop_on(problems)
     return {key: found[key] for key in expected}

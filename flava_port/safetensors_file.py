@@ -9,27 +9,14 @@ import json
 from math import prod
 from pathlib import Path
 
-import torch
-
+from .dtypes import DTYPES
 from .errors import InvalidInput
 from .pickle_names import UnsupportedTensor
 from .tensors import StoredTensor
 
 HEADER_BYTES_MAX = 100_000_000  # the library's own limit
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
+_DTYPES = {dtype.safetensors: dtype for dtype in DTYPES.values() if dtype.safetensors}
 # What the format knows besides, with the bits of an element; no weight of FLAVA's is one of these.
 _OTHER_BITS = {"U16": 16, "U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 

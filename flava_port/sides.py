@@ -11,7 +11,8 @@ from .original import DalleEncoder, Flava
 from .rules import FLAVA, source_name
 from .semantics import ORIGINAL, Semantics
 from .synthetic import seeded
-from .tensors import TensorSource, load
+from .tensors import TensorSource
+from .torch_tensors import load
 
 _UNSEEN_IN_SHAPES = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 

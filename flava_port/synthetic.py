@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from .dtypes import FLOAT32, Dtype
 from .original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
-from .tensors import CHUNK_ELEMENTS, MemoryTensor, TensorSource, load
+from .tensors import CHUNK_ELEMENTS, ArrayTensor, TensorSource, recast
+from .torch_tensors import as_array, load
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,14 @@ class SeededTensor:
     seed: int
     scale: float
     mean: float = 0.0
-    dtype: torch.dtype = torch.float32
+    dtype: Dtype = FLOAT32
 
-    def chunks(self) -> Iterator[torch.Tensor]:
+    def chunks(self) -> Iterator[np.ndarray]:
         generator = torch.Generator().manual_seed(self.seed)
         total = prod(self.shape)
         for first in range(0, total, CHUNK_ELEMENTS):
             values = torch.randn(min(CHUNK_ELEMENTS, total - first), generator=generator)
-            yield values.mul_(self.scale).add_(self.mean).to(self.dtype)
+            yield recast(as_array(values.mul_(self.scale).add_(self.mean)), FLOAT32, self.dtype)
 
 
 def seeded(key: str, shape: tuple[int, ...], seed: int) -> SeededTensor:
@@ -61,7 +64,7 @@ def original_state_dict(config: FlavaConfig = FlavaConfig(), seed: int = 0) -> d
         if kept in tensors:
             tensors[key] = tensors[kept]
         elif key.endswith("position_ids"):
-            tensors[kept] = tensors[key] = MemoryTensor(torch.arange(value.shape[-1])[None])
+            tensors[kept] = tensors[key] = ArrayTensor(np.arange(value.shape[-1], dtype=np.int64)[None])
         else:
             tensors[kept] = tensors[key] = seeded(kept, tuple(value.shape), seed)
     return {key: tensors[key] for key in meta}

@@ -2,7 +2,8 @@
 
 Everything that can be written or compared is a `TensorSource`: it knows its dtype and shape, and
 yields its elements in row-major order as flat chunks. Chunks of two sources of the same shape
-have the same lengths, so two sources compare chunk by chunk.
+have the same lengths, so two sources compare chunk by chunk. Nothing here needs torch: an element
+of a dtype that numpy lacks is held as its bits (see `flava_port.dtypes`), and is cast as torch casts it.
 """
 
 import hashlib
@@ -10,41 +11,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-import torch
+import numpy as np
 
+from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, Dtype
 from .errors import InvalidInput
 
-CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the allocator to reuse
-
-FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-# An integer dtype of the same width, to compare bits instead of values: NaN equals itself, 0.0 is not -0.0.
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """``float32`` for ``torch.float32``."""
-    return str(dtype).removeprefix("torch.")
+CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the cache
 
 
 class TensorSource(Protocol):
     """Anything whose elements can be read in order: a stored, cast, seeded or in-memory tensor."""
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> Dtype: ...
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def chunks(self) -> Iterator[torch.Tensor]:
-        """The elements in row-major order, as flat tensors of at most `CHUNK_ELEMENTS` elements."""
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The elements in row-major order, as flat arrays of at most `CHUNK_ELEMENTS` elements.
+
+        A chunk is good until the next one is asked for, which may be read into the same memory.
+        """
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that still lies in its file; `chunks` and `load` read it.
+    """A tensor that still lies in its file; `chunks` reads it.
 
     ``start`` is the byte at which its storage begins, ``offset`` and ``stride`` (in elements)
     place the tensor inside that storage, as in `torch.as_strided`.
@@ -52,7 +47,7 @@ class StoredTensor:
 
     file: Path
     start: int
-    dtype: torch.dtype
+    dtype: Dtype
     shape: tuple[int, ...]
     offset: int = 0
     stride: tuple[int, ...] | None = None  # None: contiguous
@@ -71,45 +66,45 @@ class StoredTensor:
     def _place(self):
         return self.file, self.start, self.offset, self.dtype, self.shape
 
-    def chunks(self) -> Iterator[torch.Tensor]:
-        if not self.is_contiguous:
-            span = self._read(self.offset, _span(self.shape, self.stride))
-            yield from torch.as_strided(span, self.shape, self.stride).reshape(-1).split(CHUNK_ELEMENTS)
-            return
+    def chunks(self) -> Iterator[np.ndarray]:
         total = prod(self.shape)
-        for first in range(0, total, CHUNK_ELEMENTS):
-            yield self._read(self.offset + first, min(CHUNK_ELEMENTS, total - first))
-
-    def _read(self, first: int, count: int) -> torch.Tensor:
-        raw = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)
         with open(self.file, "rb", buffering=0) as file:
-            file.seek(self.start + first * self.dtype.itemsize)
-            view = memory_of(raw)
-            while view:
-                read = file.readinto(view)
-                if not read:
-                    raise InvalidInput(f"{self.file}: the file ends inside a tensor; it was cut while being read")
-                view = view[read:]
-        return raw.view(self.dtype)
+            file.seek(self.start + self.offset * self.dtype.itemsize)
+            if not self.is_contiguous:
+                span = self._read_into(np.empty(_span(self.shape, self.stride), self.dtype.held_in), file)
+                strides = [step * self.dtype.itemsize for step in self.stride]
+                yield from split(np.lib.stride_tricks.as_strided(span, self.shape, strides))
+                return
+            memory = np.empty(min(total, CHUNK_ELEMENTS), self.dtype.held_in)
+            for first in range(0, total, CHUNK_ELEMENTS):
+                yield self._read_into(memory[: total - first], file)
+
+    def _read_into(self, chunk: np.ndarray, file: BinaryIO) -> np.ndarray:
+        view = raw_bytes(chunk)
+        while view:
+            read = file.readinto(view)
+            if not read:
+                raise InvalidInput(f"{self.file}: the file ends inside a tensor; it was cut while being read")
+            view = view[read:]
+        return chunk
 
 
-@dataclass(frozen=True)
-class MemoryTensor:
-    """A `torch.Tensor` as a `TensorSource`."""
+@dataclass(frozen=True, eq=False)
+class ArrayTensor:
+    """An array in memory as a `TensorSource`."""
 
-    tensor: torch.Tensor
+    array: np.ndarray
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+    def dtype(self) -> Dtype:
+        return DTYPES[self.array.dtype.name]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
+        return self.array.shape
 
-    def chunks(self) -> Iterator[torch.Tensor]:
-        flat = self.tensor.detach().reshape(-1)
-        return iter(flat.split(CHUNK_ELEMENTS)) if flat.numel() else iter(())
+    def chunks(self) -> Iterator[np.ndarray]:
+        return split(self.array)
 
 
 @dataclass(frozen=True)
@@ -117,49 +112,70 @@ class CastTensor:
     """Another source's values in another dtype, cast as they are read."""
 
     source: TensorSource
-    dtype: torch.dtype
+    dtype: Dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.source.shape
 
-    def chunks(self) -> Iterator[torch.Tensor]:
-        return (chunk.to(self.dtype) for chunk in self.source.chunks())
+    def chunks(self) -> Iterator[np.ndarray]:
+        return (recast(chunk, self.source.dtype, self.dtype) for chunk in self.source.chunks())
 
 
-def cast(source: TensorSource, dtype: torch.dtype) -> TensorSource:
+def cast(source: TensorSource, dtype: Dtype) -> TensorSource:
     """``source`` in ``dtype``; itself where it already is."""
     return source if source.dtype == dtype else CastTensor(source, dtype)
 
 
-def load(source: TensorSource) -> torch.Tensor:
-    """The whole tensor in memory, of the source's shape and dtype."""
-    pieces = list(source.chunks())
-    flat = torch.cat(pieces) if pieces else torch.empty(0, dtype=source.dtype)
+def split(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's elements as `TensorSource.chunks` has them."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return (flat[first : first + CHUNK_ELEMENTS] for first in range(0, flat.size, CHUNK_ELEMENTS))
+
+
+def whole(source: TensorSource) -> np.ndarray:
+    """All elements in memory, in the source's shape, as its dtype holds them."""
+    flat = np.empty(prod(source.shape), source.dtype.held_in)
+    filled = 0
+    for chunk in source.chunks():
+        flat[filled : filled + chunk.size] = chunk
+        filled += chunk.size
     return flat.reshape(source.shape)
+
+
+def values(source: TensorSource) -> np.ndarray:
+    """All values in memory, in the source's shape, as numbers; those of bfloat16 as float32."""
+    return as_numbers(whole(source), source.dtype)
+
+
+def as_numbers(elements: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """What elements of ``dtype`` are worth: bfloat16's bits are the upper half of a float32's."""
+    return (elements.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else elements
+
+
+def recast(elements: np.ndarray, dtype: Dtype, target: Dtype) -> np.ndarray:
+    """Elements of ``dtype`` in ``target``, to nearest and ties to even, as torch rounds: to 16 bits by way of float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = as_numbers(elements, dtype)
+        if target in (FLOAT16, BFLOAT16):
+            numbers = numbers.astype(FLOAT32.held_in, copy=False)
+        return _rounded_to_bfloat16(numbers) if target == BFLOAT16 else numbers.astype(target.held_in, copy=False)
+
+
+def _rounded_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """The bits: the upper half of each float32's, one up where the lower half is more than a half or the upper is odd."""
+    pattern = numbers.view(np.uint32)
+    rounded = (pattern + (0x7FFF + ((pattern >> 16) & 1))) >> 16
+    return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(BFLOAT16.held_in)
 
 
 def nbytes(source: TensorSource) -> int:
     return prod(source.shape) * source.dtype.itemsize
 
 
-def raw_bytes(chunk: torch.Tensor) -> memoryview:
-    """The chunk's bytes, without copying them."""
-    return memory_of(chunk.contiguous().view(torch.uint8))
-
-
-def memory_of(flat: torch.Tensor) -> memoryview:
-    """The memory of a tensor of bytes, to read and to write.
-
-    Raises:
-        InvalidInput: this torch was built for another numpy than is installed.
-    """
-    try:
-        return memoryview(flat.numpy())
-    except RuntimeError as error:
-        raise InvalidInput(
-            f"torch {torch.__version__} cannot use the numpy that is installed ({error}); install numpy<2, or torch 2.3 or later"
-        ) from None
+def raw_bytes(chunk: np.ndarray) -> memoryview:
+    """The memory of contiguous elements, to read and to write."""
+    return chunk.reshape(-1).view(np.uint8).data
 
 
 def sha256(source: TensorSource) -> str:
@@ -170,9 +186,19 @@ def sha256(source: TensorSource) -> str:
     return digest.hexdigest()
 
 
-def bits(chunk: torch.Tensor) -> torch.Tensor:
-    """The same memory as integers, so that equality is equality of bits."""
-    return chunk.contiguous().view(_BITS[chunk.dtype.itemsize])
+def bits(chunk: np.ndarray) -> np.ndarray:
+    """The same memory as unsigned integers, so that equality is equality of bits: NaN equals itself, 0.0 is not -0.0."""
+    return chunk.view(f"u{min(chunk.itemsize, 8)}")
+
+
+def are_equal(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether two chunks of one dtype and length are equal bit for bit."""
+    return bool((bits(ours) == bits(theirs)).all())
+
+
+def differing(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Which elements differ in any bit, in their shape; there must be some."""
+    return (bits(ours) != bits(theirs)).reshape(ours.size, -1).any(axis=1).reshape(ours.shape)
 
 
 @dataclass(frozen=True)
@@ -193,31 +219,23 @@ def first_difference(ours: TensorSource, theirs: TensorSource) -> Difference | N
         return None
     seen = 0
     for mine, other in zip(ours.chunks(), theirs.chunks(), strict=True):
-        if not torch.equal(bits(mine), bits(other)):
-            at = int((bits(mine) != bits(other)).nonzero()[0, 0])
-            at_element = at * _BITS[mine.dtype.itemsize].itemsize // mine.dtype.itemsize
-            return Difference(_unravel(seen + at_element, ours.shape), mine[at_element].item(), other[at_element].item())
-        seen += mine.numel()
+        if not are_equal(mine, other):
+            at = int(differing(mine, other).argmax())
+            pair = (as_numbers(chunk[at : at + 1], ours.dtype).item() for chunk in (mine, other))
+            return Difference(_unravel(seen + at, ours.shape), *pair)
+        seen += mine.size
     return None
 
 
-def count_nonfinite(chunk: torch.Tensor) -> int:
-    """How many elements of a chunk are NaN or infinite; the extremes tell at once where none is."""
-    if not chunk.numel():
+def count_nonfinite(chunk: np.ndarray, dtype: Dtype) -> int:
+    """How many elements of a chunk are NaN or infinite."""
+    if dtype.kind != "float":
         return 0
-    if chunk.dtype == torch.float16:
-        chunk = chunk.float()  # torch 2.1 and 2.2 find no extremes of half precision
-    if all(torch.isfinite(extreme) for extreme in torch.aminmax(chunk)):
-        return 0
-    return chunk.numel() - int(torch.isfinite(chunk).sum())
+    return chunk.size - int(np.count_nonzero(np.isfinite(as_numbers(chunk, dtype))))
 
 
 def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    index = []
-    for size in reversed(shape):
-        flat, position = divmod(flat, size)
-        index.append(position)
-    return tuple(reversed(index))
+    return tuple(map(int, np.unravel_index(flat, shape)))
 
 
 def _span(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:

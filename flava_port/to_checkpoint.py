@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from .checkpoint import open_checkpoint
 from .errors import NotFaithful
@@ -16,7 +16,7 @@ from .port import count_of, labelled
 from .progress import Progress
 from .rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA, MODEL_PREFIX
 from .staging import check_space, staged_files
-from .tensors import MemoryTensor, TensorSource, first_difference, nbytes
+from .tensors import ArrayTensor, TensorSource, first_difference, nbytes
 from .ways import to_torchmultimodal
 from .writing import write_torch_zip
 
@@ -62,7 +62,7 @@ def original_state_dict(tensors: Mapping[str, TensorSource]) -> dict[str, Tensor
         if not key.startswith(CODEBOOK_PREFIX):
             original[_source_of(key)] = tensor
     count = tensors[POSITIONS].shape[0]
-    original[_source_of(POSITION_IDS)] = MemoryTensor(torch.arange(count)[None])
+    original[_source_of(POSITION_IDS)] = ArrayTensor(np.arange(count, dtype=np.int64)[None])
     for drop in FLAVA.drops:
         second = {k.replace(drop.kept, drop.fragment): tensor for k, tensor in original.items() if drop.kept in k}
         original |= second

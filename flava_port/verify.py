@@ -5,23 +5,20 @@ with the reason; one that could not run never counts as proven.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from . import config as configs
 from .claims import Claim, Finding, Verdict
 from .compare import compare_values
-from .computation import Sides, compare_computation
 from .digests import file_sha256
+from .dtypes import FLOAT32, FLOATS
 from .errors import FlavaPortError, InvalidInput, NotFaithful
 from .layout import POSITION_IDS, TIED, expected_layout, lost_in
 from .model_folder import read_model_folder
-from .on_device import check_device
 from .output import RECORD
 from .parts import PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from .placing import Placed, Source, account, counts_up, names_of, rename_all, shapes_of
@@ -30,7 +27,7 @@ from .progress import Progress, silent
 from .recognise import Kind
 from .semantics import Semantics, semantics_of
 from .staging import staged_files
-from .tensors import FLOAT_DTYPES, StoredTensor, TensorSource, dtype_name
+from .tensors import StoredTensor, TensorSource
 from .to_checkpoint import codebook_state_dict, original_state_dict
 from .unpickle import UnsupportedTensor
 from .writing import write_json
@@ -105,7 +102,7 @@ def verify_flava_checkpoint(
         InvalidInput: one side cannot be read, or there is no such device.
     """
     folder = Path(converted_path)
-    where = check_device(device) if device is not None and not weights_only else None
+    compute = None if weights_only else _computation(device)
     if configs.declared_class(folder) in {part.model_class for part in PARTS.values()}:
         raise InvalidInput(
             f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that"
@@ -144,12 +141,29 @@ def verify_flava_checkpoint(
         claim("tied weights", proof.ties)
         claim("config", proof.config_fields)
         certificate.digests |= proof.digests
-        if not weights_only:
-            originals = {key: (placed.name_in_file, placed.tensor) for key, placed in proof.placed.items()}
-            sides = Sides(*proof.state_dicts(), folder, proof.expected_config(), originals, made_by, proof.name_of)
-            for name, result in compare_computation(sides, progress, where):
+        if compute is not None:
+            for name, result in compute(proof, progress):
                 claim(name, result)
     return certificate
+
+
+def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterable[tuple[str, Callable[[Claim], None]]]]:
+    """What judges the computation; torch is imported here, as nothing else needs it.
+
+    Raises:
+        InvalidInput: there is no such device.
+    """
+    from .computation import Sides, compare_computation
+    from .on_device import check_device
+
+    where = check_device(device) if device is not None else None
+
+    def compute(proof: "_Weights", progress: Progress):
+        originals = {key: (placed.name_in_file, placed.tensor) for key, placed in proof.placed.items()}
+        sides = Sides(*proof.state_dicts(), proof.folder, proof.expected_config(), originals, proof.made_by, proof.name_of)
+        return compare_computation(sides, progress, where)
+
+    return compute
 
 
 def _versions() -> dict[str, str]:
@@ -239,10 +253,8 @@ class _Weights:
                 claim.findings.append(
                     Finding(key, self.placed[key].name_in_file, f"shape {list(ours.shape)}, the original's is {list(theirs.shape)}")
                 )
-            elif ours.dtype not in (torch.float32, theirs.dtype) or ours.dtype not in FLOAT_DTYPES:
-                claim.findings.append(
-                    Finding(key, self.placed[key].name_in_file, f"{dtype_name(ours.dtype)}; float32 or {dtype_name(theirs.dtype)} belongs")
-                )
+            elif ours.dtype not in (FLOAT32, theirs.dtype) or ours.dtype not in FLOATS:
+                claim.findings.append(Finding(key, self.placed[key].name_in_file, f"{ours.dtype}; float32 or {theirs.dtype} belongs"))
         _settle(claim, "all equal")
 
     def values(self, claim: Claim) -> None:

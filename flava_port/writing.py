@@ -7,14 +7,9 @@ import json
 import os
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from io import BytesIO
 from math import prod
 from pathlib import Path
-
-import torch
 
 from .tensors import TensorSource, nbytes, raw_bytes
 
@@ -23,15 +18,6 @@ ALIGNMENT = 64  # bytes; where torch.save and safetensors put their data
 
 def no_progress(_bytes_written: int) -> None:
     """For callers that show no progress."""
-
-
-_SAFETENSORS_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, TensorSource], progress=no_progress) -> None:
@@ -45,7 +31,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorSource], progress=
     for key, tensor in tensors.items():
         begin, end = end, end + nbytes(tensor)
         header[key] = {
-            "dtype": _SAFETENSORS_NAMES[tensor.dtype],
+            "dtype": tensor.dtype.safetensors,
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -92,48 +78,38 @@ def _record(archive: zipfile.ZipFile, name: str, size: int) -> zipfile.ZipInfo:
     return record
 
 
-@dataclass(frozen=True)
-class _StorageReference:
-    key: str
-    dtype: torch.dtype
-    elements: int
+# What follows writes the instructions of a pickle that names torch's functions, which Python's own pickler
+# would have to import. `tests/checkpoint_files/test_formats.py` reads it with torch and compares it with torch's.
 
 
-class _StateDictPickler(pickle.Pickler):
-    """Pickles `TensorSource`s the way torch pickles tensors: by reference to their storages."""
-
-    def __init__(self, file, storages: Mapping[int, tuple[str, TensorSource]]):
-        super().__init__(file, protocol=2)
-        self.storages = storages
-
-    def persistent_id(self, value):
-        if isinstance(value, _StorageReference):
-            return ("storage", _STORAGE_TYPES[value.dtype], value.key, "cpu", value.elements)
-        return None
-
-    def reducer_override(self, value):
-        if id(value) not in self.storages:
-            return NotImplemented
-        name, tensor = self.storages[id(value)]
-        reference = _StorageReference(name, tensor.dtype, prod(tensor.shape))
-        stride = tuple(prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
-        arguments = (reference, 0, tuple(tensor.shape), stride, False, OrderedDict())
-        return torch._utils._rebuild_tensor_v2, arguments
+def _pickled(state_dict: Mapping[str, TensorSource], storages: Mapping[int, tuple[str, TensorSource]]) -> bytes:
+    """An OrderedDict of tensors, each a view of its storage, which it refers to by name."""
+    items = [part for key, tensor in state_dict.items() for part in (_value(key), _tensor(storages[id(tensor)][0], tensor))]
+    return b"".join([pickle.PROTO, b"\2", _EMPTY_ORDERED_DICT, pickle.MARK, *items, pickle.SETITEMS, pickle.STOP])
 
 
-_STORAGE_TYPES = {
-    torch.float64: torch.DoubleStorage,
-    torch.float32: torch.FloatStorage,
-    torch.float16: torch.HalfStorage,
-    torch.bfloat16: torch.BFloat16Storage,
-    torch.int64: torch.LongStorage,
-}
+def _tensor(storage: str, tensor: TensorSource) -> bytes:
+    """``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks)``, as torch 1.6 and later write it."""
+    strides = tuple(prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
+    reference = _tuple(_value("storage"), _global("torch", tensor.dtype.storage), *map(_value, (storage, "cpu", prod(tensor.shape))))
+    arguments = _tuple(reference + pickle.BINPERSID, *map(_value, (0, tensor.shape, strides, False)), _EMPTY_ORDERED_DICT)
+    return _global("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
 
 
-def _pickled(state_dict: Mapping[str, TensorSource], storages) -> bytes:
-    buffer = BytesIO()
-    _StateDictPickler(buffer, storages).dump(OrderedDict(state_dict))
-    return buffer.getvalue()
+def _value(value: object) -> bytes:
+    """The instructions that give a text, a number or a tuple of numbers: a pickle's own, between its version and its end."""
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def _tuple(*parts: bytes) -> bytes:
+    return b"".join([pickle.MARK, *parts, pickle.TUPLE])
+
+
+def _global(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+_EMPTY_ORDERED_DICT = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
 
 
 def write_text(path: Path, text: str) -> None:

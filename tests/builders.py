@@ -9,7 +9,7 @@ import torch
 from flava_port.layout import POSITION_IDS
 from flava_port.original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from flava_port.synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 from flava_port.writing import write_torch_zip
 
 

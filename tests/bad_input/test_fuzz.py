@@ -70,7 +70,7 @@ def _read_or_refuse(path) -> None:
         try:
             for tensor in open_checkpoint(path).tensors.values():
                 if hasattr(tensor, "chunks"):
-                    any(count_nonfinite(chunk) for chunk in tensor.chunks())
+                    any(count_nonfinite(chunk, tensor.dtype) for chunk in tensor.chunks())
         except FlavaPortError as error:
             assert 0 < len(str(error)) < 1000 and "\n" not in str(error)
 

@@ -8,7 +8,7 @@ import torch
 
 from flava_port.checkpoint import open_checkpoint
 from flava_port.errors import InvalidInput
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 from tests.bad_input.hostile import (
     FALSE,
     FOUR_FLOATS,

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from flava_port.checkpoint import open_checkpoint
-from flava_port.tensors import MemoryTensor, first_difference, load
+from flava_port.tensors import first_difference
+from flava_port.torch_tensors import MemoryTensor, load
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:

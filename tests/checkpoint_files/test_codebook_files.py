@@ -7,7 +7,7 @@ import torch
 
 from flava_port.checkpoint import open_checkpoint
 from flava_port.synthetic import _dall_e_classes
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 from tests.builders import TINY_CODEBOOK, tiny_codebook
 from tests.checkpoint_files.reading import assert_same, read
 

@@ -104,7 +104,7 @@ def test_the_command_converts_a_nested_prefixed_checkpoint_and_says_so(flava_por
 
 def test_nested_values_are_the_saved_ones(path):
     """Not only the keys."""
-    from flava_port.tensors import load
+    from flava_port.torch_tensors import load
 
     torch.save({"module": {f"model.{key}": tensor for key, tensor in WEIGHTS.items()}}, path)
     assert_same({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS)

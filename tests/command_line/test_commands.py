@@ -104,15 +104,18 @@ def test_the_module_runs_as_a_program():
     assert ran.stdout.startswith("flava-port ")
 
 
-def test_a_torch_that_cannot_use_the_installed_numpy_is_said(flava_port, tiny, tmp_path, monkeypatch):
-    """torch 2.1 beside numpy 2; with what to install."""
-    import torch
-
-    def refuse(_tensor):
-        raise RuntimeError("Numpy is not available")
-
-    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
-    ran = flava_port(
-        "convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch_dump_folder_path", tmp_path / "out"
+def test_a_conversion_and_its_way_back_need_no_torch(tiny, tmp_path):
+    """Whose import takes longer than a default-size checkpoint takes to convert; nor transformers', whose layout is recorded."""
+    out, back = tmp_path / "out", tmp_path / "back"
+    both = f"'--checkpoint_path', {str(tiny.checkpoint)!r}, '--codebook_path', {str(tiny.codebook)!r}"
+    commands = (
+        f"'convert', {both}, '--pytorch_dump_folder_path', {str(out)!r}",
+        f"'verify', {both}, '--converted_path', {str(out)!r}, '--weights-only'",
+        f"'revert', '--converted_path', {str(out)!r}, '--checkpoint_path', '{back}.pt', '--codebook_path', '{back}_codes.pt'",
+        f"'convert-codebook', '--checkpoint_path', '{back}_codes.pt', '--pytorch_dump_folder_path', '{back}_codes'",
+        f"'repair', '--converted_path', {str(out)!r}, '--repaired_path', '{back}_repaired'",
     )
-    assert ran.status == 2 and "cannot use the numpy that is installed" in ran.err and "install numpy<2" in ran.err
+    program = "import sys\nfrom flava_port.cli import main\n" + "".join(f"assert main([{command}]) == 0\n" for command in commands)
+    program += "print(*{'torch', 'transformers'} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and ran.stdout.splitlines()[-1] == "", ran.stdout + ran.stderr

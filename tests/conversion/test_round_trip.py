@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flava_port.cli import main
 from flava_port.original import CodebookConfig, FlavaConfig
 from flava_port.synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 from tests.builders import from_pretrained
 from tests.conversion.helpers import assert_converted, assert_same_tensors
 from tests.conversion.strategies import codebook_configs, flava_configs

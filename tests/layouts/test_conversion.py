@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from flava_port import NotFaithful, convert_flava_checkpoint, convert_to_torchmultimodal, revert_flava_checkpoint
 from flava_port.synthetic import codebook_state_dict, original_state_dict
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 from flava_port.writing import write_torch_zip
 from tests.builders import TINY_CODEBOOK, tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_same_tensors

@@ -11,7 +11,7 @@ import torch
 from flava_port import convert_flava_checkpoint, expected
 from flava_port.claims import Verdict
 from flava_port.synthetic import codebook_state_dict, original_state_dict
-from flava_port.tensors import MemoryTensor, load
+from flava_port.torch_tensors import MemoryTensor, load
 from flava_port.verify import verify_flava_checkpoint
 from flava_port.writing import write_torch_zip
 from tests.builders import TINY, TINY_CODEBOOK

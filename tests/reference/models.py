@@ -16,7 +16,7 @@ from flava_port.original import (
     TextConfig,
 )
 from flava_port.synthetic import codebook_state_dict, original_state_dict
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 
 # Every size differs from every other, so that a mix-up cannot pass...
 CONFIG = FlavaConfig(

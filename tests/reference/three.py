@@ -24,7 +24,7 @@ from flava_port.forward import (
 from flava_port.original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
 from flava_port.rules import TORCHMULTIMODAL
 from flava_port.synthetic import codebook_state_dict, original_state_dict
-from flava_port.tensors import load
+from flava_port.torch_tensors import load
 from flava_port.ways import to_hugging_face, to_torchmultimodal
 from flava_port.writing import write_torch_zip
 from tests.builders import from_pretrained

@@ -1,0 +1,54 @@
+"""Between torch's tensors and `flava_port.tensors`. The one needs no numpy that torch was built for: they share memory as bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+
+from .dtypes import DTYPES, Dtype
+from .tensors import CHUNK_ELEMENTS, TensorSource, raw_bytes
+
+
+def dtype_of(dtype: torch.dtype) -> Dtype:
+    """The entry of the table of dtypes."""
+    return DTYPES[str(dtype).removeprefix("torch.")]
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryTensor:
+    """A `torch.Tensor` as a `TensorSource`."""
+
+    tensor: torch.Tensor
+
+    @property
+    def dtype(self) -> Dtype:
+        return dtype_of(self.tensor.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        flat = self.tensor.detach().reshape(-1)
+        return (as_array(flat[first : first + CHUNK_ELEMENTS]) for first in range(0, flat.numel(), CHUNK_ELEMENTS))
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A copy of the tensor's elements, flat, as its dtype holds them."""
+    array = np.empty(tensor.numel(), dtype_of(tensor.dtype).held_in)
+    if array.size:
+        torch.frombuffer(raw_bytes(array), dtype=tensor.dtype).copy_(tensor.reshape(-1))
+    return array
+
+
+def load(source: TensorSource) -> torch.Tensor:
+    """The whole tensor in memory, of the source's shape and dtype."""
+    dtype = getattr(torch, source.dtype.name)
+    flat = torch.empty(prod(source.shape), dtype=dtype)
+    filled = 0
+    for chunk in source.chunks():
+        flat[filled : filled + chunk.size].copy_(torch.frombuffer(raw_bytes(chunk), dtype=dtype))
+        filled += chunk.size
+    return flat.reshape(source.shape)
