@@ -107,7 +107,7 @@ def check_is_file(path: Path) -> None:
 
 def _read_torch_zip(path: Path) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             records = {info.filename: info for info in archive.infolist()}
             if len(records) != len(archive.infolist()):
                 raise InvalidInput("a zip file that holds one name twice; refused")
@@ -120,7 +120,7 @@ def _read_torch_zip(path: Path) -> Any:
             if f"{root}byteorder" in records and _read_record(archive, f"{root}byteorder", 16) != b"little":
                 raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
             data = _read_record(archive, pickles[0], PICKLE_BYTES_MAX)
-            return read_pickle(BytesIO(data), _ZipStorages(path, root, records))
+            return read_pickle(BytesIO(data), _ZipStorages(file, root, records))
     except _ZIP_ERRORS as error:
         raise InvalidInput(f"a broken or truncated zip file ({shown(error)}); fetch or copy it again") from None
 
@@ -157,9 +157,9 @@ def _stored_as_is(record: zipfile.ZipInfo) -> zipfile.ZipInfo:
 class _ZipStorages:
     """Finds a storage's bytes in the archive, once per storage, and checks that they are all there."""
 
-    def __init__(self, path: Path, root: str, records: Mapping[str, zipfile.ZipInfo]):
-        self.path, self.root, self.records = path, root, records
-        self.bytes_in_file = path.stat().st_size
+    def __init__(self, file: BinaryIO, root: str, records: Mapping[str, zipfile.ZipInfo]):
+        self.file, self.root, self.records = file, root, records
+        self.bytes_in_file = os.stat(file.fileno()).st_size
         self.known: dict[str, Storage] = {}
 
     def __call__(self, reference: tuple) -> Storage:
@@ -174,9 +174,8 @@ class _ZipStorages:
             raise InvalidInput(f"storage {storage.key!r} is missing from the archive")
         if _stored_as_is(record).file_size != storage.nbytes:
             raise InvalidInput(f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}")
-        with open(self.path, "rb") as file:
-            file.seek(record.header_offset)
-            header = file.read(30)  # the local file header; its name and extra field follow
+        self.file.seek(record.header_offset)
+        header = self.file.read(30)  # the local file header; its name and extra field follow
         if header[:4] != b"PK\x03\x04":
             raise InvalidInput(f"storage {storage.key!r} is not where the archive says")
         start = record.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))

@@ -82,7 +82,7 @@ def observe() -> Observation:
                 "python": platform.python_version(),
             }
             layout = observe_layout().snapshot
-            return Observation(versions, layout, _initial(), _saved(Path(scratch)), _loaded(Path(scratch)), _runs())
+            return Observation(versions, layout, observe_initial(), _saved(Path(scratch)), _loaded(Path(scratch)), observe_runs())
     finally:
         torch.set_num_threads(threads)
 
@@ -128,7 +128,7 @@ def _model_with_weights() -> nn.Module:
 # ------------------------------------------------------------- initialisation, saving, loading
 
 
-def _initial() -> dict[str, str]:
+def observe_initial() -> dict[str, str]:
     """Every parameter of a new model: zero, one, or its deviation to one digit, which chance does not move."""
     torch.manual_seed(0)
     return {key: _beginning(value) for key, value in _new_model().state_dict().items() if key != POSITION_IDS}
@@ -237,7 +237,7 @@ def _instead(value: Tensor) -> str:
 # --------------------------------------------------------------------------------------- runs
 
 
-def _runs() -> dict[str, Run]:
+def observe_runs() -> dict[str, Run]:
     originals = Flava.from_state_dict(
         {key: load(tensor) for key, tensor in original_state_dict(circumstances.MODEL).items()},
         **{name: {"num_attention_heads": 2} for name in ("image", "text", "multimodal")},

@@ -8,14 +8,16 @@ import sys
 import types
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from .dtypes import FLOAT32, Dtype
 from .original import CodebookConfig, DalleEncoder, Flava, FlavaConfig
@@ -56,60 +58,63 @@ def seeded(key: str, shape: tuple[int, ...], seed: int) -> SeededTensor:
 
 def original_state_dict(config: FlavaConfig = FlavaConfig(), seed: int = 0) -> dict[str, TensorSource]:
     """A whole original state dict: second copies, tied biases and position_ids included, each sharing its source."""
-    with torch.device("meta"):
-        meta = Flava(config).state_dict()
+    shapes = _shapes(Flava, config)
     tensors: dict[str, TensorSource] = {}
-    for key, value in meta.items():
+    for key, shape in shapes.items():
         kept = key.replace("_encoder.embeddings.", "_encoder.module.embeddings.").replace(".decoder.bias", ".bias")
         if kept in tensors:
             tensors[key] = tensors[kept]
         elif key.endswith("position_ids"):
-            tensors[kept] = tensors[key] = ArrayTensor(np.arange(value.shape[-1], dtype=np.int64)[None])
+            tensors[kept] = tensors[key] = ArrayTensor(np.arange(shape[-1], dtype=np.int64)[None])
         else:
-            tensors[kept] = tensors[key] = seeded(kept, tuple(value.shape), seed)
-    return {key: tensors[key] for key in meta}
+            tensors[kept] = tensors[key] = seeded(kept, shape, seed)
+    return {key: tensors[key] for key in shapes}
 
 
 def codebook_state_dict(config: CodebookConfig = CodebookConfig(), seed: int = 0) -> dict[str, TensorSource]:
     """A DALL-E encoder's state dict."""
+    return {key: seeded(key, shape, seed) for key, shape in _shapes(DalleEncoder, config).items()}
+
+
+@cache
+def _shapes(model_class: type[nn.Module], config: FlavaConfig | CodebookConfig) -> Mapping[str, tuple[int, ...]]:
+    """The keys of a model of the reference implementation, with their shapes."""
     with torch.device("meta"):
-        meta = DalleEncoder(config).state_dict()
-    return {key: seeded(key, tuple(value.shape), seed) for key, value in meta.items()}
+        return {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
 
 
 def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig(), seed: int = 0) -> None:
     """A pickled module as OpenAI published its encoder: the file names `dall_e.encoder.Encoder` and needs no dall_e to be made."""
     with _dall_e_classes() as (encoder_class, block_class, convolution_class):
-        with torch.device("meta"):
-            shapes = {key: tuple(value.shape) for key, value in DalleEncoder(config).state_dict().items()}
+        shapes = _shapes(DalleEncoder, config)
 
-        def convolution(name: str) -> torch.nn.Module:
+        def convolution(name: str) -> nn.Module:
             module = convolution_class()
             for part in ("w", "b"):
                 key = f"{name}.{part}"
-                setattr(module, part, torch.nn.Parameter(load(seeded(key, shapes[key], seed))))
+                setattr(module, part, nn.Parameter(load(seeded(key, shapes[key], seed))))
             return module
 
-        def block(name: str) -> torch.nn.Module:
+        def block(name: str) -> nn.Module:
             module = block_class()
             has_path = f"{name}.id_path.w" in shapes
-            module.id_path = convolution(f"{name}.id_path") if has_path else torch.nn.Identity()
+            module.id_path = convolution(f"{name}.id_path") if has_path else nn.Identity()
             path = [
                 (part, m)
                 for n in range(1, 5)
-                for part, m in ((f"relu_{n}", torch.nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))
+                for part, m in ((f"relu_{n}", nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))
             ]
-            module.res_path = torch.nn.Sequential(OrderedDict(path))
+            module.res_path = nn.Sequential(OrderedDict(path))
             return module
 
-        def group(name: str, *, pool: bool) -> torch.nn.Module:
+        def group(name: str, *, pool: bool) -> nn.Module:
             blocks = [(f"block_{n}", block(f"{name}.block_{n}")) for n in range(1, config.num_blocks_per_group + 1)]
-            return torch.nn.Sequential(OrderedDict(blocks + [("pool", torch.nn.MaxPool2d(kernel_size=2))] * pool))
+            return nn.Sequential(OrderedDict(blocks + [("pool", nn.MaxPool2d(kernel_size=2))] * pool))
 
         groups = [(f"group_{n}", group(f"blocks.group_{n}", pool=n < config.num_groups)) for n in range(1, config.num_groups + 1)]
-        output = torch.nn.Sequential(OrderedDict([("relu", torch.nn.ReLU()), ("conv", convolution("blocks.output.conv"))]))
+        output = nn.Sequential(OrderedDict([("relu", nn.ReLU()), ("conv", convolution("blocks.output.conv"))]))
         encoder = encoder_class()
-        encoder.blocks = torch.nn.Sequential(OrderedDict([("input", convolution("blocks.input")), *groups, ("output", output)]))
+        encoder.blocks = nn.Sequential(OrderedDict([("input", convolution("blocks.input")), *groups, ("output", output)]))
         torch.save(encoder, path)
 
 
@@ -121,7 +126,7 @@ def _dall_e_classes():
     classes = []
     for name in names:
         module, _, class_name = name.rpartition(".")
-        made = type(class_name, (torch.nn.Module,), {"__module__": module})
+        made = type(class_name, (nn.Module,), {"__module__": module})
         setattr(modules[module], class_name, made)
         classes.append(made)
     before = {name: sys.modules.get(name) for name in modules}

@@ -11,6 +11,7 @@ import pickletools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from .errors import InvalidInput
@@ -72,21 +73,32 @@ def read_pickle(file: BinaryIO, storage_of: Callable[[tuple], Storage]) -> Any:
     Raises:
         InvalidInput: the pickle is broken, or names a global that is not on the list.
     """
+    start, text = file.tell(), _bounded(file)
     try:
         with _no_advice():
-            return _Machine(storage_of).run(_Bounded(file))
+            found = _Machine(storage_of).run(text)
     except _ERRORS as error:
+        if text.tell() > PICKLE_BYTES_MAX:
+            raise InvalidInput(f"its pickle has more than {PICKLE_BYTES_MAX:,} bytes, too many for a checkpoint") from None
         reason = f"{type(error).__name__}: {shown(error)}"
         raise InvalidInput(f"the pickle is broken or truncated ({reason}); fetch or copy the file again") from None
+    file.seek(start + text.tell())
+    return found
 
 
 def is_pickle(file: BinaryIO) -> bool:
     """One whole pickle, from the first byte to the last."""
+    text = _bounded(file)
     try:
         with _no_advice():
-            return sum(1 for _ in pickletools.genops(_Bounded(file))) > 0 and not file.read(1)
-    except (*_ERRORS, InvalidInput):
+            return sum(1 for _ in pickletools.genops(text)) > 0 and not text.read(1)
+    except _ERRORS:
         return False
+
+
+def _bounded(file: BinaryIO) -> BytesIO:
+    """What one pickle may take of a file, in memory: no length in it can ask for more, and each read of a few bytes is cheap."""
+    return BytesIO(file.read(PICKLE_BYTES_MAX + 1))
 
 
 @contextmanager
@@ -101,30 +113,10 @@ def _no_advice() -> Iterator[None]:
 _ERRORS = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
-class _Bounded:
-    """The part of a file that one pickle may take: a length in the pickle cannot ask for more memory."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.left = file, PICKLE_BYTES_MAX
-        self.tell = file.tell
-
-    def read(self, count: int) -> bytes:
-        return self._counted(self.file.read(min(count, self.left + 1)))
-
-    def readline(self) -> bytes:
-        return self._counted(self.file.readline(self.left + 1))
-
-    def _counted(self, data: bytes) -> bytes:
-        self.left -= len(data)
-        if self.left < 0:
-            raise InvalidInput(f"its pickle has more than {PICKLE_BYTES_MAX:,} bytes, too many for a checkpoint")
-        return data
-
-
 class _Machine:
     """The stack machine of the pickle format, over plain data.
 
-    One method for each opcode that a checkpoint needs; an opcode without one is refused.
+    `_OPERATIONS` has what each opcode does that a checkpoint needs; an opcode that is not there is refused.
     """
 
     def __init__(self, storage_of: Callable[[tuple], Storage]):
@@ -132,27 +124,20 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: list[Any] = []
 
-    def run(self, file: _Bounded) -> Any:
+    def run(self, file: BinaryIO) -> Any:
         for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
-            name = opcode.name
             if count == INSTRUCTIONS_MAX:
                 raise InvalidInput(f"its pickle has more than {count:,} instructions, too many for a checkpoint")
-            if name == "STOP":
+            if opcode.name == "STOP":
                 return self.stack.pop()
-            if name in _PUSH_ARGUMENT:
-                self.stack.append(argument)
-            elif name in _LITERALS:
-                self.stack.append(_LITERALS[name])
-            elif name in _EMPTY:
-                self.stack.append(_EMPTY[name]())
-            elif name in _TUPLES:
-                self.stack.append(tuple(self.take(_TUPLES[name])))
-            elif name not in _NO_OPERATION:
-                operation = getattr(self, f"do_{name}", None)
-                if operation is None:
-                    raise InvalidInput(f"the pickle holds the instruction {name}, which no checkpoint needs; refused")
-                operation(argument)
+            operation = _OPERATIONS.get(opcode.name)
+            if operation is None:
+                raise InvalidInput(f"the pickle holds the instruction {opcode.name}, which no checkpoint needs; refused")
+            operation(self, argument)
         raise InvalidInput("the pickle has no end")
+
+    def push(self, value):
+        self.stack.append(value)
 
     def take(self, count: int) -> list:
         taken = self.stack[-count:]
@@ -293,3 +278,14 @@ class _Machine:
             self.stack.append(reference[1])  # how the legacy format names a module's class: with its source code
         else:
             self.stack.append(self.storage_of(reference))
+
+
+# What each instruction does, as a function of the machine and the instruction's argument.
+_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(_PUSH_ARGUMENT, _Machine.push),
+    **{name: lambda machine, _, value=value: machine.push(value) for name, value in _LITERALS.items()},
+    **{name: lambda machine, _, make=make: machine.push(make()) for name, make in _EMPTY.items()},
+    **{name: lambda machine, _, count=count: machine.push(tuple(machine.take(count))) for name, count in _TUPLES.items()},
+    **dict.fromkeys(_NO_OPERATION, lambda _machine, _: None),
+    **{name.removeprefix("do_"): operation for name, operation in vars(_Machine).items() if name.startswith("do_")},
+}

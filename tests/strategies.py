@@ -111,30 +111,38 @@ class Edit(Enum):
 
 
 class Digits(NamedTuple):
-    """Finite choices drawn as one number, which is several times faster than a draw each.
+    """Finite choices drawn as few numbers, which is several times faster than a draw each.
 
-    The number is below 2**24, up to which hypothesis draws evenly; it shrinks to the first of every choice.
+    A number is below 2**24, up to which hypothesis draws evenly; it shrinks to the first of every choice.
     """
 
     choices: tuple[Sequence, ...]
 
     def strategy(self, build: Callable):
-        count = prod(map(len, self.choices))
-        assert count <= 1 << 24, count
-        numbers = st.integers(0, count - 1)
+        groups = [(group, st.integers(0, prod(map(len, group)) - 1)) for group in self._groups()]
 
         @st.composite  # and not `map`, so that a failing example is printed as what it is
         def drawn(draw):
-            return build(*self._read(draw(numbers)))
+            return build(*(digit for group, numbers in groups for digit in _read(group, draw(numbers))))
 
         return drawn()
 
-    def _read(self, number: int) -> list:
-        read = []
+    def _groups(self) -> list[list[Sequence]]:
+        """The choices in their order, as many in a group as one number has room for."""
+        groups: list[list[Sequence]] = [[]]
         for choice in self.choices:
-            number, digit = divmod(number, len(choice))
-            read.append(choice[digit])
-        return read
+            if prod(map(len, groups[-1])) * len(choice) > 1 << 24:
+                groups.append([])
+            groups[-1].append(choice)
+        return groups
+
+
+def _read(group: Sequence[Sequence], number: int) -> list:
+    read = []
+    for choice in group:
+        number, digit = divmod(number, len(choice))
+        read.append(choice[digit])
+    return read
 
 
 def _shortest_first(keys: Iterable[str]) -> tuple[str, ...]:
@@ -158,8 +166,12 @@ def codebook_source_keys():
 
 def decoy_keys():
     """mm_encoder.module.encoder.layer.3.text_projection.weight: a key one edit away from the grammar."""
-    keys = _shortest_first(original_keys((0, 3, 123)))
-    return Digits((range(100), tuple(Edit), FRAGMENTS, keys)).strategy(_edited)
+    return Digits(_decoys()).strategy(_edited)
+
+
+@lru_cache
+def _decoys() -> tuple[Sequence, ...]:
+    return range(100), tuple(Edit), FRAGMENTS, _shortest_first(original_keys((0, 3, 123)))
 
 
 def codebook_decoy_keys():
@@ -247,34 +259,33 @@ def _tensor(key: str, seed: int) -> torch.Tensor:
 
 _LAYERS = ((), (0,), (0, 1), (1, 0), (9, 10), (3, 33, 333), (999,), (0, 1, 2))
 _HEADS = sorted((tuple(h for h, there in zip(HEADS, bits) if there) for bits in product((0, 1), repeat=len(HEADS))), key=len)
-_STRUCTURES = (range(256), (True, False), _HEADS, _LAYERS, _LAYERS, _LAYERS)
+_STRUCTURES = ((True, False), _HEADS, _LAYERS, _LAYERS, _LAYERS)
 
 
 def _original(seed: int, second_copies: bool, heads: tuple[str, ...], *layers: tuple[int, ...]) -> Original:
     return Original(layers, heads, second_copies, seed)
 
 
+def _with_decoy(*parts) -> Original:
+    *original, place, edit, fragment, key = parts
+    return _original(*original)._replace(decoys=(_edited(place, edit, fragment, key),))
+
+
+def _wrapped(*parts) -> Wrapped:
+    *original, prefix, nesting = parts
+    return Wrapped(_original(*original), prefix, nesting)
+
+
 def original_state_dicts():
     """Original(layers=((), (0,), (9, 10)), heads=('heads.fairseq_mlm',), second_copies=True, seed=3)."""
-    return Digits(_STRUCTURES).strategy(_original)
+    return Digits((range(256), *_STRUCTURES)).strategy(_original)
 
 
 def adversarial_state_dicts():
     """Original state dicts with a decoy among their keys."""
-    return _adversarial(original_state_dicts(), decoy_keys())
+    return Digits((range(256), *_STRUCTURES, *_decoys())).strategy(_with_decoy)
 
 
 def wrapped_state_dicts():
     """Original state dicts under a prefix, nested or flat."""
-    wrappings = Digits((PREFIXES, NESTINGS)).strategy(lambda *wrapping: wrapping)
-    return _wrapped(original_state_dicts(), wrappings)
-
-
-@st.composite
-def _adversarial(draw, originals, decoys) -> Original:
-    return draw(originals)._replace(decoys=(draw(decoys),))
-
-
-@st.composite
-def _wrapped(draw, originals, wrappings) -> Wrapped:
-    return Wrapped(draw(originals), *draw(wrappings))
+    return Digits((range(12), *_STRUCTURES, PREFIXES, NESTINGS)).strategy(_wrapped)

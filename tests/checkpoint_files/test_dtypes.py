@@ -26,7 +26,7 @@ def test_every_dtype_of_torch_is_in_the_table(name):
     assert (ours.kind == "float") == (theirs.is_floating_point and theirs.itemsize > 1)
 
 
-@pytest.mark.parametrize("dtype", [dtype for dtype in set(DTYPES.values()) if dtype.storage], ids=str)
+@pytest.mark.parametrize("dtype", [dtype for dtype in dict.fromkeys(DTYPES.values()) if dtype.storage], ids=str)
 def test_every_storage_is_named_as_torch_names_it(dtype):
     """The class that a torch file names has this dtype."""
     assert getattr(torch, dtype.storage).dtype is torchs(dtype)

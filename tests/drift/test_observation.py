@@ -84,13 +84,27 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_a_file_that_was_edited_is_refused(flava_port, file, tmp_path, harm):
-    """One message, no traceback."""
+@pytest.fixture(scope="module")
+def content(file):
+    """What a file says, and its tensors."""
     with safe_open(file, "pt") as opened:
-        about, tensors = json.loads(opened.metadata()["observation"]), {key: opened.get_tensor(key) for key in opened.keys()}
+        return opened.metadata()["observation"], {key: opened.get_tensor(key) for key in opened.keys()}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_a_file_that_was_edited_is_refused(content, tmp_path, harm):
+    """By its name."""
+    said, tensors = content
+    about = json.loads(said)
     harm(about)
     save_file(tensors, tmp_path / "edited", {"observation": json.dumps(about)})
+    with pytest.raises(InvalidInput, match=r"edited: no observation \("):
+        read(tmp_path / "edited")
+
+
+def test_the_command_refuses_it_too(flava_port, file, tmp_path):
+    """One message, no traceback."""
+    save_file({}, tmp_path / "edited", {"observation": "{}"})
     ran = flava_port("drift", "--from", file, "--to", tmp_path / "edited")
     assert ran.status == 2 and "edited: no observation (" in ran.err and len(ran.err.splitlines()) == 1
 
