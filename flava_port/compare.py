@@ -5,13 +5,12 @@ Independent of how the folder was made: it needs the two files, the rename rules
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from .claims import Finding
 from .dtypes import BFLOAT16, FLOAT16, FLOAT32, Dtype
-from .output import WORKERS
+from .parallel import for_each
 from .tensors import TensorSource, are_equal, as_numbers, bits, cast, differing, raw_bytes, recast, sha256, whole
 
 # A culprit larger than this is not searched for what it looks like beyond its digest.
@@ -26,8 +25,7 @@ def compare_values(
     ``originals`` has, for each converted key, the original's key and tensor. Values are compared in the
     converted dtype, bit for bit; both key sets must be the same.
     """
-    with ThreadPoolExecutor(WORKERS) as pool:
-        compared = dict(zip(converted, pool.map(lambda key: _compare(converted[key], originals[key][1]), converted)))
+    compared = dict(for_each(lambda key: _compare(converted[key], originals[key][1]), converted))
     suspects = [key for key, (same, _, _) in compared.items() if not same]
     by_digest: dict[str, list[str]] = {}
     if suspects:

@@ -8,11 +8,11 @@ became of every key.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InvalidInput, NotFaithful
+from .parallel import for_each
 from .safetensors_file import read_safetensors
 from .tensors import TensorSource, are_equal, count_nonfinite, nbytes, raw_bytes
 from .writing import no_progress, sync_path, write_json, write_safetensors
@@ -23,8 +23,6 @@ RECORD = "conversion.json"
 
 # What transformers 4.43 to 4.57 split at; all releases read any number of files of any size.
 DEFAULT_SHARD_SIZE = "5GB"
-
-WORKERS = 2  # reading, comparing and hashing all release the interpreter's lock
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -91,17 +89,19 @@ def prove_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]],
         NotFaithful: a file holds other keys, shapes, dtypes or bits than were to be written.
     """
     proven: dict[str, ProvenTensor] = {}
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for name, expected in files.items():
-            written = read_safetensors(folder / name)
-            if set(written) != set(expected):
-                raise NotFaithful(f"{folder / name}: holds other keys than were written; the disk or its driver is at fault")
-            tasks = {key: pool.submit(_prove, name, key, written[key], expected[key], progress) for key in expected}
-            proven |= {key: task.result() for key, task in tasks.items()}
+    for name, expected in files.items():
+        proven |= _prove_file(folder / name, expected, progress)
     return proven
 
 
-def _prove(name: str, key: str, written: TensorSource, expected: TensorSource, progress) -> ProvenTensor:
+def _prove_file(path: Path, expected: Mapping[str, TensorSource], progress) -> dict[str, ProvenTensor]:
+    written = read_safetensors(path)
+    if set(written) != set(expected):
+        raise NotFaithful(f"{path}: holds other keys than were written; the disk or its driver is at fault")
+    return dict(for_each(lambda key: _prove(path.name, key, written[key], expected[key], progress), expected))
+
+
+def _prove(file: str, key: str, written: TensorSource, expected: TensorSource, progress) -> ProvenTensor:
     digest = hashlib.sha256()
     nonfinite = 0
     same = (written.dtype, written.shape) == (expected.dtype, expected.shape)
@@ -112,5 +112,5 @@ def _prove(name: str, key: str, written: TensorSource, expected: TensorSource, p
             digest.update(raw_bytes(ours))
             progress(ours.nbytes)
     if not same:
-        raise NotFaithful(f"{name}: {key} read back is not what was written; the disk or its driver is at fault")
-    return ProvenTensor(name, str(written.dtype), written.shape, digest.hexdigest(), nonfinite)
+        raise NotFaithful(f"{file}: {key} read back is not what was written; the disk or its driver is at fault")
+    return ProvenTensor(file, str(written.dtype), written.shape, digest.hexdigest(), nonfinite)

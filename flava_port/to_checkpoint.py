@@ -1,7 +1,6 @@
 """Checkpoints in the original's layout and in torchmultimodal's, written and proven, from models under transformers' names."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from .checkpoint import open_checkpoint
 from .errors import NotFaithful
 from .layout import POSITION_IDS, TIED
-from .output import WORKERS
+from .parallel import for_each
 from .placing import POSITIONS
 from .port import count_of, labelled
 from .progress import Progress
@@ -107,7 +106,6 @@ def _prove(path: Path, expected: Mapping[str, TensorSource]) -> None:
     def is_right(key: str) -> bool:
         return key in written and not first_difference(written[key], expected[key])
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for key, right in zip(expected, pool.map(is_right, expected)):
-            if not right:
-                raise NotFaithful(f"{path}: {key} read back is not what was written; the disk or its driver is at fault")
+    for key, right in for_each(is_right, expected):
+        if not right:
+            raise NotFaithful(f"{path}: {key} read back is not what was written; the disk or its driver is at fault")
