@@ -141,7 +141,7 @@ class _Machine:
 
     def take(self, count: int) -> list:
         taken = self.stack[-count:]
-        if len(taken) < count or any(value is _MARK for value in taken):
+        if len(taken) < count or _MARK in taken:
             raise InvalidInput("the pickle takes more from its stack than it put there")
         del self.stack[-count:]
         return taken

@@ -1,6 +1,7 @@
 """An observation holds what the installed releases do, and nothing of chance."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 from flava_port.circumstances import circumstances, flattened
 from flava_port.drift import ROUNDING, differences
 from flava_port.errors import InvalidInput
-from flava_port.observation import observe, read
+from flava_port.layout import quiet
+from flava_port.observation import Observation, observe, observe_initial, observe_runs, read
 
 JUDGED = [case.name for case in circumstances() if case.judged]
 
@@ -40,12 +42,24 @@ def test_no_answer_is_lost_or_constant(observed):
                 assert value[value.isfinite()].unique().numel() > 1, (name, key)
 
 
-def test_observing_again_gives_the_same(observed):
-    """Bit for bit: what differs between two observations is the releases' doing."""
-    again = observe()
-    assert differences(observed, again) == []
-    for name, run in observed.runs.items():
-        assert all(torch.equal(value, again.runs[name].answers[key]) or value.isnan().any() for key, value in run.answers.items())
+def test_what_chance_has_a_part_in_is_observed_the_same_again(observed):
+    """How a model begins, and every run of it."""
+    with quiet():
+        assert_the_same(replace(observed, initial=observe_initial(), runs=observe_runs()), observed)
+
+
+@pytest.mark.slow
+def test_observing_all_of_it_again_gives_the_same(observed):
+    """What differs between two observations is the releases' doing."""
+    assert_the_same(observe(), observed)
+
+
+def assert_the_same(actual: Observation, expected: Observation) -> None:
+    """Bit for bit."""
+    __tracebackhide__ = True
+    assert differences(expected, actual) == []
+    for name, run in expected.runs.items():
+        assert all(torch.equal(value, actual.runs[name].answers[key]) or value.isnan().any() for key, value in run.answers.items()), name
 
 
 def test_a_file_gives_back_what_was_observed(observed, file):

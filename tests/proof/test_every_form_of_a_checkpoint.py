@@ -25,7 +25,11 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+# What is proven of these is proven of the others together.
+SLOW = ("without either", "in double precision")
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, marks=pytest.mark.slow) if form in SLOW else form for form in FORMS])
 def test_it_is_proven(form, tiny, tmp_path):
     """Nothing that convert accepts is beyond the proof."""
     torch.save(FORMS[form](tiny_state_dict()), tmp_path / "flava.pt")
