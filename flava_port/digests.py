@@ -1,6 +1,6 @@
 """Digests of files, begun before they are asked for.
 
-A command begins those of its inputs, then imports torch, which takes a second in which one core and
+A command begins those of its inputs, then imports what it needs and reads headers, in which one core and
 the disk have nothing else to do.
 """
 

@@ -2,9 +2,6 @@
 
 import os
 import re
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -26,6 +23,9 @@ def download(url: str, folder: Path, progress: Progress) -> Path:
     Raises:
         InvalidInput: it cannot be fetched, or ended before the length that the server announced.
     """
+    from http.client import HTTPException  # imported here, as it takes longer than all that a local file needs
+    from urllib.request import urlopen
+
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -33,7 +33,7 @@ def download(url: str, folder: Path, progress: Progress) -> Path:
     path = folder / _file_name(parts)
     received = 0
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(path, "wb") as file:
+        with urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(path, "wb") as file:
             announced = response.headers.get("Content-Length")
             total = int(announced) if announced and announced.isdigit() else None
             with progress("fetch", total) as advance:

@@ -79,7 +79,7 @@ def _record(archive: zipfile.ZipFile, name: str, size: int) -> zipfile.ZipInfo:
 
 
 # What follows writes the instructions of a pickle that names torch's functions, which Python's own pickler
-# would have to import. `tests/checkpoint_files/test_formats.py` reads it with torch and compares it with torch's.
+# would have to import. `tests/checkpoint_files/test_written_files.py` holds it against torch.
 
 
 def _pickled(state_dict: Mapping[str, TensorSource], storages: Mapping[int, tuple[str, TensorSource]]) -> bytes:

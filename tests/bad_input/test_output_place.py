@@ -118,8 +118,10 @@ def test_a_disk_error_at_any_file_leaves_nothing(flava_port, tiny, tmp_path, mon
         assert ran.status == 0 and failing >= 4, f"only {synced} were synced"
 
 
-def test_a_disk_that_lies_about_what_it_wrote_is_caught(flava_port, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("worth_a_thread", [0, 1 << 60], ids=["on two threads", "on one"])
+def test_a_disk_that_lies_about_what_it_wrote_is_caught(flava_port, tiny, tmp_path, monkeypatch, worth_a_thread):
     """What was written is read back and compared with its source; one flipped bit in 200,000 values stops it."""
+    monkeypatch.setattr("flava_port.parallel.WORTH_A_THREAD", worth_a_thread)
 
     def sync(file):
         if file.name.endswith(".safetensors"):
