@@ -1,4 +1,4 @@
-"""Time and memory of convert, revert and verify beside upstream's converter, a plain copy and the bare imports.
+"""Time and memory of convert, revert and verify beside upstream's converter, a plain copy and the import of torch.
 
     python -m benchmarks.speed                       # default size, three rounds
     python -m benchmarks.speed --sizes default 900m 1.8b --rounds 3 --verify --write
@@ -86,12 +86,10 @@ def ratios(results: dict[str, dict[str, Taken]], sizes: dict[str, int]) -> str:
     lines = []
     for size, found in results.items():
         bare = found["import torch"].wall + found["copy, sync, read"].wall
-        lines.append(f"- {size}: convert takes {found['convert'].wall / bare:.2f} times the bare imports and a copy, synced and read")
+        lines.append(f"- {size}: convert takes {found['convert'].wall / bare:.2f} times the import of torch and a copy, synced and read")
         if theirs := found.get("upstream's convert"):
             time, memory = theirs.wall / found["convert"].wall, theirs.peak / found["convert"].peak
-            lines.append(f"- {size}: upstream takes {time:.1f} times as long as convert, and {memory:.1f} times the memory")
-        beyond = found["verify --weights-only"].wall - found["import torch"].wall
-        lines.append(f"- {size}: verify --weights-only takes {beyond:.1f} s beyond the imports")
+            lines.append(f"- {size}: upstream takes {time:.1f} times as long as convert, and {memory:.0f} times the memory")
     peaks = {size: found["convert"].peak for size, found in results.items()}
     if len(peaks) > 1:
         smallest, largest = min(peaks.values()), max(peaks.values())

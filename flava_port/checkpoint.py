@@ -30,7 +30,7 @@ from .pickle_names import (
 )
 from .safetensors_file import HEADER_BYTES_MAX, read_safetensors
 from .tensors import StoredTensor
-from .unpickle import PICKLE_BYTES_MAX, is_pickle, read_pickle
+from .unpickle import PICKLE_BYTES_MAX, bounded, is_pickle, read_pickle
 
 CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
 # What wrappers (Lightning, DistributedDataParallel, torch.compile, FSDP) put before every key.
@@ -216,22 +216,22 @@ def _read_torch_legacy(path: Path) -> Any:
     storages: dict[str, Storage] = {}
     storage_of = partial(_known_storage, known=storages)
     with open(path, "rb") as file:
-        if read_pickle(file, storage_of) != _LEGACY_MAGIC:
+        text = bounded(file)
+        if read_pickle(text, storage_of) != _LEGACY_MAGIC:
             raise InvalidInput("a pickle, but not one that torch.save wrote")
-        _protocol, system = read_pickle(file, storage_of), read_pickle(file, storage_of)
+        _protocol, system = read_pickle(text, storage_of), read_pickle(text, storage_of)
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
-        content = read_pickle(file, storage_of)
-        keys = read_pickle(file, storage_of)
+        content = read_pickle(text, storage_of)
+        keys = read_pickle(text, storage_of)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
             raise InvalidInput("its list of storages does not match its pickle")
-        _find_storages(file, [storages[key] for key in keys])
+        _find_storages(file, text.tell(), [storages[key] for key in keys])
     return content
 
 
-def _find_storages(file: BinaryIO, storages: Iterable[Storage]) -> None:
-    """Sets where each storage starts: one behind another, each behind the count of its elements."""
-    position = file.tell()
+def _find_storages(file: BinaryIO, position: int, storages: Iterable[Storage]) -> None:
+    """Sets where each storage starts: one behind another from a position on, each behind the count of its elements."""
     bytes_in_file = os.stat(file.fileno()).st_size
     for storage in storages:
         file.seek(position)

@@ -53,17 +53,17 @@ def _compare(converted: TensorSource, original: TensorSource) -> tuple[bool, str
 def _explain(key: str, converted: TensorSource, source: str, original: TensorSource, twins: list[str]) -> Finding:
     if converted.shape != original.shape:
         return Finding(key, source, f"shape {list(converted.shape)}, the original's is {list(original.shape)}", _as_names(twins))
-    mine, theirs = whole(converted), whole(cast(original, converted.dtype))
-    different = differing(mine, theirs)
+    ours, theirs = whole(converted), whole(cast(original, converted.dtype))
+    different = differing(ours, theirs)
     at = tuple(map(int, np.argwhere(different)[0]))
-    ours, its = (as_numbers(elements, converted.dtype) for elements in (mine, theirs))
+    actual, expected = (as_numbers(elements, converted.dtype) for elements in (ours, theirs))
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinities are among what may differ
-        largest = float(np.abs(ours.astype(np.float64) - its.astype(np.float64)).max())
+        largest = float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max())
     what = (
-        f"values differ: max |\u0394| {largest:.1e}, {int(different.sum()):,} of {mine.size:,} elements; "
-        f"first at {list(at)}: {ours[at].item():.9g}, the original has {its[at].item():.9g}"
+        f"values differ: max |\u0394| {largest:.1e}, {int(different.sum()):,} of {ours.size:,} elements; "
+        f"first at {list(at)}: {actual[at].item():.9g}, the original has {expected[at].item():.9g}"
     )
-    looks = "" if mine.size > _SEARCHED_ELEMENTS else _resembles(mine, theirs, converted.dtype)
+    looks = "" if ours.size > _SEARCHED_ELEMENTS else _resembles(ours, theirs, converted.dtype)
     return Finding(key, source, what, _as_names(twins) or looks)
 
 
@@ -71,18 +71,18 @@ def _as_names(twins: list[str]) -> str:
     return f"{twins[0]}'s" if twins else ""
 
 
-def _resembles(mine: np.ndarray, theirs: np.ndarray, dtype: Dtype) -> str:
+def _resembles(ours: np.ndarray, theirs: np.ndarray, dtype: Dtype) -> str:
     """How a wrong tensor was made from the right one, where it shows."""
     for description, candidate in _transformations(theirs, dtype):
-        if candidate.shape == mine.shape and are_equal(mine, np.ascontiguousarray(candidate)):
+        if candidate.shape == ours.shape and are_equal(ours.reshape(-1), candidate.reshape(-1)):
             return description
-    different = differing(mine, theirs)
+    different = differing(ours, theirs)
     if int(different.sum()) == 1:
-        flipped = int((bits(mine) ^ bits(theirs))[different].item()).bit_count()
+        flipped = int((bits(ours) ^ bits(theirs))[different].item()).bit_count()
         return f"one element changed, in {flipped} bit" + ("" if flipped == 1 else "s")
-    if mine.ndim >= 1 and np.array_equal(np.sort(bits(mine), axis=None), np.sort(bits(theirs), axis=None)):
+    if ours.ndim >= 1 and np.array_equal(np.sort(bits(ours), axis=None), np.sort(bits(theirs), axis=None)):
         rows = {row.tobytes() for row in theirs}
-        whole_rows = mine.ndim > 1 and all(row.tobytes() in rows for row in mine)
+        whole_rows = ours.ndim > 1 and all(row.tobytes() in rows for row in ours)
         return "its own rows in another order" if whole_rows else "its own elements in another order"
     return ""
 

@@ -16,7 +16,7 @@ from .errors import InvalidInput
 KEY_CHARS_MAX = 1000
 MODULE_PARTS_MAX = 20_000  # OpenAI's encoder has about 300
 ARGUMENTS_MAX = 16  # of a call in the pickle; torch's own have up to 9
-RANK_MAX = 64
+RANK_MAX = 32  # as many axes as any numpy has
 SIZE_MAX = 1 << 62
 EXPANDED_BYTES_MAX = 64 << 20  # of a tensor that shows an element of its storage several times
 

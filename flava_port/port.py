@@ -36,8 +36,6 @@ from .staging import check_space, staged
 from .tensors import TensorSource, cast, nbytes
 from .writing import write_json
 
-DTYPES = ("float32", "keep")
-
 
 @dataclass
 class Conversion:
@@ -214,7 +212,7 @@ def write_model(
     return conversion
 
 
-DTYPES = ("float32", "keep")
+WRITTEN_DTYPES = ("float32", "keep")
 
 
 def choose_dtypes(filled: Mapping[str, Placed], dtype: str) -> tuple[dict[str, TensorSource], list[str]]:
@@ -224,8 +222,8 @@ def choose_dtypes(filled: Mapping[str, Placed], dtype: str) -> tuple[dict[str, T
         InvalidInput: ``dtype`` is neither ``float32`` nor ``keep``.
         NotFaithful: a float64 value is too large for float32.
     """
-    if dtype not in DTYPES:
-        raise InvalidInput(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    if dtype not in WRITTEN_DTYPES:
+        raise InvalidInput(f"dtype {dtype!r} is none of {', '.join(WRITTEN_DTYPES)}")
     if dtype == "keep":
         weights = {key: placed.tensor for key, placed in filled.items()}
         kept = sorted({str(tensor.dtype) for tensor in weights.values()})

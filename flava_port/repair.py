@@ -19,7 +19,7 @@ from .port import count_of, labelled, loading_dtype
 from .progress import Progress, silent
 from .revert import complete
 from .staging import check_space, check_target, staged
-from .tensors import StoredTensor, nbytes, values
+from .tensors import StoredTensor, is_zero, nbytes
 from .unpickle import UnsupportedTensor
 from .writing import write_json
 
@@ -114,7 +114,7 @@ def _without_zero_twins(tensors: Mapping) -> tuple[dict[str, StoredTensor | Unsu
     for pair in TIED:
         if not all(isinstance(left.get(key), StoredTensor) for key in pair) or left[pair[0]].shape != left[pair[1]].shape:
             continue
-        zero = [key for key in pair if not bool(values(left[key]).any())]
+        zero = [key for key in pair if is_zero(left[key])]
         if len(zero) == 1:
             [other] = set(pair) - set(zero)
             del left[zero[0]]
@@ -124,7 +124,7 @@ def _without_zero_twins(tensors: Mapping) -> tuple[dict[str, StoredTensor | Unsu
 
 def _refuse_lost(source: Path, weights: Mapping[str, StoredTensor]) -> None:
     """A trained model has no head whose bias is zero throughout; what a release that lost them all saved has no other."""
-    lost = [f"{head}.bias" for head in HEADS if not bool(values(weights[f"{head}.bias"]).any())]
+    lost = [f"{head}.bias" for head in HEADS if is_zero(weights[f"{head}.bias"])]
     if lost:
         raise NotFaithful(
             f"{source}: {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} zero throughout: lost already, when a release of transformers that "

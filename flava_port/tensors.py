@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, Dtype
+from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Dtype
 from .errors import InvalidInput
 
 CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the cache
@@ -68,11 +68,14 @@ class StoredTensor:
 
     def chunks(self) -> Iterator[np.ndarray]:
         total = prod(self.shape)
+        if not total:
+            return
         with open(self.file, "rb", buffering=0) as file:
             file.seek(self.start + self.offset * self.dtype.itemsize)
             if not self.is_contiguous:
                 span = self._read_into(np.empty(_span(self.shape, self.stride), self.dtype.held_in), file)
-                strides = [step * self.dtype.itemsize for step in self.stride]
+                # the step along an axis of one element means nothing, and may be any number
+                strides = [step * self.dtype.itemsize if size > 1 else 0 for size, step in zip(self.shape, self.stride)]
                 yield from split(np.lib.stride_tricks.as_strided(span, self.shape, strides))
                 return
             memory = np.empty(min(total, CHUNK_ELEMENTS), self.dtype.held_in)
@@ -150,13 +153,20 @@ def values(source: TensorSource) -> np.ndarray:
 
 def as_numbers(elements: np.ndarray, dtype: Dtype) -> np.ndarray:
     """What elements of ``dtype`` are worth: bfloat16's bits are the upper half of a float32's."""
-    return (elements.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else elements
+    return (elements.astype(np.uint32) << np.uint32(16)).view(np.float32) if dtype == BFLOAT16 else elements
 
 
 def recast(elements: np.ndarray, dtype: Dtype, target: Dtype) -> np.ndarray:
-    """Elements of ``dtype`` in ``target``, to nearest and ties to even, as torch rounds: to 16 bits by way of float32."""
+    """Elements of ``dtype`` in ``target`` as torch casts them: to nearest and ties to even, to 16 bits by way of float32.
+
+    A NaN stays one; which of them it becomes when narrowed, torch itself leaves open.
+    """
+    if dtype == target:
+        return elements
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = as_numbers(elements, dtype)
+        if dtype == FLOAT16 and target in (FLOAT32, FLOAT64):
+            numbers = numbers.astype(target.held_in) * target.held_in.type(1)  # which makes signalling NaNs quiet, as a processor does
         if target in (FLOAT16, BFLOAT16):
             numbers = numbers.astype(FLOAT32.held_in, copy=False)
         return _rounded_to_bfloat16(numbers) if target == BFLOAT16 else numbers.astype(target.held_in, copy=False)
@@ -167,6 +177,11 @@ def _rounded_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
     pattern = numbers.view(np.uint32)
     rounded = (pattern + (0x7FFF + ((pattern >> 16) & 1))) >> 16
     return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(BFLOAT16.held_in)
+
+
+def is_zero(source: TensorSource) -> bool:
+    """Whether every value is zero, of either sign."""
+    return not any(as_numbers(chunk, source.dtype).any() for chunk in source.chunks())
 
 
 def nbytes(source: TensorSource) -> int:
@@ -192,8 +207,8 @@ def bits(chunk: np.ndarray) -> np.ndarray:
 
 
 def are_equal(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether two chunks of one dtype and length are equal bit for bit."""
-    return bool((bits(ours) == bits(theirs)).all())
+    """Whether two chunks of one dtype are equal bit for bit."""
+    return ours.shape == theirs.shape and bool((bits(ours) == bits(theirs)).all())
 
 
 def differing(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -104,7 +104,9 @@ def _prove(path: Path, expected: Mapping[str, TensorSource]) -> None:
     written = open_checkpoint(path).tensors
 
     def is_right(key: str) -> bool:
-        return key in written and not first_difference(written[key], expected[key])
+        if key not in written or (written[key].dtype, written[key].shape) != (expected[key].dtype, expected[key].shape):
+            return False
+        return not first_difference(written[key], expected[key])
 
     for key, right in for_each(is_right, expected):
         if not right:

@@ -1,4 +1,7 @@
-"""Between torch's tensors and `flava_port.tensors`. The one needs no numpy that torch was built for: they share memory as bytes."""
+"""Between torch's tensors and those of `flava_port.tensors`.
+
+Values pass as bytes, and not by torch's own way to numpy, which a torch that was built for another numpy lacks.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

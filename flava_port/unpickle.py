@@ -64,8 +64,8 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _NO_OPERATION = frozenset(("PROTO", "FRAME"))
 
 
-def read_pickle(file: BinaryIO, storage_of: Callable[[tuple], Storage]) -> Any:
-    """The object that one pickle in ``file`` describes, as plain data; ``file`` ends up behind it.
+def read_pickle(text: BytesIO, storage_of: Callable[[tuple], Storage]) -> Any:
+    """The object that one pickle describes, as plain data; ``text`` (see `bounded`) ends up behind it.
 
     ``storage_of`` turns a persistent id (the tuple that torch writes for a storage) into a `Storage`.
     Sets become dicts whose values are None.
@@ -73,32 +73,35 @@ def read_pickle(file: BinaryIO, storage_of: Callable[[tuple], Storage]) -> Any:
     Raises:
         InvalidInput: the pickle is broken, or names a global that is not on the list.
     """
-    start, text = file.tell(), _bounded(file)
     try:
         with _no_advice():
             found = _Machine(storage_of).run(text)
     except _ERRORS as error:
-        if text.tell() > PICKLE_BYTES_MAX:
-            raise InvalidInput(f"its pickle has more than {PICKLE_BYTES_MAX:,} bytes, too many for a checkpoint") from None
+        _check_length(text)
         reason = f"{type(error).__name__}: {shown(error)}"
         raise InvalidInput(f"the pickle is broken or truncated ({reason}); fetch or copy the file again") from None
-    file.seek(start + text.tell())
+    _check_length(text)
     return found
 
 
 def is_pickle(file: BinaryIO) -> bool:
     """One whole pickle, from the first byte to the last."""
-    text = _bounded(file)
+    text = bounded(file)
     try:
         with _no_advice():
-            return sum(1 for _ in pickletools.genops(text)) > 0 and not text.read(1)
+            return sum(1 for _ in pickletools.genops(text)) > 0 and not text.read(1) and text.tell() <= PICKLE_BYTES_MAX
     except _ERRORS:
         return False
 
 
-def _bounded(file: BinaryIO) -> BytesIO:
-    """What one pickle may take of a file, in memory: no length in it can ask for more, and each read of a few bytes is cheap."""
+def bounded(file: BinaryIO) -> BytesIO:
+    """What pickles may take of a file, in memory: no length in them can ask for more, and each read of a few bytes is cheap."""
     return BytesIO(file.read(PICKLE_BYTES_MAX + 1))
+
+
+def _check_length(text: BytesIO) -> None:
+    if text.tell() > PICKLE_BYTES_MAX:
+        raise InvalidInput(f"its pickle has more than {PICKLE_BYTES_MAX:,} bytes, too many for a checkpoint")
 
 
 @contextmanager

@@ -260,7 +260,7 @@ class _Weights:
     def values(self, claim: Claim) -> None:
         """Every value, bit for bit."""
         common: dict[str, TensorSource] = {
-            key: self.converted[key] for key in self._common() if isinstance(self.converted[key], StoredTensor)
+            key: tensor for key in self._common() if isinstance(tensor := self.converted[key], StoredTensor) and tensor.dtype in FLOATS
         }
         originals = {key: (self.placed[key].name_in_file, self.placed[key].tensor) for key in common}
         claim.findings, self.digests = compare_values(common, originals)

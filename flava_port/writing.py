@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 
+from .dtypes import Dtype
+from .errors import InvalidInput
 from .tensors import TensorSource, nbytes, raw_bytes
 
 ALIGNMENT = 64  # bytes; where torch.save and safetensors put their data
@@ -31,7 +33,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorSource], progress=
     for key, tensor in tensors.items():
         begin, end = end, end + nbytes(tensor)
         header[key] = {
-            "dtype": tensor.dtype.safetensors,
+            "dtype": _name_of(tensor.dtype, "safetensors"),
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -42,6 +44,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, TensorSource], progress=
         for tensor in tensors.values():
             for chunk in tensor.chunks():
                 progress(file.write(raw_bytes(chunk)))
+
+
+def _name_of(dtype: Dtype, kind: str) -> str:
+    """What a format calls a dtype: the field of that name."""
+    if not (name := getattr(dtype, kind)):
+        raise InvalidInput(f"a tensor of {dtype} cannot be written: the format has no name for it")
+    return name
 
 
 def write_torch_zip(path: Path, state_dict: Mapping[str, TensorSource], progress=no_progress) -> None:
@@ -91,7 +100,9 @@ def _pickled(state_dict: Mapping[str, TensorSource], storages: Mapping[int, tupl
 def _tensor(storage: str, tensor: TensorSource) -> bytes:
     """``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks)``, as torch 1.6 and later write it."""
     strides = tuple(prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
-    reference = _tuple(_value("storage"), _global("torch", tensor.dtype.storage), *map(_value, (storage, "cpu", prod(tensor.shape))))
+    reference = _tuple(
+        _value("storage"), _global("torch", _name_of(tensor.dtype, "storage")), *map(_value, (storage, "cpu", prod(tensor.shape)))
+    )
     arguments = _tuple(reference + pickle.BINPERSID, *map(_value, (0, tensor.shape, strides, False)), _EMPTY_ORDERED_DICT)
     return _global("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
 

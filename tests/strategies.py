@@ -287,5 +287,5 @@ def adversarial_state_dicts():
 
 
 def wrapped_state_dicts():
-    """Original state dicts under a prefix, nested or flat."""
+    """Original state dicts under a prefix, nested or flat; of as many shuffles as leave room for it in one number."""
     return Digits((range(12), *_STRUCTURES, PREFIXES, NESTINGS)).strategy(_wrapped)

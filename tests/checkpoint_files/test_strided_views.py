@@ -48,3 +48,15 @@ def test_what_is_not_finite_is_counted(dtype):
         return count_nonfinite(as_array(torch.tensor(values, dtype=dtype)), dtype_of(dtype))
 
     assert (count(), count(*[1.0] * 7), count(1, float("nan"), float("-inf"), 2)) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+def test_what_torch_says_of_an_axis_without_steps_means_nothing(path, new_format):
+    """The step along an axis of one element, and where a tensor without elements begins, may be any number."""
+    storage = torch.arange(64.0)
+    views = {
+        "one": torch.as_strided(storage, (1, 1, 3), (1 << 61, 1 << 61, 2)),
+        "none": torch.as_strided(storage, (0, 4), (4, 1), 1 << 55),
+    }
+    torch.save(views, path, _use_new_zipfile_serialization=new_format)
+    assert_same(read(path), {key: view.contiguous() for key, view in views.items()})

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from safetensors.torch import load_file
 
+from flava_port.errors import InvalidInput
 from flava_port.torch_tensors import MemoryTensor
 from flava_port.writing import write_safetensors, write_torch_zip
 from tests.checkpoint_files.reading import assert_same, read
@@ -70,3 +71,10 @@ def described(path) -> tuple:
                     starts.add(file._orig_compress_start % 64)
     names = {argument for opcode, argument, _ in instructions if opcode.name == "GLOBAL"}
     return names, instructions[0][1], small, starts
+
+
+@pytest.mark.parametrize("write", [write_torch_zip, write_safetensors])
+def test_a_dtype_that_a_format_has_no_name_for_is_refused(path, write):
+    """Rather than written under none."""
+    with pytest.raises(InvalidInput, match="float8_e5m2 cannot be written"):
+        write(path, sources({"key": torch.zeros(1).to(torch.float8_e5m2)}))

@@ -119,3 +119,16 @@ def test_a_conversion_and_its_way_back_need_no_torch(tiny, tmp_path):
     program += "print(*{'torch', 'transformers'} & sys.modules.keys())"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ran.returncode == 0 and ran.stdout.splitlines()[-1] == "", ran.stdout + ran.stderr
+
+
+def test_a_torch_that_was_built_for_another_numpy_converts_and_reverts_all_the_same(tiny, flava_port, tmp_path, monkeypatch):
+    """torch 2.1 beside numpy 2: values pass as bytes, also to and from torch."""
+    import torch
+
+    def refuse(*_):
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
+    monkeypatch.setattr(torch, "from_numpy", refuse)
+    ran = flava_port("demo", "--keep", tmp_path / "kept")
+    assert ran.status == 0 and "every value equal, bit for bit" in ran.out, ran.err

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from flava_port import NotFaithful, convert_flava_checkpoint
+from flava_port.checkpoint import open_checkpoint
+from flava_port.placing import counts_up
 from tests.builders import tiny_state_dict
 
 QUERY = "text_encoder.module.encoder.layer.1.attention.attention.query.weight"
@@ -49,6 +51,14 @@ def test_position_ids_that_do_not_count_up_stop_it(convert):
     for key in ("text_encoder.module.embeddings.position_ids", "text_encoder.embeddings.position_ids"):
         edited[key] = edited[key].flip(1)
     assert "position_ids does not hold 0, 1, 2, ..., 19" in convert(edited)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_position_ids_count_up_as_their_dtype_has_it(dtype, tmp_path):
+    """bfloat16 rounds 257 to 256; a checkpoint that was cast whole is the same model all the same."""
+    torch.save({"ids": torch.arange(512)[None].to(dtype), "others": torch.arange(1, 513)[None].to(dtype)}, tmp_path / "file")
+    tensors = open_checkpoint(tmp_path / "file").tensors
+    assert counts_up(tensors["ids"], 512) and not counts_up(tensors["ids"], 511) and not counts_up(tensors["others"], 512)
 
 
 def test_position_ids_may_be_absent(convert):

@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint, revert_flava_checkpoint
 from flava_port.layout import HEADS, POSITION_IDS
+from flava_port.torch_tensors import MemoryTensor, load
+from flava_port.writing import write_torch_zip
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_same_tensors
 
@@ -120,3 +122,27 @@ def test_a_model_without_a_codebook_reverts_to_one_file(tiny, flava_port, tmp_pa
     assert ran.status == 0 and json.loads((out / "config.json").read_text())["init_codebook"] is False
     assert flava_port("revert", "--converted_path", out, "--checkpoint_path", back).status == 0
     assert_same_tensors(torch.load(back, weights_only=True), tiny_state_dict())
+
+
+FAULTS = {
+    "another dtype": lambda tensor: load(tensor).view(torch.int32),
+    "another shape": lambda tensor: load(tensor)[None],
+    "one element": lambda tensor: load(tensor).flatten()[:1],
+    "another value": lambda tensor: load(tensor) + 1,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_checkpoint_that_was_written_wrong_never_appears(fault, converted, folder, monkeypatch):
+    """What was written is read back: dtype, shape and values."""
+    (folder / "model.safetensors").write_bytes((converted / "model.safetensors").read_bytes())
+    key = "text_projection.bias"
+
+    def write_wrong(path, content, *rest):
+        wrong = {key: MemoryTensor(FAULTS[fault](content[key]))} if key in content else {}
+        write_torch_zip(path, {**content, **wrong}, *rest)
+
+    monkeypatch.setattr("flava_port.to_checkpoint.write_torch_zip", write_wrong)
+    with pytest.raises(NotFaithful, match=f"{key} read back is not what was written"):
+        _revert(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]

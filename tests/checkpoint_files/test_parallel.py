@@ -1,0 +1,52 @@
+"""Work on many tensors comes out the same on one thread and on several."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from flava_port import parallel
+from flava_port.parallel import for_each
+from flava_port.tensors import ArrayTensor
+
+TENSORS = {str(number): ArrayTensor(np.full(3, number)) for number in range(50)}
+
+
+@pytest.fixture(autouse=True, params=[0, 1 << 60], ids=["on threads", "on one"])
+def threads(request, monkeypatch):
+    monkeypatch.setattr(parallel, "WORTH_A_THREAD", request.param)
+    return request.param == 0
+
+
+def test_every_key_has_its_result_in_order(threads):
+    """And is worked on where it should be."""
+    found = dict(for_each(lambda key: (int(key) ** 2, threading.current_thread() is threading.main_thread()), TENSORS))
+    assert list(found) == list(TENSORS)
+    assert all(square == int(key) ** 2 and on_main is not threads for key, (square, on_main) in found.items())
+
+
+def test_the_first_error_ends_it():
+    """What has not begun by then never does."""
+    begun = []
+
+    def work(key):
+        begun.append(key)
+        if key == "3":
+            raise ValueError("the fourth")
+        threading.Event().wait(0.002)
+
+    with pytest.raises(ValueError, match="the fourth"):
+        list(for_each(work, TENSORS))
+    assert len(begun) < len(TENSORS) / 2
+
+
+def test_a_fault_is_found_by_verify_and_revert(tiny, flava_port, tmp_path):
+    """The other users of it: verify names the key, revert writes what convert then gives back."""
+    both, out, back = ("--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook), tmp_path / "out", tmp_path / "back.pt"
+    assert flava_port("convert", *both, "--pytorch_dump_folder_path", out).status == 0
+    reverted = flava_port("revert", "--converted_path", out, "--checkpoint_path", back, "--codebook_path", tmp_path / "codes.pt")
+    assert reverted.status == 0 and "proven" in reverted.out
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(weights[:-7] + bytes([weights[-7] ^ 1]) + weights[-6:])
+    ran = flava_port("verify", *both, "--converted_path", out, "--weights-only")
+    assert ran.status == 1 and "one element changed, in 1 bit" in ran.out
