@@ -1,9 +1,9 @@
 """Runs a program and asks the operating system what it took."""
 
+import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,24 +18,29 @@ class Taken:
     peak: int
 
 
+# Run by a small process of its own: a program's peak begins with what its parent held when it was started.
+_WATCH = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+wall = time.perf_counter() - start
+print(json.dumps([os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+
+
 def measure(command: list[str | Path], environment: dict[str, str] | None = None) -> Taken:
     """Runs it to its end.
 
     Raises:
         SystemExit: it fails; with its output.
     """
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
-    ) as process:
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - start
-    if process.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{output.decode(errors='replace')[-4000:]}")
-    kilobyte = 1 if sys.platform == "darwin" else 1024
-    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * kilobyte)
+    watched = [sys.executable, "-S", "-c", _WATCH, *map(str, command)]
+    ran = subprocess.run(watched, capture_output=True, text=True, errors="replace", env={**os.environ, **(environment or {})}, check=True)
+    status, wall, cpu, peak = json.loads(ran.stdout)
+    if status:
+        sys.exit(f"{' '.join(map(str, command))}\n{ran.stderr[-4000:]}")
+    return Taken(wall, cpu, peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def medians(runs: list[Taken]) -> Taken:

@@ -3,8 +3,6 @@
 One side is in memory at a time. What counts as equal, and what that is worth, `expected` measures.
 """
 
-import contextlib
-import ctypes
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +28,7 @@ from .forward import (
     run_original,
 )  # fmt: skip
 from .layout import TIED, load_model, quiet
+from .memory import freed_memory_kept, return_freed_memory
 from .on_device import PRECISIONS, compare_on
 from .progress import Progress
 from .rules import FLAVA, source_name
@@ -249,14 +248,14 @@ def _usual(gradients: Mapping[str, _Gradient]) -> float:
 
 
 def _run(sides: Sides) -> _Results:
-    with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
+    with quiet(), freed_memory_kept(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
         return _run_both(sides, Path(scratch))
 
 
 def _run_both(sides: Sides, scratch: Path) -> _Results:
     """One side at a time in memory, but where they differ or the checkpoint's own weights hide something."""
     expected = expect(sides.original(), scratch / "own")
-    _return_freed_memory()
+    return_freed_memory()
     theirs = sides.converted()
     own = _compare(expected, theirs)
     codebook = {}
@@ -291,6 +290,7 @@ def _compare(expected: Expected, theirs: torch.nn.Module) -> _Compared:
         gradients = _compare_gradients(expected, slopes)
         del slopes
         theirs.zero_grad(set_to_none=True)
+        return_freed_memory()
         actual = outputs(run_converted, theirs.double(), expected.cases)
     else:
         actual, slopes = outputs_and_gradients(run_converted, theirs.double(), expected.cases)
@@ -321,12 +321,6 @@ def _compare_gradients(expected: Expected, theirs: Mapping[str, torch.Tensor]) -
         return replace(gradient, allowed=max(gradient.allowed, least))
 
     return {name: with_least(gradient) for name, gradient in found.items()}
-
-
-def _return_freed_memory() -> None:
-    """Gives a freed model's memory back to the system; the C library would keep it and the next model come on top."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _tied(name: str) -> str:

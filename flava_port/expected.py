@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import open_checkpoint
 from .forward import Scenario, outputs, outputs_and_gradients, relative_error, run_original, scenarios
+from .memory import return_freed_memory
 from .original import ACTIVATIONS, Flava, Layer, Transformer
+from .safetensors_file import read_safetensors
 from .tensors import TensorSource
 from .torch_tensors import MemoryTensor
+from .writing import write_safetensors
 
 # Gradients of larger models are taken in float32, on fewer inputs: in float64 they take twice the memory and time.
 FLOAT64_GRADIENTS_MAX = 50_000_000
@@ -91,8 +93,9 @@ def expect(model: Flava, scratch: Path) -> Expected:
     cases = [case.to(torch.float64) for case in cases]
     slope_dtype, slope_floors = torch.float32, {}
     if large:
-        torch.save(slopes, scratch)
+        write_safetensors(scratch, {name: MemoryTensor(slope) for name, slope in slopes.items()})
         del slopes
+        return_freed_memory()
         exact = outputs(run_original, model.double(), cases)
     else:
         slope_dtype, rough_slopes = torch.float64, slopes
@@ -103,7 +106,7 @@ def expect(model: Flava, scratch: Path) -> Expected:
         cases,
         slope_cases if large else cases,
         exact,
-        open_checkpoint(scratch).tensors if large else {name: MemoryTensor(slope) for name, slope in slopes.items()},
+        read_safetensors(scratch) if large else {name: MemoryTensor(slope) for name, slope in slopes.items()},
         slope_dtype,
         floor * _scale(torch.float64),
         floor * _scale(slope_dtype) * GRADIENT_MARGIN,
