@@ -95,16 +95,18 @@ def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torc
 MARGIN = 6
 
 
-def assert_rounding_apart(name: str, theirs: Tensor, ours: Tensor, ours_float32: Tensor) -> None:
+def assert_rounding_apart(name: str, theirs: Tensor, ours: Tensor, ours_float32: Tensor, computed_from: Tensor | None = None) -> None:
     """Theirs is ours (float64) but for rounding in theirs' dtype.
 
     The noise floor is how far our own float32 run strays from our float64 run, scaled by the
-    precision of theirs' dtype.
+    precision of theirs' dtype; and no less than one rounding of the largest value, or of the
+    largest among what it was computed from.
     """
     __tracebackhide__ = True
     assert theirs.shape == ours.shape, f"{name}: shape {[*theirs.shape]}, expected {[*ours.shape]}"
     precision = torch.finfo(theirs.dtype).eps / torch.finfo(torch.float32).eps
-    floor = (ours_float32.double() - ours).abs().max().clamp_min(torch.finfo(torch.float32).eps * ours.abs().max())
+    largest = max(float(values.detach().abs().max()) for values in (ours, computed_from) if values is not None)
+    floor = (ours_float32.double() - ours).abs().max().clamp_min(torch.finfo(torch.float32).eps * largest)
     tolerance = MARGIN * precision * floor.item()
     apart = (theirs.double() - ours).abs().max().item()
     assert apart <= tolerance, f"{name}: max |Δ| {apart:.1e}, tolerance {tolerance:.1e} for {theirs.dtype}"
