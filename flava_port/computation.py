@@ -3,11 +3,9 @@
 One side is in memory at a time. What counts as equal, and what that is worth, `expected` measures.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 import torch
 
@@ -18,6 +16,7 @@ from .expected import Expected, expect
 from .forward import (
     Scenario,
     first_divergence,
+    in_float64,
     original_module_names,
     outputs,
     outputs_and_gradients,
@@ -34,7 +33,7 @@ from .progress import Progress
 from .rules import FLAVA, source_name
 from .semantics import ORIGINAL, Semantics
 from .sides import Sides, give_seeded_weights
-from .torch_tensors import MemoryTensor, dtype_of, load
+from .torch_tensors import MemoryTensor, dtype_of
 
 
 def why_no_output_shows(name: str, parameter: torch.Tensor) -> str:
@@ -248,16 +247,16 @@ def _usual(gradients: Mapping[str, _Gradient]) -> float:
 
 
 def _run(sides: Sides) -> _Results:
-    with quiet(), freed_memory_kept(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-        return _run_both(sides, Path(scratch))
-
-
-def _run_both(sides: Sides, scratch: Path) -> _Results:
     """One side at a time in memory, but where they differ or the checkpoint's own weights hide something."""
-    expected = expect(sides.original(), scratch / "own")
+    with quiet(), freed_memory_kept():
+        return _run_both(sides)
+
+
+def _run_both(sides: Sides) -> _Results:
+    expected, slopes = expect(sides.original())
     return_freed_memory()
     theirs = sides.converted()
-    own = _compare(expected, theirs)
+    own = _compare(expected, slopes, theirs)
     codebook = {}
     if (ours := sides.codebook()) is not None:
         codebook = {name: relative_error(*pair) for name, pair in run_codebooks(ours.double(), theirs.image_codebook).items()}
@@ -269,7 +268,7 @@ def _run_both(sides: Sides, scratch: Path) -> _Results:
         # other values.
         ours, theirs = sides.original(), theirs.float()
         give_seeded_weights(ours, theirs)
-        seeded = _compare(expect(ours, scratch / "seeded"), theirs)
+        seeded = _compare(*expect(ours), theirs)
     return _Results(own, seeded, codebook, where, apart)
 
 
@@ -283,19 +282,12 @@ def _apart(sides: Sides, expected: Expected) -> Iterator[_Apart]:
             yield _Apart(f"{case.name}: {name}", float((value - wanted[name]).abs().max()), relative_error(wanted[name], value))
 
 
-def _compare(expected: Expected, theirs: torch.nn.Module) -> _Compared:
-    """The float32 converted model against what is expected of it; it is left in float64."""
+def _compare(expected: Expected, slopes: dict[str, torch.Tensor], theirs: torch.nn.Module) -> _Compared:
+    """The float32 converted model against what is expected of it; it is left in float64, and ``slopes`` empty."""
+    theirs = theirs.to(expected.slope_dtype)
+    actual, gradients = _compare_gradients(expected, slopes, theirs)
     if expected.slope_dtype is torch.float32:
-        _, slopes = outputs_and_gradients(run_converted, theirs, expected.slope_cases)
-        gradients = _compare_gradients(expected, slopes)
-        del slopes
-        theirs.zero_grad(set_to_none=True)
-        return_freed_memory()
-        actual = outputs(run_converted, theirs.double(), expected.cases)
-    else:
-        actual, slopes = outputs_and_gradients(run_converted, theirs.double(), expected.cases)
-        gradients = _compare_gradients(expected, slopes)
-        theirs.zero_grad(set_to_none=True)
+        actual = outputs(run_converted, in_float64(theirs), expected.cases)
     errors = {}
     for case, wanted, found in zip(expected.cases, expected.outputs, actual):
         for name, value in wanted.items():
@@ -303,24 +295,30 @@ def _compare(expected: Expected, theirs: torch.nn.Module) -> _Compared:
     return _Compared(expected, errors, gradients)
 
 
-def _compare_gradients(expected: Expected, theirs: Mapping[str, torch.Tensor]) -> dict[str, _Gradient]:
-    """Rounding is relative to a gradient's largest value; to the usual one's where it is zero but for rounding."""
-    theirs = {_tied(name): slope for name, slope in theirs.items()}
-    found = {}
-    for name, stored in expected.slopes.items():
-        ours, key = load(stored), _tied(FLAVA.rename(name))
-        same_shape = key in theirs and theirs[key].shape == ours.shape
-        difference = float((theirs[key] - ours).abs().max()) if same_shape else float("inf")
-        size = float(ours.abs().max())
+def _compare_gradients(
+    expected: Expected, slopes: dict[str, torch.Tensor], theirs: torch.nn.Module
+) -> tuple[list[dict[str, torch.Tensor]], dict[str, _Gradient]]:
+    """The converted model's outputs, and its gradients beside the original's ``slopes``, whose memory they take over.
+
+    Rounding is relative to a gradient's largest value; to the usual one's where it is zero but for rounding.
+    """
+    parameters = {_tied(name): (name, parameter.shape) for name, parameter in theirs.named_parameters()}
+    found, minus_ours = {}, {}
+    for name in list(slopes):
+        slope, key = slopes.pop(name), _tied(FLAVA.rename(name))
+        size = float(slope.abs().max())
         allowed = max(expected.slope_tolerance * size, expected.slope_floors.get(name, 0.0))
-        found[key] = _Gradient(size, difference, allowed, why_no_output_shows(key, ours))
+        found[key] = _Gradient(size, float("inf"), allowed, why_no_output_shows(key, slope))
+        if key in parameters and parameters[key][1] == slope.shape:
+            minus_ours[parameters[key][0]] = slope.neg_()
+    actual, differences = outputs_and_gradients(run_converted, theirs, expected.slope_cases, minus_ours)
     usual = _usual(found)
-
-    def with_least(gradient: _Gradient) -> _Gradient:
+    for key, gradient in found.items():
         least = (expected.slope_tolerance if gradient.excuse else expected.slope_rounding) * usual
-        return replace(gradient, allowed=max(gradient.allowed, least))
-
-    return {name: with_least(gradient) for name, gradient in found.items()}
+        name, _ = parameters.get(key, ("", ()))
+        difference = float(differences[name].abs().max()) if name in minus_ours else float("inf")
+        found[key] = replace(gradient, difference=difference, allowed=max(gradient.allowed, least))
+    return actual, found
 
 
 def _tied(name: str) -> str:

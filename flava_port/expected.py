@@ -8,18 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .forward import Scenario, outputs, outputs_and_gradients, relative_error, run_original, scenarios
-from .memory import return_freed_memory
+from .forward import Scenario, in_float64, outputs, outputs_and_gradients, relative_error, run_original, scenarios
 from .original import ACTIVATIONS, Flava, Layer, Transformer
-from .safetensors_file import read_safetensors
-from .tensors import TensorSource
-from .torch_tensors import MemoryTensor
-from .writing import write_safetensors
 
 # Gradients of larger models are taken in float32, on fewer inputs: in float64 they take twice the memory and time.
 FLOAT64_GRADIENTS_MAX = 50_000_000
@@ -48,7 +42,7 @@ class PlantedFault:
 
 @dataclass(frozen=True)
 class Expected:
-    """The original's outputs and gradients on each scenario, and the bounds around them.
+    """The original's outputs on each scenario, and the bounds around them and around its gradients.
 
     ``tolerance`` is relative to an output's largest value; ``slope_tolerance`` to a gradient's, unless rounding
     was seen to move it by more: ``slope_floors``, absolute. What is below ``slope_rounding``, relative
@@ -58,7 +52,6 @@ class Expected:
     cases: Sequence[Scenario]
     slope_cases: Sequence[Scenario]
     outputs: Sequence[Mapping[str, Tensor]]  # in float64
-    slopes: Mapping[str, TensorSource]  # by original parameter
     slope_dtype: torch.dtype
     tolerance: float
     slope_tolerance: float
@@ -80,33 +73,25 @@ def is_large(model: nn.Module) -> bool:
     return sum(parameter.numel() for parameter in model.parameters()) > FLOAT64_GRADIENTS_MAX
 
 
-def expect(model: Flava, scratch: Path) -> Expected:
-    """Runs a float32 model as it is, then in float64, which it is left in.
-
-    The gradients of a large model wait in the file ``scratch``.
-    """
+def expect(model: Flava) -> tuple[Expected, dict[str, Tensor]]:
+    """Runs a float32 model as it is, then in float64, which it is left in; gradients by original parameter come apart."""
     large = is_large(model)
     cases = scenarios(model, brief=large)
     slope_cases = [case.shortened(_SHORT_TEXT) for case in cases] if large else cases
     rough, slopes = outputs_and_gradients(run_original, model, slope_cases)
-    model.zero_grad(set_to_none=True)
     cases = [case.to(torch.float64) for case in cases]
     slope_dtype, slope_floors = torch.float32, {}
     if large:
-        write_safetensors(scratch, {name: MemoryTensor(slope) for name, slope in slopes.items()})
-        del slopes
-        return_freed_memory()
-        exact = outputs(run_original, model.double(), cases)
+        exact = outputs(run_original, in_float64(model), cases)
     else:
         slope_dtype, rough_slopes = torch.float64, slopes
         exact, slopes = outputs_and_gradients(run_original, model.double(), cases)
         slope_floors = {name: float((rough_slopes[name].double() - slope).abs().max()) for name, slope in slopes.items()}
     floor = max(2 * _ROUNDOFF[torch.float32], *(worst(run, wanted) for run, wanted in zip(rough[:2], exact)))
-    return Expected(
+    expected = Expected(
         cases,
         slope_cases if large else cases,
         exact,
-        read_safetensors(scratch) if large else {name: MemoryTensor(slope) for name, slope in slopes.items()},
         slope_dtype,
         floor * _scale(torch.float64),
         floor * _scale(slope_dtype) * GRADIENT_MARGIN,
@@ -114,6 +99,7 @@ def expect(model: Flava, scratch: Path) -> Expected:
         {name: by * _scale(slope_dtype) for name, by in slope_floors.items() if isfinite(by)},
         {str(fault): _effect(fault, model, cases, exact) for fault in _faults(model)},
     )
+    return expected, slopes
 
 
 def _scale(dtype: torch.dtype) -> float:
@@ -141,11 +127,12 @@ def _faults(model: Flava) -> Iterator[PlantedFault]:
 
 
 def _effect(fault: PlantedFault, model: Flava, cases: Sequence[Scenario], exact: Sequence[Mapping[str, Tensor]]) -> float:
-    """How far the fault moves the outputs that its encoder leads to most directly."""
+    """How far the fault moves what its encoder itself puts out."""
     case = {"multimodal": 0, "image": 1, "text": 2}[fault.encoder]
     encoder = {"image": model.image_encoder, "text": model.text_encoder, "multimodal": model.mm_encoder}[fault.encoder]
     with _planted(fault, encoder.module):
-        return worst(*outputs(run_original, model, cases[case : case + 1]), exact[case])
+        (moved,) = outputs(run_original, model, [cases[case].unmasked()])
+    return worst(moved, {name: value for name, value in exact[case].items() if name.startswith(f"{fault.encoder} ")})
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .memory import return_freed_memory
 from .original import DalleEncoder, Flava
 from .rules import CODEBOOK_PREFIX, FLAVA
 
@@ -32,6 +33,11 @@ class Scenario:
         """The same values, pixels in ``dtype``; on another device, if one is given."""
         moved = {name: value.to(device) for name, value in self.inputs.items()}
         return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()})
+
+    def unmasked(self) -> "Scenario":
+        """The same without anything to predict."""
+        predicting = ("bool_masked_pos", "input_ids_masked", "mim_labels", "mlm_labels", "itm_labels")
+        return Scenario(self.name, {name: value for name, value in self.inputs.items() if name not in predicting})
 
     def shortened(self, tokens: int) -> "Scenario":
         """The same with no more than the first few tokens of each text."""
@@ -243,24 +249,40 @@ def relative_error(actual: Tensor, expected: Tensor, least: float = 0.0) -> floa
     difference = (actual - expected).abs().masked_fill(both_nan | (actual == expected), 0.0)
     if difference.isnan().any():
         return float("inf")
-    scale = expected[expected.isfinite()].abs().max() if expected.isfinite().any() else torch.tensor(1.0)
+    finite = expected.isfinite()
+    scale = expected.abs().masked_fill(~finite, 0.0).max() if finite.any() else torch.tensor(1.0)
     return float(difference.max() / scale.clamp(min=max(least, 1e-30)))
 
 
-def outputs_and_gradients(run: Callable, model: nn.Module, cases: Sequence[Scenario]) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+def outputs_and_gradients(
+    run: Callable, model: nn.Module, cases: Sequence[Scenario], start: Mapping[str, Tensor] = {}
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     """Every scenario's outputs, and the gradient of all that they sum to with respect to every parameter.
 
     What is summed: the losses, and every output's mean under seeded weights, so that a parameter that no loss
-    reaches (a unimodal pooler's, say) has a gradient too. Gradients add up scenario by scenario, in place.
+    reaches (a unimodal pooler's, say) has a gradient too. Gradients add up scenario by scenario, in place, from
+    zero or what ``start`` has for a parameter: from minus another model's, the difference is left and no more
+    memory taken.
     """
-    model.requires_grad_(True)
+    parameters = {name: p for name, p in model.requires_grad_(True).named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
+    for name, parameter in parameters.items():  # before anything runs, so that what runs leaves its memory in one piece
+        parameter.grad = start[name] if name in start else torch.zeros_like(parameter)
     collected = []
     for case in cases:
         found = _outputs(run, model, case)
         _total(found).backward()
         collected.append({name: value.detach() for name, value in found.items()})
-    parameters = {name: p for name, p in model.named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
-    return collected, {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
+    gradients = {name: parameter.grad for name, parameter in parameters.items()}
+    model.zero_grad(set_to_none=True)
+    return collected, gradients
+
+
+def in_float64(model: nn.Module) -> nn.Module:
+    """The model, made float64 in place, while neither what ran before nor its float32 weights lie idle in memory."""
+    return_freed_memory()
+    model.double()
+    return_freed_memory()
+    return model
 
 
 def outputs(run: Callable, model: nn.Module, cases: Sequence[Scenario]) -> list[dict[str, Tensor]]:

@@ -75,12 +75,19 @@ def built_layout(config: Mapping, part: Part = WHOLE) -> Layout:
     return Layout({key: shape for key, shape in shapes.items() if key != POSITION_IDS}, transformers.__version__)
 
 
-def load_model(folder: Path, part: Part = WHOLE):
-    """The folder's model as the installed transformers loads it, and that version."""
+def import_transformers(part: Part = WHOLE):
+    """The installed transformers, with what its model needs imported too, which takes seconds."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    getattr(transformers, part.model_class)
+    return transformers
+
+
+def load_model(folder: Path, part: Part = WHOLE):
+    """The folder's model as the installed transformers loads it, and that version."""
     with quiet():
+        transformers = import_transformers(part)
         model = getattr(transformers, part.model_class).from_pretrained(folder)
     return model.eval(), transformers.__version__
 
@@ -88,10 +95,11 @@ def load_model(folder: Path, part: Part = WHOLE):
 @contextmanager
 def quiet():
     """Without the warnings and log lines of building and running a model; errors still raise."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -5,8 +5,9 @@ with the reason; one that could not run never counts as proven.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from .compare import compare_values
 from .digests import file_sha256
 from .dtypes import FLOAT32, FLOATS
 from .errors import FlavaPortError, InvalidInput, NotFaithful
-from .layout import POSITION_IDS, TIED, expected_layout, lost_in
+from .layout import POSITION_IDS, TIED, expected_layout, lost_in, quiet
 from .model_folder import read_model_folder
 from .output import RECORD
 from .parts import PARTS, WHOLE, WITHOUT_CODEBOOK, Part
@@ -102,18 +103,18 @@ def verify_flava_checkpoint(
         InvalidInput: one side cannot be read, or there is no such device.
     """
     folder = Path(converted_path)
-    compute = None if weights_only else _computation(device)
     if configs.declared_class(folder) in {part.model_class for part in PARTS.values()}:
         raise InvalidInput(
             f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that"
         )
-    with ExitStack() as downloads:
-        sources = open_sources(checkpoint_path, codebook_path, None, downloads, progress)
+    with ExitStack() as stack:
+        sources = open_sources(checkpoint_path, codebook_path, None, stack, progress)
         made_by = semantics_of(sources[0].kind)
         if head_layer_norm_eps is not None:
             made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
         converted = read_model_folder(folder)
         config = configs.read_config(folder)
+        compute = None if weights_only else stack.enter_context(_begun(_computation, device))
         certificate = Certificate([], _versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
         certificate.asked = "the weights" if weights_only else "everything"
 
@@ -142,20 +143,30 @@ def verify_flava_checkpoint(
         claim("config", proof.config_fields)
         certificate.digests |= proof.digests
         if compute is not None:
-            for name, result in compute(proof, progress):
+            for name, result in compute()(proof, progress):
                 claim(name, result)
     return certificate
 
 
+@contextmanager
+def _begun(work: Callable, *arguments: object) -> Iterator[Callable]:
+    """What gives the result of work that runs beside the block; the block's end waits for it."""
+    with quiet(), ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work, *arguments).result
+
+
 def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterable[tuple[str, Callable[[Claim], None]]]]:
-    """What judges the computation; torch is imported here, as nothing else needs it.
+    """What judges the computation; torch and transformers are imported here, as nothing else needs them.
 
     Raises:
         InvalidInput: there is no such device.
     """
     from .computation import Sides, compare_computation
+    from .layout import import_transformers
     from .on_device import check_device
 
+    with suppress(Exception):  # whatever stops it stops a claim too, which says so
+        import_transformers()
     where = check_device(device) if device is not None else None
 
     def compute(proof: "_Weights", progress: Progress):

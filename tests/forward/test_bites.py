@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
-from flava_port import convert_flava_checkpoint
+from flava_port import convert_flava_checkpoint, expected, layout
 from flava_port.claims import Verdict
 from flava_port.verify import verify_flava_checkpoint
 
@@ -125,3 +125,42 @@ def test_a_model_that_does_not_run_is_not_proven(tiny, converted):
         certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
     assert certificate.verdict is Verdict.NOT_PROVEN and certificate.exit_status == 1
     assert "could not run: RuntimeError: no forward today" in certificate.table()
+
+
+def test_a_transformers_that_does_not_import_is_not_proven(tiny, converted):
+    """Nor does it stop what is proven without it."""
+    with mock.patch.object(layout, "import_transformers", side_effect=ImportError("no FLAVA in this release")):
+        certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    claims = {claim.name: claim for claim in certificate.claims}
+    assert claims["values"].verdict is Verdict.PROVEN and certificate.exit_status == 1
+    assert claims["forward"].summary == "could not run: ImportError: no FLAVA in this release"
+
+
+def _bend_gradients(model) -> None:
+    layer = model.flava.multimodal_model.encoder.layer[0].output.dense
+    layer.register_full_backward_hook(lambda _module, inputs, _outputs: (inputs[0] * 1.01,))
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Gradients of a large model are compared in float32, on fewer inputs."""
+    if request.param == "large":
+        monkeypatch.setattr(expected, "FLOAT64_GRADIENTS_MAX", 0)
+
+
+@pytest.mark.usefixtures("size")
+def test_only_the_gradients_differ_where_only_they_are_wrong(tiny, converted):
+    """Those of the layers below it, each by as much."""
+    with _edited(_bend_gradients):
+        claims = _verify(tiny, converted)
+    assert {name for name, claim in claims.items() if claim.verdict is not Verdict.PROVEN} == {"gradients"}
+    wrong = [measured for measured in claims["gradients"].measured if not measured.error <= measured.tolerance]
+    assert all(name in str([m.what for m in wrong]) for name in ("multimodal_model.encoder.layer.0.attention", "text_model", "image_model"))
+    assert max(measured.error for measured in wrong) == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.usefixtures("size")
+def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted):
+    """Every claim."""
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()
