@@ -9,12 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from .drift import Unobservable
 from .errors import InvalidInput
 from .observation import Observation, read
+from .versions import version
 
 
 class DoesNotRun(Unobservable):

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from .epochs import POSITION_IDS, known_shapes
 from .errors import InvalidInput
 from .parts import CODEBOOK, WHOLE, Part
+from .versions import version
 
 # The masked-prediction heads hold their bias twice, as `bias` and as the `bias` of their decoder.
 # They are one tensor; which of the two a release reads from a file differs, so files need both.

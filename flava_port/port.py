@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from .rules import CODEBOOK_PREFIX
 from .semantics import ORIGINAL, Semantics
 from .staging import check_space, staged
 from .tensors import TensorSource, cast, nbytes
+from .versions import recorded_versions
 from .writing import write_json
 
 
@@ -260,7 +260,7 @@ def conversion_record(conversion: Conversion, digest_of: Mapping[str, str]) -> d
     for dropped in conversion.placement.dropped:
         keys[dropped.placed.source.name][dropped.placed.name_in_file] = {"dropped": dropped.because}
     return {
-        "versions": {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")},
+        "versions": recorded_versions(),
         "sources": {s.name: _source_record(s.checkpoint, s.kind, digest_of[s.name], keys[s.name]) for s in conversion.sources},
         "assumed": conversion.assumed,
         "config": conversion.config,

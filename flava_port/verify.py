@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from . import config as configs
@@ -31,6 +30,7 @@ from .staging import staged_files
 from .tensors import StoredTensor, TensorSource
 from .to_checkpoint import codebook_state_dict, original_state_dict
 from .unpickle import UnsupportedTensor
+from .versions import recorded_versions
 from .writing import write_json
 
 FINDINGS_SHOWN = 5
@@ -115,7 +115,7 @@ def verify_flava_checkpoint(
         converted = read_model_folder(folder)
         config = configs.read_config(folder)
         compute = None if weights_only else stack.enter_context(_begun(_computation, device))
-        certificate = Certificate([], _versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
+        certificate = Certificate([], recorded_versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
         certificate.asked = "the weights" if weights_only else "everything"
 
         def claim(name: str, check: Callable[[Claim], None]) -> None:
@@ -175,10 +175,6 @@ def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterabl
         return compare_computation(sides, progress, where)
 
     return compute
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")}
 
 
 def read_record(folder: Path, digests: Collection[str]) -> dict | None:
