@@ -2,11 +2,18 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from flava_port import convert_flava_checkpoint
 from flava_port.claims import Verdict
 from flava_port.errors import InvalidInput
+from flava_port.forward import Scenario, run_converted, run_original, scenarios
+from flava_port.layout import load_model, quiet
+from flava_port.original import Flava
 from flava_port.verify import verify_flava_checkpoint
+from tests.builders import TINY
 from tests.forward.test_bites import _edited, _set_activation
 
 DEVICES = [
@@ -53,3 +60,59 @@ def test_a_device_that_is_not_there_is_refused(flava_port, tiny, converted):
     assert ran.status == 2 and ran.err.startswith("flava-port: --device nowhere: ") and ran.err.count("\n") == 1
     with pytest.raises(InvalidInput, match="--device meta: "):
         verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, device="meta")
+
+
+class _Elsewhere:
+    """A device without arithmetic, on which torch still insists that operands lie together: fake tensors on `meta`.
+
+    Sizes that follow from values are symbols there.
+    """
+
+    def __init__(self) -> None:
+        self.mode = FakeTensorMode(shape_env=ShapeEnv())
+
+    def tensor(self, tensor: Tensor, device: str = "meta") -> Tensor:
+        return FakeTensor(self.mode, tensor.to("meta"), torch.device(device))
+
+    def model(self, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            for name, parameter in [*module.named_parameters(recurse=False)]:
+                setattr(module, name, nn.Parameter(self.tensor(parameter), requires_grad=False))
+            for name, buffer in [*module.named_buffers(recurse=False)]:
+                setattr(module, name, self.tensor(buffer))
+        return model
+
+    def scenario(self, case: Scenario, but: str = "") -> Scenario:
+        """With all its inputs there but one; without the ITM's labels, whose values decide what runs."""
+        inputs = {name: value for name, value in case.inputs.items() if name != "itm_labels"}
+        return Scenario(case.name, {name: self.tensor(value, "cpu" if name == but else "meta") for name, value in inputs.items()})
+
+
+@pytest.fixture(scope="module", params=["original", "converted"])
+def side(request, converted):
+    """One side's model, elsewhere, and what runs it."""
+    elsewhere = _Elsewhere()
+    if request.param == "original":
+        return elsewhere, elsewhere.model(Flava(TINY).eval()), run_original
+    return elsewhere, elsewhere.model(load_model(converted)[0]), run_converted
+
+
+CASES = scenarios(Flava(TINY))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_all_that_runs_lies_on_one_device(side, case):
+    """Without a GPU too: nothing is made on the CPU beside a model that is elsewhere."""
+    elsewhere, model, run = side
+    there = elsewhere.scenario(case)
+    with elsewhere.mode, torch.no_grad(), quiet():
+        found = run(model, there)
+    assert len(found) > 8 and {value.device.type for value in found.values()} == {"meta"}
+
+
+def test_an_input_that_is_left_behind_does_not_run(side):
+    """So the test above can fail."""
+    elsewhere, model, run = side
+    there = elsewhere.scenario(CASES[0], but="pixel_values")
+    with elsewhere.mode, torch.no_grad(), quiet(), pytest.raises(Exception, match="found two different devices|on the same device"):
+        run(model, there)
