@@ -3,10 +3,11 @@
 import logging
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from .epochs import POSITION_IDS, known_shapes
 from .errors import InvalidInput
@@ -92,14 +93,36 @@ def load_model(folder: Path, part: Part = WHOLE):
     return model.eval(), transformers.__version__
 
 
+class _Quiet:
+    """Warnings and log lines put aside by the first that asks, let through again by the last, in whichever threads."""
+
+    def __init__(self) -> None:
+        self.lock, self.asking, self.undo = Lock(), 0, ExitStack()
+
+    def begin(self) -> None:
+        with self.lock:
+            if not self.asking:
+                self.undo.callback(logging.disable, logging.root.manager.disable)
+                logging.disable(max(logging.root.manager.disable, logging.WARNING))
+                self.undo.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self.asking += 1
+
+    def end(self) -> None:
+        with self.lock:
+            self.asking -= 1
+            if not self.asking:
+                self.undo.close()
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def quiet():
     """Without the warnings and log lines of building and running a model; errors still raise."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
+    _quiet.begin()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        _quiet.end()

@@ -5,11 +5,12 @@ with the reason; one that could not run never counts as proven.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 from . import config as configs
 from .claims import Claim, Finding, Verdict
@@ -107,14 +108,16 @@ def verify_flava_checkpoint(
         raise InvalidInput(
             f"{folder}: is for {configs.declared_class(folder)}; verify proves whole models, so convert one without --part and verify that"
         )
-    with ExitStack() as stack:
-        sources = open_sources(checkpoint_path, codebook_path, None, stack, progress)
+    with ExitStack() as downloads:
+        sources = open_sources(checkpoint_path, codebook_path, None, downloads, progress)
         made_by = semantics_of(sources[0].kind)
         if head_layer_norm_eps is not None:
             made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
         converted = read_model_folder(folder)
         config = configs.read_config(folder)
-        compute = None if weights_only else stack.enter_context(_begun(_computation, device))
+        compute = None if weights_only else _begun(_computation, device)
+        if device is not None and compute is not None:
+            compute()  # which stops here if there is no such device
         certificate = Certificate([], recorded_versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
         certificate.asked = "the weights" if weights_only else "everything"
 
@@ -148,11 +151,18 @@ def verify_flava_checkpoint(
     return certificate
 
 
-@contextmanager
-def _begun(work: Callable, *arguments: object) -> Iterator[Callable]:
-    """What gives the result of work that runs beside the block; the block's end waits for it."""
-    with quiet(), ThreadPoolExecutor(1) as pool:
-        yield pool.submit(work, *arguments).result
+def _begun(work: Callable, *arguments: object) -> Callable:
+    """What waits for the result of work that begins now, in a thread that nobody waits for who stops before."""
+    future: Future = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*arguments))
+        except BaseException as error:  # raised where the result is asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result
 
 
 def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterable[tuple[str, Callable[[Claim], None]]]]:
@@ -165,7 +175,7 @@ def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterabl
     from .layout import import_transformers
     from .on_device import check_device
 
-    with suppress(Exception):  # whatever stops it stops a claim too, which says so
+    with quiet(), suppress(Exception):  # whatever stops it stops a claim too, which says so
         import_transformers()
     where = check_device(device) if device is not None else None
 

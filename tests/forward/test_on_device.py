@@ -1,12 +1,14 @@
 """`verify --device`: the forward pass where it is used, in float32 and bfloat16, held to the original's own rounding there."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from flava_port import convert_flava_checkpoint
+from flava_port import convert_flava_checkpoint, verify
 from flava_port.claims import Verdict
 from flava_port.errors import InvalidInput
 from flava_port.forward import Scenario, run_converted, run_original, scenarios
@@ -58,7 +60,8 @@ def test_a_device_that_is_not_there_is_refused(flava_port, tiny, converted):
     files = "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", converted
     ran = flava_port("verify", *files, "--device", "nowhere")
     assert ran.status == 2 and ran.err.startswith("flava-port: --device nowhere: ") and ran.err.count("\n") == 1
-    with pytest.raises(InvalidInput, match="--device meta: "):
+    unread = mock.patch.object(verify, "file_sha256", side_effect=AssertionError("a file was read"))
+    with unread, pytest.raises(InvalidInput, match="--device meta: "):
         verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, device="meta")
 
 
