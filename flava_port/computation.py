@@ -246,13 +246,10 @@ def _usual(gradients: Mapping[str, _Gradient]) -> float:
 # ---------------------------------------------------------------------------------- running both
 
 
+@quiet()
+@freed_memory_kept()
 def _run(sides: Sides) -> _Results:
     """One side at a time in memory, but where they differ or the checkpoint's own weights hide something."""
-    with quiet(), freed_memory_kept():
-        return _run_both(sides)
-
-
-def _run_both(sides: Sides) -> _Results:
     expected, slopes = expect(sides.original())
     return_freed_memory()
     theirs = sides.converted()
@@ -311,13 +308,12 @@ def _compare_gradients(
         found[key] = _Gradient(size, float("inf"), allowed, why_no_output_shows(key, slope))
         if key in parameters and parameters[key][1] == slope.shape:
             minus_ours[parameters[key][0]] = slope.neg_()
-    actual, differences = outputs_and_gradients(run_converted, theirs, expected.slope_cases, minus_ours)
+    actual, left = outputs_and_gradients(run_converted, theirs, expected.slope_cases, minus_ours)
+    differences = {_tied(name): float(left[name].abs().max()) for name in minus_ours}
     usual = _usual(found)
     for key, gradient in found.items():
         least = (expected.slope_tolerance if gradient.excuse else expected.slope_rounding) * usual
-        name, _ = parameters.get(key, ("", ()))
-        difference = float(differences[name].abs().max()) if name in minus_ours else float("inf")
-        found[key] = replace(gradient, difference=difference, allowed=max(gradient.allowed, least))
+        found[key] = replace(gradient, difference=differences.get(key, gradient.difference), allowed=max(gradient.allowed, least))
     return actual, found
 
 

@@ -18,7 +18,7 @@ from .compare import compare_values
 from .digests import file_sha256
 from .dtypes import FLOAT32, FLOATS
 from .errors import FlavaPortError, InvalidInput, NotFaithful
-from .layout import POSITION_IDS, TIED, expected_layout, lost_in, quiet
+from .layout import POSITION_IDS, TIED, expected_layout, import_transformers, lost_in, quiet
 from .model_folder import read_model_folder
 from .output import RECORD
 from .parts import PARTS, WHOLE, WITHOUT_CODEBOOK, Part
@@ -115,9 +115,9 @@ def verify_flava_checkpoint(
             made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
         converted = read_model_folder(folder)
         config = configs.read_config(folder)
-        compute = None if weights_only else _begun(_computation, device)
-        if device is not None and compute is not None:
-            compute()  # which stops here if there is no such device
+        computation = None if weights_only else _begun(_computation, device)
+        if device is not None and computation is not None:
+            computation()  # which stops here if there is no such device
         certificate = Certificate([], recorded_versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
         certificate.asked = "the weights" if weights_only else "everything"
 
@@ -145,8 +145,8 @@ def verify_flava_checkpoint(
         claim("tied weights", proof.ties)
         claim("config", proof.config_fields)
         certificate.digests |= proof.digests
-        if compute is not None:
-            for name, result in compute()(proof, progress):
+        if computation is not None:
+            for name, result in computation()(proof, progress):
                 claim(name, result)
     return certificate
 
@@ -172,7 +172,6 @@ def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterabl
         InvalidInput: there is no such device.
     """
     from .computation import Sides, compare_computation
-    from .layout import import_transformers
     from .on_device import check_device
 
     with quiet(), suppress(Exception):  # whatever stops it stops a claim too, which says so

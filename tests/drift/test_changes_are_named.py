@@ -39,6 +39,10 @@ def _with_runs_anew(observed):
         return replace(observed, runs=observe_runs())
 
 
+def _with_layout_anew(observed):
+    return replace(observed, layout=observe_layout().snapshot)
+
+
 # What is done to which class, a line's beginning that must be there, and what must stand in that line.
 COMPUTATIONS = {
     "an attention scale": (
@@ -77,7 +81,7 @@ def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch
     _built(monkeypatch, kind, change)
     new = _with_runs_anew(observed)
     if name == "an epsilon":  # which is part of the layout too
-        new = replace(new, layout=observe_layout().snapshot)
+        new = _with_layout_anew(new)
     line = next(line for line in _lines(observed, new).splitlines() if line.startswith(begins))
     assert says in line
     assert verdict(observed, new).advice == (LOOK if name.startswith("a codebook") else STAY)
@@ -104,7 +108,7 @@ def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
 def test_a_changed_default_is_named_and_harmless(observed, monkeypatch):
     """A converted folder spells every field out."""
     [line] = plant_default_epsilon(monkeypatch)
-    new = replace(_with_runs_anew(observed), layout=observe_layout().snapshot)
+    new = _with_layout_anew(_with_runs_anew(observed))
     assert f"layout: {line}" in _lines(observed, new)
     assert verdict(observed, new).advice == SAFE
 

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
-from flava_port import convert_flava_checkpoint, expected, layout
+from flava_port import convert_flava_checkpoint, expected, layout, verify
 from flava_port.claims import Verdict
 from flava_port.verify import verify_flava_checkpoint
 
@@ -129,7 +129,8 @@ def test_a_model_that_does_not_run_is_not_proven(tiny, converted):
 
 def test_a_transformers_that_does_not_import_is_not_proven(tiny, converted):
     """Nor does it stop what is proven without it."""
-    with mock.patch.object(layout, "import_transformers", side_effect=ImportError("no FLAVA in this release")):
+    missing = mock.Mock(side_effect=ImportError("no FLAVA in this release"))
+    with mock.patch.object(layout, "import_transformers", missing), mock.patch.object(verify, "import_transformers", missing):
         certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
     claims = {claim.name: claim for claim in certificate.claims}
     assert claims["values"].verdict is Verdict.PROVEN and certificate.exit_status == 1
@@ -159,8 +160,8 @@ def test_only_the_gradients_differ_where_only_they_are_wrong(tiny, converted):
     assert max(measured.error for measured in wrong) == pytest.approx(0.01, rel=0.1)
 
 
-@pytest.mark.usefixtures("size")
-def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted):
-    """Every claim."""
+@pytest.mark.parametrize("size", ["large"], indirect=True)
+def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted, size):
+    """Every claim; of a small one, tests/proof/test_power.py shows it."""
     certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()
