@@ -27,13 +27,16 @@ def test_every_key_has_its_result_in_order(threads):
 
 def test_the_first_error_ends_it():
     """What has not begun by then never does."""
-    begun = []
+    begun, failed = [], threading.Event()
 
     def work(key):
         begun.append(key)
         if key == "3":
+            failed.set()
             raise ValueError("the fourth")
-        threading.Event().wait(0.002)
+        if int(key) > 3:
+            failed.wait()
+            threading.Event().wait(0.02)  # half a second for all: who asked for the fourth hears of it sooner
 
     with pytest.raises(ValueError, match="the fourth"):
         list(for_each(work, TENSORS))
