@@ -13,13 +13,13 @@ from typing import TypeAlias
 import numpy as np
 
 from .checkpoint import Checkpoint
-from .dtypes import FLOATS, INT64
+from .dtypes import FLOATS
 from .errors import NotFaithful
 from .layout import POSITION_IDS, TIED
 from .parts import WHOLE, Part
 from .recognise import Kind
 from .rules import CODEBOOK_PREFIX, Trace
-from .tensors import ArrayTensor, StoredTensor, first_difference, recast, whole
+from .tensors import ArrayTensor, StoredTensor, cast, first_difference, whole
 from .unpickle import UnsupportedTensor
 from .ways import WAYS, Way
 
@@ -270,7 +270,7 @@ def counts_up(tensor: StoredTensor | UnsupportedTensor, count: int) -> bool:
     """Whether it is [1, count] and holds 0, 1, 2, ..., those of a float dtype as it rounds them (bfloat16 has no 257)."""
     if not isinstance(tensor, StoredTensor) or tensor.shape != (1, count) or tensor.dtype.kind not in ("integer", "float"):
         return False
-    counted = np.arange(count)
+    counted = ArrayTensor(np.arange(count))
     if tensor.dtype in FLOATS:
-        counted = recast(counted, INT64, tensor.dtype)
-    return bool((whole(tensor)[0] == counted).all())
+        counted = cast(counted, tensor.dtype)
+    return bool((whole(tensor)[0] == whole(counted)).all())
