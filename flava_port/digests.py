@@ -5,21 +5,21 @@ the disk have nothing else to do.
 """
 
 import hashlib
-import threading
 from concurrent.futures import Future
 from pathlib import Path
+
+from . import background
 
 # By path and state: a file that was changed meanwhile is another.
 _begun: dict[tuple, Future] = {}
 
 
 def begin(*paths: str | Path | None) -> None:
-    """Digests the paths that are files, each in a thread of its own that no one has to wait for."""
+    """Digests the paths that are files, each in a thread of its own."""
     for path in filter(None, paths):
         try:
             if Path(path).is_file() and (state := _state(path)) not in _begun:
-                future = _begun[state] = Future()
-                threading.Thread(target=_digest_into, args=(future, Path(path)), daemon=True).start()
+                _begun[state] = background.begin(_sha256, Path(path))
         except (OSError, ValueError, RuntimeError):  # whoever opens it says what is wrong with it
             continue
 
@@ -34,13 +34,6 @@ def _state(path: str | Path) -> tuple:
     path = Path(path).resolve()
     status = path.stat()
     return path, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _digest_into(future: Future, path: Path) -> None:
-    try:
-        future.set_result(_sha256(path))
-    except BaseException as error:
-        future.set_exception(error)
 
 
 def _sha256(path: Path) -> str:

@@ -6,12 +6,11 @@ with the reason; one that could not run never counts as proven.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Thread
 
+from . import background
 from . import config as configs
 from .claims import Claim, Finding, Verdict
 from .compare import compare_values
@@ -115,9 +114,9 @@ def verify_flava_checkpoint(
             made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
         converted = read_model_folder(folder)
         config = configs.read_config(folder)
-        computation = None if weights_only else _begun(_computation, device)
+        computation = None if weights_only else background.begin(_computation, device)
         if device is not None and computation is not None:
-            computation()  # which stops here if there is no such device
+            computation.result()  # which stops here if there is no such device
         certificate = Certificate([], recorded_versions(), {s.checkpoint.path.name: file_sha256(s.checkpoint.path) for s in sources})
         certificate.asked = "the weights" if weights_only else "everything"
 
@@ -146,23 +145,9 @@ def verify_flava_checkpoint(
         claim("config", proof.config_fields)
         certificate.digests |= proof.digests
         if computation is not None:
-            for name, result in computation()(proof, progress):
+            for name, result in computation.result()(proof, progress):
                 claim(name, result)
     return certificate
-
-
-def _begun(work: Callable, *arguments: object) -> Callable:
-    """What waits for the result of work that begins now, in a thread that nobody waits for who stops before."""
-    future: Future = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work(*arguments))
-        except BaseException as error:  # raised where the result is asked for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result
 
 
 def _computation(device: str | None) -> Callable[["_Weights", Progress], Iterable[tuple[str, Callable[[Claim], None]]]]:
