@@ -52,7 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The observation that was asked for, whichever tests ran; once, and not by each worker."""
     if (file := session.config.option.observe) and not hasattr(session.config, "workerinput"):
-        from flava_port.observation import observe, write
+        from flava_port.releases.observation import write
+        from flava_port.releases.observe import observe
 
         write(observe(), Path(file))
 
@@ -94,8 +95,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def flava_port(capsys: pytest.CaptureFixture[str]):
-    """Runs the command line in this process: ``flava_port("rules")`` gives its status and what it printed."""
+def run_command(capsys: pytest.CaptureFixture[str]):
+    """Runs the command line in this process: ``run_command("rules")`` gives its status and what it printed."""
     from flava_port.cli import main
     from tests.builders import Ran
 

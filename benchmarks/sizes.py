@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flava_port.original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
-from flava_port.synthetic import codebook_state_dict, original_state_dict
-from flava_port.writing import write_torch_zip
+from flava_port.files.torch_format import write_torch_zip
+from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 
 
 def _scaled(width: int, inner: int, heads: int, layers: int, multimodal_layers: int) -> FlavaConfig:
@@ -44,9 +44,9 @@ def make(size: str, folder: Path) -> Files:
     config = SIZES[size]
     files = Files(folder / f"{size}.pt", folder / "codebook.pt", folder / f"{size}-config")
     if not files.codebook.exists():
-        write_torch_zip(files.codebook, codebook_state_dict(CodebookConfig()))
+        write_torch_zip(files.codebook, seeded_codebook(CodebookConfig()))
     if not files.checkpoint.exists():
-        tensors = {key: tensor for key, tensor in original_state_dict(config).items() if "position_ids" not in key}
+        tensors = {key: tensor for key, tensor in seeded_state_dict(config).items() if "position_ids" not in key}
         write_torch_zip(files.checkpoint, tensors)
     files.config.mkdir(exist_ok=True)
     fields = {**asdict(config), "hidden_size": config.multimodal_config.hidden_size}
@@ -56,6 +56,6 @@ def make(size: str, folder: Path) -> Files:
 
 def checkpoint_bytes(size: str) -> int:
     """How large the checkpoint of a size would be, without making it."""
-    from flava_port.tensors import nbytes
+    from flava_port.files.tensors import nbytes
 
-    return sum(nbytes(tensor) for tensor in {id(t): t for t in original_state_dict(SIZES[size]).values()}.values())
+    return sum(nbytes(tensor) for tensor in {id(t): t for t in seeded_state_dict(SIZES[size]).values()}.values())

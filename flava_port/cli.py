@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 
-from . import digests
-from .errors import FlavaPortError, InvalidInput, printable
+from . import commands
+from .errors import FlavaPortError, InvalidInput
+from .text import printable
 
 EXIT_INTERRUPTED = 130
 
@@ -70,198 +71,6 @@ def _stop_cleanly_on_signals() -> list[int]:
     return received
 
 
-# -------------------------------------------------------------------------------------- commands
-
-
-def _convert(options) -> int:
-    digests.begin(options.checkpoint_path, options.codebook_path)
-    from .convert import convert_flava_checkpoint, convert_to_torchmultimodal
-
-    if options.no_codebook and options.codebook_path:
-        raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
-    if options.verify and (options.part or options.layout == "hf"):
-        raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
-    files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    common = {
-        "layout": options.layout,
-        "part": options.part,
-        "no_codebook": None if options.part else options.no_codebook,
-        "dtype": options.dtype,
-        "force": options.force,
-        "progress": _progress(options),
-    }
-    if options.to == "torchmultimodal":
-        if options.verify or options.max_shard_size or options.head_layer_norm_eps is not None:
-            raise InvalidInput("--verify, --max-shard-size and --head-layer-norm-eps go with --to hf")
-        return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
-    head_eps = options.head_layer_norm_eps
-    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, head_layer_norm_eps=head_eps, **common)
-    _done(result.summary(), options)
-    if not options.verify:
-        return 0
-    from .verify import verify_flava_checkpoint
-
-    certificate = verify_flava_checkpoint(
-        *files, no_codebook=options.no_codebook, head_layer_norm_eps=head_eps, progress=_progress(options)
-    )
-    return _done("\n" + certificate.table(), options, certificate.exit_status)
-
-
-def _convert_codebook(options) -> int:
-    from .codebook import convert_dalle_checkpoint
-
-    result = convert_dalle_checkpoint(
-        options.checkpoint_path,
-        options.pytorch_dump_folder_path,
-        options.config_path,
-        force=options.force,
-        progress=_progress(options),
-    )
-    return _done(result.summary(), options)
-
-
-def _revert(options) -> int:
-    from .revert import revert_flava_checkpoint
-
-    result = revert_flava_checkpoint(
-        options.converted_path,
-        options.checkpoint_path,
-        options.codebook_path,
-        layout=options.layout,
-        to=options.to,
-        force=options.force,
-        progress=_progress(options),
-    )
-    return _done(result.summary(), options)
-
-
-def _verify(options) -> int:
-    digests.begin(options.checkpoint_path, options.codebook_path)
-    from .verify import verify_flava_checkpoint
-
-    certificate = verify_flava_checkpoint(
-        options.checkpoint_path,
-        options.codebook_path,
-        options.converted_path,
-        options.config_path,
-        weights_only=options.weights_only,
-        device=options.device,
-        no_codebook=options.no_codebook,
-        head_layer_norm_eps=options.head_layer_norm_eps,
-        progress=_progress(options),
-    )
-    if options.json:
-        certificate.write(options.json)
-    return _done(certificate.table(), options, certificate.exit_status)
-
-
-def _rules(options) -> int:
-    from .rules import TABLES, describe_table
-    from .ways import describe_way
-
-    if options.lint is not None or options.order is not None:
-        return _analyse_rules(options)
-    blocks = [describe_way(key) for key in options.keys] or map(describe_table, TABLES)
-    print("\n\n".join(blocks))
-    return 0
-
-
-def _analyse_rules(options) -> int:
-    from pathlib import Path
-
-    from .lint import describe_findings, lint
-    from .order import describe_order
-    from .rules import TABLES
-    from .tables import known_keys, read_keys, read_table
-
-    if options.keys:
-        raise InvalidInput("KEY goes with neither --lint nor --order; see --known-keys")
-    path = options.lint or options.order
-    tables = [read_table(Path(path))] if path else [(table, ()) for table in TABLES]
-    given = read_keys(Path(options.known_keys)) if options.known_keys else ()
-    status = 0
-    for table, keys in tables:
-        keys = given or keys or known_keys(table)
-        if options.order is not None:
-            print(describe_order(table, keys))
-        if options.lint is not None:
-            findings = lint(table, keys)
-            print(describe_findings(table, keys, findings))
-            status = max(status, 1 if findings else 0)
-    return status
-
-
-def _layout(options) -> int:
-    from pathlib import Path
-
-    from .recorder import observe, record, report
-
-    observation = observe()
-    if options.record is None:
-        text, status = report(observation)
-        return _done(text, options, status)
-    path = record(observation, Path(options.record) if options.record else None)
-    return _done(f"{path}: has the layout of transformers {observation.release}", options)
-
-
-def _repair(options) -> int:
-    from .repair import repair_model_folder
-
-    repaired = repair_model_folder(
-        options.converted_path,
-        options.repaired_path,
-        keep_zero_biases=options.keep_zero_biases,
-        force=options.force,
-        progress=_progress(options),
-    )
-    return _done(repaired.summary(), options)
-
-
-def _drift(options) -> int:
-    from . import drift, environments
-
-    def say(line: str) -> None:
-        if not options.quiet:
-            print(line, file=sys.stderr)
-
-    old, new = environments.parse(options.old), environments.parse(options.new)
-    if options.bisect is None:
-        text, status = drift.report(environments.observe(old, say), environments.observe(new, say))
-        return _done(text, options, status)
-    releases, observe = environments.releases_between(old, new, say)
-    steps = 0
-    for step in drift.bisect(releases, observe, options.bisect):
-        _done(drift.describe_step(step), options)
-        steps += 1
-    return _done(
-        f"{steps} of {len(releases)} releases changed something" + (f" about {options.bisect!r}" if options.bisect else ""),
-        options,
-        1 if steps else 0,
-    )
-
-
-def _demo(options) -> int:
-    from .demo import run
-
-    run(options.size, options.keep, progress=_progress(options), say=_say(options))
-    return 0
-
-
-def _progress(options):
-    from .progress import bars, silent
-
-    return silent if options.quiet else bars
-
-
-def _say(options):
-    return (lambda *_: None) if options.quiet else print
-
-
-def _done(summary: str, options, status: int = 0) -> int:
-    _say(options)(printable(summary))
-    return status
-
-
 # ----------------------------------------------------------------------------------------- flags
 
 
@@ -272,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done and proven; 1 read, but cannot be converted faithfully; 2 usage or unreadable input.",
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    convert = _command(commands, "convert", _convert, "an original or torchmultimodal checkpoint to a Hugging Face folder")
+    convert = _command(subparsers, "convert", commands.convert, "an original or torchmultimodal checkpoint to a Hugging Face folder")
     _path(convert, "checkpoint_path", "the checkpoint, a file or an http(s) URL; with --from hf a folder")
     _path(
         convert,
@@ -295,20 +104,22 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--verify", action="store_true", help="then prove that both models compute the same; see verify")
     _writes(convert)
 
-    codebook = _command(commands, "convert-codebook", _convert_codebook, "a DALL-E encoder to a Hugging Face folder")
+    codebook = _command(subparsers, "convert-codebook", commands.convert_codebook, "a DALL-E encoder to a Hugging Face folder")
     _path(codebook, "checkpoint_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)")
     _path(codebook, "pytorch_dump_folder_path", "the folder to make")
     _path(codebook, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
     _writes(codebook)
 
-    revert = _command(commands, "revert", _revert, "a Hugging Face folder or torchmultimodal checkpoint back to an original checkpoint")
+    revert = _command(
+        subparsers, "revert", commands.revert, "a Hugging Face folder or torchmultimodal checkpoint back to an original checkpoint"
+    )
     _path(revert, "converted_path", "the folder, or the torchmultimodal checkpoint")
     _path(revert, "checkpoint_path", "the checkpoint to write")
     _layouts(revert, ("hf", "torchmultimodal"), "a folder or a file", ("original", "torchmultimodal"))
     _path(revert, "codebook_path", "the codebook's state dict to write", required=False)
     _writes(revert)
 
-    verify = _command(commands, "verify", _verify, "proves that a converted folder is the original model, or says what differs")
+    verify = _command(subparsers, "verify", commands.verify, "proves that a converted folder is the original model, or says what differs")
     _path(verify, "checkpoint_path", "the original or torchmultimodal checkpoint")
     _path(verify, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
     _path(verify, "converted_path", "the folder")
@@ -322,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", metavar="FILE", help="write the certificate here")
     verify.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
-    rules = _command(commands, "rules", _rules, "the rename rules, or some keys' way through them")
+    rules = _command(subparsers, "rules", commands.rules, "the rename rules, or some keys' way through them")
     rules.add_argument("keys", nargs="*", metavar="KEY")
     rules.add_argument(
         "--lint", nargs="?", const="", metavar="FILE", help="what is wrong with our tables, or with a JSON table; exit status 1 if anything"
@@ -336,13 +147,16 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     layout = _command(
-        commands, "layout", _layout, "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything"
+        subparsers,
+        "layout",
+        commands.layout,
+        "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything",
     )
     layout.add_argument("--record", nargs="?", const="", metavar="FILE", help="record the layout in FILE (default: among the known epochs)")
     layout.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     repair = _command(
-        commands, "repair", _repair, "rewrites a folder that transformers saved in the form that loads right in every release"
+        subparsers, "repair", commands.repair, "rewrites a folder that transformers saved in the form that loads right in every release"
     )
     _path(repair, "converted_path", "the folder, of any release")
     _path(repair, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
@@ -355,9 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     _writes(repair)
 
     drift = _command(
-        commands,
+        subparsers,
         "drift",
-        _drift,
+        commands.drift,
         "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade",
     )
     what = "a release (4.57.6; torch=2.6.0; transformers=4.57.6,torch=2.6.0), installed, or an observation's file"
@@ -372,15 +186,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     drift.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
-    demo = _command(commands, "demo", _demo, "makes a seeded checkpoint, converts it and proves the result")
+    demo = _command(subparsers, "demo", commands.demo, "makes a seeded checkpoint, converts it and proves the result")
     demo.add_argument("--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
     demo.add_argument("--keep", metavar="DIR", help="keep the files in this folder")
     demo.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
 
 
-def _command(commands, name: str, run, what: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
+def _command(subparsers, name: str, run, what: str) -> argparse.ArgumentParser:
+    command = subparsers.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
     command.set_defaults(run=run)
     return command
 

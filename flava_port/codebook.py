@@ -9,17 +9,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config as configs
-from .convert import count_parameters, settle_config
+from .conversion.account import account, rename_all, stop_on
+from .conversion.folder import write_model
+from .conversion.plan import settle_config
+from .conversion.record import Conversion
+from .conversion.sources import open_source
+from .convert import count_parameters
 from .errors import InvalidInput
-from .layout import expected_layout
-from .parts import CODEBOOK as CODEBOOK_PART
-from .placing import account, rename_all, stop_on
-from .port import Conversion, open_source, write_model
+from .files.staging import check_target
 from .progress import Progress, silent
-from .recognise import Kind, recognise
-from .rules import CODEBOOK, CODEBOOK_PREFIX
-from .staging import check_target
+from .rules.layouts import Layout, recognise
+from .rules.tables import CODEBOOK, CODEBOOK_PREFIX
+from .target.config import config_json, read_codebook_config
+from .target.installed import expected_schema
+from .target.parts import CODEBOOK_PART
 
 if TYPE_CHECKING:
     import torch
@@ -45,23 +48,23 @@ def convert_dalle_checkpoint(
         InvalidInput: an input cannot be read, is something else, or the folder exists.
         NotFaithful: a key, shape or dtype does not come out even.
     """
-    given = configs.read_codebook_config(Path(config_path)) if config_path is not None else None
+    given = read_codebook_config(Path(config_path)) if config_path is not None else None
     if save_checkpoint:
         target = check_target(Path(pytorch_dump_folder_path), force=force, sources=(Path(checkpoint_path),))
     with ExitStack() as downloads:
-        sources = [open_source("codebook", checkpoint_path, (Kind.DALLE,), downloads, progress)]
+        sources = [open_source("codebook", checkpoint_path, (Layout.DALLE,), downloads, progress)]
         renamed, dropped = rename_all(sources)
         config, _ = settle_config(given, renamed, with_codebook=True)
-        placement = account(renamed, dropped, expected_layout(config, CODEBOOK_PART).shapes)
+        placement = account(renamed, dropped, expected_schema(config, CODEBOOK_PART).shapes)
         if not save_checkpoint:
-            from .torch_tensors import load
+            from .files.torch_tensors import load
 
             return {key.removeprefix(CODEBOOK_PREFIX): load(p.tensor).float() for key, p in placement.filled.items()}
         return write_model(
             target,
             sources,
             placement,
-            lambda dtype: {"config.json": configs.config_json(config, dtype, CODEBOOK_PART)},
+            lambda dtype: {"config.json": config_json(config, dtype, CODEBOOK_PART)},
             dtype="float32",
             max_shard_size=None,
             assumed=[],
@@ -77,8 +80,8 @@ def upgrade_state_dict(state_dict: Mapping[str, "torch.Tensor"]) -> dict[str, "t
         InvalidInput: the state dict is already converted.
         NotFaithful: two keys meet in one.
     """
-    if (kind := recognise(state_dict)) is Kind.HUGGING_FACE_CODEBOOK:
-        raise InvalidInput(f"this is {kind.value}; the rules are for {Kind.DALLE.value}")
+    if (kind := recognise(state_dict)) is Layout.HUGGING_FACE_CODEBOOK:
+        raise InvalidInput(f"this is {kind.value}; the rules are for {Layout.DALLE.value}")
     upgraded: dict[str, torch.Tensor] = {}
     origin: dict[str, str] = {}
     problems = []

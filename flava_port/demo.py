@@ -5,22 +5,22 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from .conversion.sources import read_model_folder
 from .convert import convert_flava_checkpoint
-from .digests import file_sha256
 from .errors import NotFaithful
-from .layout import load_model
-from .model_folder import read_model_folder
-from .original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
-from .output import WEIGHTS
+from .files.checkpoint import file_sha256
+from .files.model_folder import WEIGHTS
+from .files.staging import check_target
+from .files.tensors import first_difference
+from .files.torch_format import write_torch_zip
+from .files.torch_tensors import MemoryTensor
+from .original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from .original.seeded import seeded_state_dict, write_pickled_codebook
 from .progress import Progress, silent
 from .revert import revert_flava_checkpoint
-from .staging import check_target
-from .synthetic import original_state_dict, write_pickled_codebook
-from .tensors import first_difference
-from .torch_tensors import MemoryTensor
-from .writing import write_torch_zip
+from .target.installed import load_model
 
-SIZES = {
+DEMO_SIZES = {
     "full": (FlavaConfig(), CodebookConfig()),
     "tiny": (
         FlavaConfig(
@@ -47,9 +47,9 @@ def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say:
         else:
             folder = check_target(Path(keep), force=False)
             folder.mkdir(parents=True, exist_ok=True)
-        config, codebook_config = SIZES[size]
+        config, codebook_config = DEMO_SIZES[size]
         checkpoint, codebook, converted = folder / "flava_original.pt", folder / "encoder.pkl", folder / "flava"
-        write_torch_zip(checkpoint, original_state_dict(config))
+        write_torch_zip(checkpoint, seeded_state_dict(config))
         write_pickled_codebook(codebook, codebook_config)
         say(f"made     {checkpoint.name} and {codebook.name}: seeded weights, laid out as published\n")
         say(convert_flava_checkpoint(checkpoint, codebook, converted, progress=progress).summary())

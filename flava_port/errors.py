@@ -20,8 +20,3 @@ class NotFaithful(FlavaPortError):
     """The input was read, but no conversion of it would be the same model."""
 
     exit_status = 1
-
-
-def printable(text: str) -> str:
-    """A message, fit for a terminal: names out of files may hold what a terminal would act on."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

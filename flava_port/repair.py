@@ -8,20 +8,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import config as configs
-from .checkpoint import open_checkpoint
+from .conversion.folder import loading_dtype
+from .conversion.sources import read_model_folder
 from .errors import InvalidInput, NotFaithful
-from .layout import HEADS, TIED, TIED_KEYS
-from .model_folder import files_of_weights, read_model_folder, read_weights_file, weight_map, weights_file
-from .output import DEFAULT_SHARD_SIZE, parse_size, prove_weights, shards, sync_weights, write_weights
-from .parts import MODEL, WHOLE
-from .port import count_of, labelled, loading_dtype
+from .files.checkpoint import open_checkpoint
+from .files.model_folder import (
+    DEFAULT_SHARD_SIZE,
+    files_of_weights,
+    parse_size,
+    prove_weights,
+    read_weights_file,
+    shards,
+    sync_weights,
+    weight_map,
+    weights_file,
+    write_weights,
+)
+from .files.pickle_names import UnsupportedTensor
+from .files.staging import check_space, check_target, staged, write_json
+from .files.tensors import StoredTensor, is_zero, nbytes
 from .progress import Progress, silent
 from .revert import complete
-from .staging import check_space, check_target, staged
-from .tensors import StoredTensor, is_zero, nbytes
-from .unpickle import UnsupportedTensor
-from .writing import write_json
+from .target.config import config_json, read_config
+from .target.keys import HEADS, TIED, TIED_KEYS
+from .target.parts import MODEL, WHOLE
+from .text import count_of, labelled
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def repair_model_folder(
     """
     source = Path(converted_path)
     in_place = repaired_path is None
-    tensors, config = read_model_folder(source), configs.read_config(source)
+    tensors, config = read_model_folder(source), read_config(source)
     target = _target(source, None if in_place else Path(repaired_path), force)
     part = WHOLE if any(key.startswith(MODEL.prefix) for key in tensors) else MODEL
     prefix = MODEL.prefix if part is MODEL else ""
@@ -82,7 +93,7 @@ def repair_model_folder(
     if part is WHOLE and not keep_zero_biases:
         _refuse_lost(source, weights)
     weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
-    content = configs.config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), part)
+    content = config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), part)
     done = (*healed, *_amiss(source, weights, content))
     if not done and in_place:
         return Repair(source, target, (), len(weights))

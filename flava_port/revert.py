@@ -4,26 +4,21 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from .config import read_config
-from .convert import prepare
-from .dtypes import FLOATS
+from .conversion.account import counts_up, how_they_differ, stop_on
+from .conversion.checkpoints import Written, codebook_layout, original_layout, torchmultimodal_layout, write_checkpoints
+from .conversion.plan import prepare
+from .conversion.record import described
+from .conversion.sources import read_model_folder
 from .errors import InvalidInput
-from .layout import POSITION_IDS, TIED, expected_layout
-from .model_folder import read_model_folder
-from .parts import CODEBOOK, MODEL, WHOLE, Part
-from .placing import counts_up, difference, stop_on
-from .port import described
+from .files.dtypes import FLOATS
+from .files.pickle_names import UnsupportedTensor
+from .files.staging import check_target
+from .files.tensors import StoredTensor, TensorSource
 from .progress import Progress, silent
-from .staging import check_target
-from .tensors import StoredTensor, TensorSource
-from .to_checkpoint import (
-    Written,
-    codebook_state_dict,
-    original_state_dict,
-    torchmultimodal_state_dict,
-    write_checkpoints,
-)
-from .unpickle import UnsupportedTensor
+from .target.config import read_config
+from .target.installed import expected_schema
+from .target.keys import POSITION_IDS, TIED
+from .target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
 
 
 def revert_flava_checkpoint(
@@ -60,15 +55,15 @@ def revert_flava_checkpoint(
         raise InvalidInput("a torchmultimodal checkpoint holds its codebook; leave out --codebook_path")
     tensors, lines = _read_folder(source) if layout == "hf" else _read_torchmultimodal(source, progress)
     if to == "torchmultimodal":
-        contents = [torchmultimodal_state_dict(tensors)]
+        contents = [torchmultimodal_layout(tensors)]
     else:
         _check_codebook(source, tensors, codebook_path)
-        contents = [original_state_dict(tensors)]
+        contents = [original_layout(tensors)]
         lines.append(
             ("note", f"an original checkpoint has no config; convert it with --config_path {source}") if layout == "hf" else _ITS_HEADS
         )
     if codebook_path is not None:
-        contents.append(codebook_state_dict(tensors))
+        contents.append(codebook_layout(tensors))
     written = write_checkpoints(targets, contents, progress)
     written.described = lines
     return written
@@ -101,7 +96,7 @@ def _check_codebook(source: Path, tensors: Mapping[str, TensorSource], codebook_
     """
     if not any(key.startswith("itm_head.") for key in tensors):
         raise InvalidInput(f"{source}: holds the encoders alone, for which the original has no layout; --to torchmultimodal has")
-    has_one = any(map(CODEBOOK.holds, tensors))
+    has_one = any(map(CODEBOOK_PART.holds, tensors))
     if has_one != (codebook_path is not None):
         has = "has a codebook; pass --codebook_path to say where it goes" if has_one else "has no codebook; leave out --codebook_path"
         raise InvalidInput(f"{source}: {has}")
@@ -113,13 +108,13 @@ def complete(tensors: Mapping[str, StoredTensor | UnsupportedTensor], config: Ma
     Raises:
         NotFaithful: naming what is missing, misshapen, left over, or one bias with two values.
     """
-    expected = expected_layout(config, part).shapes
+    expected = expected_schema(config, part).shapes
     found = {key: tensor for key, tensor in tensors.items() if key != POSITION_IDS}
     problems = []
     if POSITION_IDS in tensors and not counts_up(tensors[POSITION_IDS], config["text_config"]["max_position_embeddings"]):
         problems.append(f"{POSITION_IDS} does not hold 0, 1, 2, ...: the model would compute others")
     for one, other in TIED:
-        if one in found and other in found and (how := difference(found[one], found[other])):
+        if one in found and other in found and (how := how_they_differ(found[one], found[other])):
             problems.append(f"{one} and {other} should be one tensor and differ, {how}")
         for key, twin in ((one, other), (other, one)):
             if twin in found:

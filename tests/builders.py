@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from flava_port.layout import POSITION_IDS
-from flava_port.original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
-from flava_port.synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
-from flava_port.torch_tensors import load
-from flava_port.writing import write_torch_zip
+from flava_port.files.torch_format import write_torch_zip
+from flava_port.files.torch_tensors import load
+from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.seeded import seeded_codebook, seeded_state_dict, write_pickled_codebook
+from flava_port.target.keys import POSITION_IDS
 
 
 class Ran(NamedTuple):
@@ -43,7 +43,7 @@ class TinyFiles:
 
 def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
     files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl")
-    write_torch_zip(files.checkpoint, original_state_dict(TINY, seed))
+    write_torch_zip(files.checkpoint, seeded_state_dict(TINY, seed))
     write_pickled_codebook(files.codebook, TINY_CODEBOOK, seed)
     return files
 
@@ -51,13 +51,13 @@ def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
 def tiny_state_dict(seed: int = 0) -> dict[str, torch.Tensor]:
     """The tiny checkpoint's tensors in memory, tied ones shared."""
     loaded: dict[int, torch.Tensor] = {}
-    sources = original_state_dict(TINY, seed)
+    sources = seeded_state_dict(TINY, seed)
     return {key: loaded.setdefault(id(source), load(source)) for key, source in sources.items()}
 
 
 def tiny_codebook(seed: int = 0) -> dict[str, torch.Tensor]:
     """The tiny codebook's tensors in memory, under DALL-E's keys."""
-    return {key: load(source) for key, source in codebook_state_dict(TINY_CODEBOOK, seed).items()}
+    return {key: load(source) for key, source in seeded_codebook(TINY_CODEBOOK, seed).items()}
 
 
 def from_pretrained(folder: Path, name: str = "FlavaForPreTraining"):

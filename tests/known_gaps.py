@@ -32,8 +32,8 @@ class Gap:
         return concerned and SpecifierSet(self.releases).contains(release, prereleases=True)
 
 
-_SAME = "tests/drift/test_observation.py::test_the_installed_release_computes_what_the_original_does"
-_CAUGHT = "tests/forward/test_bites.py::test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named"
+_SAME = "tests/releases/test_observation.py::test_the_installed_release_computes_what_the_original_does"
+_CAUGHT = "tests/proof/test_bites.py::test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named"
 
 GAPS = (
     Gap(
@@ -47,11 +47,11 @@ GAPS = (
             f"{_CAUGHT}[an attention scale]",
             f"{_CAUGHT}[positions]",
             f"{_CAUGHT}[a padding mask]",
-            "tests/forward/test_bites.py::test_a_difference_from_above_is_not_blamed_on_what_lies_below",
-            "tests/forward/test_on_device.py::test_another_activation_is_caught_in_both_precisions[cpu]",
-            "tests/forward/test_other_uses.py::test_training_keeps_the_scale_between_1_and_100_as_the_authors_do",
-            "tests/layouts/test_verify.py::test_with_the_encoders_epsilon_in_the_heads_nothing_differs",
-            "tests/layouts/test_verify.py::test_a_scale_outside_of_their_clamp_is_found",
+            "tests/proof/test_bites.py::test_a_difference_from_above_is_not_blamed_on_what_lies_below",
+            "tests/proof/test_on_device.py::test_another_activation_is_caught_in_both_precisions[cpu]",
+            "tests/proof/test_other_uses.py::test_training_keeps_the_scale_between_1_and_100_as_the_authors_do",
+            "tests/proof/test_torchmultimodal.py::test_with_the_encoders_epsilon_in_the_heads_nothing_differs",
+            "tests/proof/test_torchmultimodal.py::test_a_scale_outside_of_their_clamp_is_found",
         ),
     ),
     Gap(
@@ -66,15 +66,15 @@ GAPS = (
             f"{_SAME}[FlavaModel, padded texts]",
             f"{_CAUGHT}[a head's epsilon]",
             f"{_CAUGHT}[a pooled token]",
-            "tests/forward/test_bites.py::test_a_module_that_computes_wrong_is_blamed_itself",
-            "tests/forward/test_bites.py::test_only_the_gradients_differ_where_only_they_are_wrong",
-            "tests/forward/test_bites.py::test_a_clean_folder_is_proven_whatever_its_size",
-            "tests/forward/test_equivalence.py::test_a_converted_model_of_any_config_computes_the_same",
-            "tests/forward/test_on_device.py::test_a_clean_model_is_as_near_the_exact_result_as_the_original[cpu]",
-            "tests/forward/test_other_uses.py::test_training_computes_what_evaluation_does",
-            "tests/layouts/test_verify.py::test_a_converted_torchmultimodal_checkpoint_is_proven_in_every_part",
-            "tests/layouts/test_verify.py::test_heads_in_which_the_epsilon_decides_are_refused",
-            "tests/layouts/test_verify.py::test_one_converted_without_its_codebook_is_proven_where_that_is_said",
+            "tests/proof/test_bites.py::test_a_module_that_computes_wrong_is_blamed_itself",
+            "tests/proof/test_bites.py::test_only_the_gradients_differ_where_only_they_are_wrong",
+            "tests/proof/test_bites.py::test_a_clean_folder_is_proven_whatever_its_size",
+            "tests/proof/test_equivalence.py::test_a_converted_model_of_any_config_computes_the_same",
+            "tests/proof/test_on_device.py::test_a_clean_model_is_as_near_the_exact_result_as_the_original[cpu]",
+            "tests/proof/test_other_uses.py::test_training_computes_what_evaluation_does",
+            "tests/proof/test_torchmultimodal.py::test_a_converted_torchmultimodal_checkpoint_is_proven_in_every_part",
+            "tests/proof/test_torchmultimodal.py::test_heads_in_which_the_epsilon_decides_are_refused",
+            "tests/proof/test_torchmultimodal.py::test_one_converted_without_its_codebook_is_proven_where_that_is_said",
             "tests/proof/test_every_form_of_a_checkpoint.py::test_it_is_proven",
             "tests/proof/test_power.py::test_a_clean_folder_is_proven_in_every_part",
             "tests/proof/test_power.py::test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place",
@@ -90,7 +90,7 @@ GAPS = (
         (
             f"{_SAME}[logit scale above 4.6052]",
             f"{_SAME}[logit scale below 0]",
-            "tests/forward/test_other_uses.py::test_evaluation_leaves_the_scale_as_the_checkpoint_has_it",
+            "tests/proof/test_other_uses.py::test_evaluation_leaves_the_scale_as_the_checkpoint_has_it",
         ),
     ),
 )

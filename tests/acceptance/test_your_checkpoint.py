@@ -2,7 +2,7 @@
 
 import pytest
 
-from flava_port.claims import Verdict
+from flava_port.proof.certificate import Verdict
 
 CLAIMS = (
     "original", "keys", "shapes, dtypes", "values", "tied weights", "config",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from flava_port.rules import CODEBOOK, CODEBOOK_PREFIX, source_name
+from flava_port.rules.tables import CODEBOOK, CODEBOOK_PREFIX, source_name
 
 
 def assert_same_tensors(actual: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:

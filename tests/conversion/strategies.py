@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from flava_port.original import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 
 _HEADS = st.integers(1, 3)
 _LAYERS = st.integers(1, 3)

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from flava_port.codebook import convert_dalle_checkpoint
-from flava_port.config import DEFAULTS
 from flava_port.errors import InvalidInput
+from flava_port.target.config import DEFAULTS
 from tests.builders import TINY_CODEBOOK, from_pretrained, tiny_codebook
 from tests.conversion.helpers import assert_same_tensors
 

@@ -1,11 +1,11 @@
-"""Whatever does not come out even stops the conversion, with the key and what to do; see also tests/bad_input."""
+"""Whatever does not come out even stops the conversion, with the key and what to do; see also test_unfaithful_weights.py."""
 
 import pytest
 import torch
 
 from flava_port import NotFaithful, convert_flava_checkpoint
-from flava_port.checkpoint import open_checkpoint
-from flava_port.placing import counts_up
+from flava_port.conversion.account import counts_up
+from flava_port.files.checkpoint import open_checkpoint
 from tests.builders import tiny_state_dict
 
 QUERY = "text_encoder.module.encoder.layer.1.attention.attention.query.weight"

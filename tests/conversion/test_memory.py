@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from flava_port.original import FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
-from flava_port.synthetic import original_state_dict
-from flava_port.writing import write_torch_zip
+from flava_port.files.torch_format import write_torch_zip
+from flava_port.original.config import FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.seeded import seeded_state_dict
 from tests.conversion.helpers import assert_converted
 
 MEGABYTE = 1 << 20
@@ -55,7 +55,7 @@ def large(tmp_path_factory):
         MultimodalConfig(384, 5, 6, 1536),
     )
     path = tmp_path_factory.mktemp("large") / "flava.pt"
-    write_torch_zip(path, original_state_dict(config))
+    write_torch_zip(path, seeded_state_dict(config))
     return path
 
 
@@ -77,7 +77,7 @@ def test_the_limit_bites(large, tiny):
 @pytest.mark.slow
 def test_the_full_size_is_converted_in_a_quarter_of_a_gigabyte(tiny, tmp_path):
     """FLAVA as published, 1.2 GB; what Python takes is counted too."""
-    write_torch_zip(tmp_path / "flava.pt", original_state_dict(FlavaConfig()))
+    write_torch_zip(tmp_path / "flava.pt", seeded_state_dict(FlavaConfig()))
     ran = _run("256", tiny, tmp_path / "flava.pt", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
     assert_converted(tmp_path / "out", torch.load(str(tmp_path / "flava.pt"), mmap=True), {})

@@ -8,7 +8,7 @@ import torch
 from flava_port import convert_flava_checkpoint
 from flava_port.errors import InvalidInput, NotFaithful
 from tests.builders import tiny_codebook, tiny_state_dict
-from tests.layouts.grammar import tiny_torchmultimodal
+from tests.rules.grammar import tiny_torchmultimodal
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from flava_port import InvalidInput, convert_flava_checkpoint
-from flava_port.layout import HEADS
+from flava_port.target.keys import HEADS
 from tests.builders import loaded_weights, tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_converted, assert_same_tensors
 
@@ -76,11 +76,11 @@ def test_the_record_has_the_digest_of_every_tensor(folder):
         assert record[key]["sha256"] == hashlib.sha256(value.numpy().tobytes()).hexdigest(), key
 
 
-def test_weights_above_the_shard_size_are_split_and_indexed(tiny, flava_port, tmp_path):
+def test_weights_above_the_shard_size_are_split_and_indexed(tiny, run_command, tmp_path):
     """Each file is at most that large, the index names every key, and the model loads the same."""
     files = ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook]
     out = tmp_path / "out"
-    assert flava_port("convert", *files, "--pytorch_dump_folder_path", out, "--max-shard-size", "200KB").status == 0
+    assert run_command("convert", *files, "--pytorch_dump_folder_path", out, "--max-shard-size", "200KB").status == 0
     parts = sorted(out.glob("model-*.safetensors"))
     assert len(parts) > 2 and all(part.stat().st_size < 240_000 for part in parts)
     index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
@@ -94,7 +94,8 @@ def test_the_preprocessor_config_is_flavas_own_at_the_published_size(tmp_path):
     pytest.importorskip("PIL", reason="image processing needs pillow: pip install pillow")
     from transformers import AutoImageProcessor, FlavaImageProcessor
 
-    from flava_port.config import DEFAULTS, preprocessor_json
+    from flava_port.target.config import DEFAULTS
+    from flava_port.target.preprocessor import preprocessor_json
 
     ours, theirs = preprocessor_json(DEFAULTS), json.loads(FlavaImageProcessor().to_json_string())
     different = {key: (ours[key], theirs[key]) for key in set(ours) & set(theirs) if ours[key] != theirs[key]}

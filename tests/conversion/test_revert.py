@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint, revert_flava_checkpoint
-from flava_port.layout import HEADS, POSITION_IDS
-from flava_port.torch_tensors import MemoryTensor, load
-from flava_port.writing import write_torch_zip
+from flava_port.files.torch_format import write_torch_zip
+from flava_port.files.torch_tensors import MemoryTensor, load
+from flava_port.target.keys import HEADS, POSITION_IDS
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.conversion.helpers import assert_same_tensors
 
@@ -115,12 +115,12 @@ def test_weights_that_do_not_fit_the_config_stop_it(folder, converted, edit):
         _revert(folder)
 
 
-def test_a_model_without_a_codebook_reverts_to_one_file(tiny, flava_port, tmp_path):
+def test_a_model_without_a_codebook_reverts_to_one_file(tiny, run_command, tmp_path):
     """--no-codebook there, no --codebook_path back."""
     out, back = tmp_path / "out", tmp_path / "back.pt"
-    ran = flava_port("convert", "--checkpoint_path", tiny.checkpoint, "--no-codebook", "--pytorch_dump_folder_path", out)
+    ran = run_command("convert", "--checkpoint_path", tiny.checkpoint, "--no-codebook", "--pytorch_dump_folder_path", out)
     assert ran.status == 0 and json.loads((out / "config.json").read_text())["init_codebook"] is False
-    assert flava_port("revert", "--converted_path", out, "--checkpoint_path", back).status == 0
+    assert run_command("revert", "--converted_path", out, "--checkpoint_path", back).status == 0
     assert_same_tensors(torch.load(back, weights_only=True), tiny_state_dict())
 
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_was_written_wrong_never_appears(fault, converted, fol
         wrong = {key: MemoryTensor(FAULTS[fault](content[key]))} if key in content else {}
         write_torch_zip(path, {**content, **wrong}, *rest)
 
-    monkeypatch.setattr("flava_port.to_checkpoint.write_torch_zip", write_wrong)
+    monkeypatch.setattr("flava_port.conversion.checkpoints.write_torch_zip", write_wrong)
     with pytest.raises(NotFaithful, match=f"{key} read back is not what was written"):
         _revert(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]

@@ -10,20 +10,20 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flava_port.cli import main
-from flava_port.original import CodebookConfig, FlavaConfig
-from flava_port.synthetic import codebook_state_dict, original_state_dict, write_pickled_codebook
-from flava_port.torch_tensors import load
+from flava_port.files.torch_tensors import load
+from flava_port.original.config import CodebookConfig, FlavaConfig
+from flava_port.original.seeded import seeded_codebook, seeded_state_dict, write_pickled_codebook
 from tests.builders import from_pretrained
 from tests.conversion.helpers import assert_converted, assert_same_tensors
 from tests.conversion.strategies import codebook_configs, flava_configs
 
 
 def _write(folder: Path, config: FlavaConfig, codebook: CodebookConfig, seed: int):
-    state_dict = {key: load(source) for key, source in original_state_dict(config, seed).items()}
+    state_dict = {key: load(source) for key, source in seeded_state_dict(config, seed).items()}
     torch.save(state_dict, folder / "flava.pt")
     write_pickled_codebook(folder / "encoder.pkl", codebook, seed)
     (folder / "config.json").write_text(json.dumps(_fields(config, codebook)))
-    return state_dict, {key: load(source) for key, source in codebook_state_dict(codebook, seed).items()}
+    return state_dict, {key: load(source) for key, source in seeded_codebook(codebook, seed).items()}
 
 
 def _fields(config: FlavaConfig, codebook: CodebookConfig) -> dict:
@@ -51,13 +51,13 @@ def test_a_checkpoint_converted_loaded_and_reverted_comes_back_bit_for_bit(confi
         assert_same_tensors(torch.load(folder / "back_codes.pt", weights_only=True), codes)
 
 
-def test_convert_revert_convert_gives_the_same_bytes(tiny, flava_port, tmp_path):
+def test_convert_revert_convert_gives_the_same_bytes(tiny, run_command, tmp_path):
     """Weights and config are the same files after a round trip."""
     first, second = tmp_path / "first", tmp_path / "second"
     files = ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook]
-    assert flava_port("convert", *files, "--pytorch_dump_folder_path", first).status == 0
+    assert run_command("convert", *files, "--pytorch_dump_folder_path", first).status == 0
     back = ["--checkpoint_path", tmp_path / "back.pt", "--codebook_path", tmp_path / "codes.pt"]
-    assert flava_port("revert", "--converted_path", first, *back).status == 0
-    assert flava_port("convert", *back, "--pytorch_dump_folder_path", second).status == 0
+    assert run_command("revert", "--converted_path", first, *back).status == 0
+    assert run_command("convert", *back, "--pytorch_dump_folder_path", second).status == 0
     for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name

@@ -17,7 +17,7 @@ def test_an_entry_is_of_a_test_that_exists(gap, test):
     file, name, parameter = re.fullmatch(r"([^:]+)::(\w+)(?:\[(.*)\])?", test).groups()
     text = (ROOT / file).read_text()
     assert f"def {name}(" in text
-    assert parameter is None or parameter == "cpu" or f'"{parameter}"' in text + (ROOT / "flava_port/circumstances.py").read_text()
+    assert parameter is None or parameter == "cpu" or f'"{parameter}"' in text + (ROOT / "flava_port/releases/circumstances.py").read_text()
 
 
 def test_no_test_stands_twice():

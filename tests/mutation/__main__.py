@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from flava_port.rules import TABLES
+from flava_port.rules.tables import TABLES
 from tests.mutation.in_a_copy import not_caught
 from tests.mutation.tables import Verdict, judge, mutants
 

@@ -15,18 +15,13 @@ from pathlib import Path
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.in_a_copy import COPIED, copy_to
 
-MODULES = ("rules", "convert", "codebook", "placing")
+MODULES = ("rules/engine", "rules/tables", "rules/describe", "convert", "codebook", "conversion/account", "conversion/plan", "target/sizes")
 TESTS = (
     "tests/rules",
     "tests/conversion",
-    "tests/drop_in",
-    "tests/config",
-    "tests/command_line",
-    "tests/layouts",
-    "tests/checkpoint_files/test_urls.py",
-    "tests/bad_input/test_unfaithful_weights.py",
-    "tests/bad_input/test_wrong_kind.py",
-    "tests/bad_input/test_output_place.py",
+    "tests/commands",
+    "tests/target",
+    "tests/files/test_urls.py",
 )
 # Slow; none is needed to kill.
 LEFT_OUT = (
@@ -34,7 +29,7 @@ LEFT_OUT = (
     "rules/test_interop.py",
     "rules/test_upstream_differential.py",
     "conversion/test_memory.py",
-    "layouts/test_verify.py",
+    "commands/test_interrupted_commands.py",
 )
 _LINE = re.compile(r"^\s*(\S+__mutmut_\d+): (survived|no tests|timeout|suspicious)", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from tests.mutation.tables import Verdict
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("flava_port", "tests", "fixtures", "conftest.py", "pyproject.toml", "README.md", "tox.ini")
-TESTS = {"torchmultimodal": ("tests/layouts/test_triangle.py",)}
+TESTS = {"torchmultimodal": ("tests/rules/test_triangle.py",)}
 UPSTREAMS = ("tests/rules/test_tables_are_upstreams.py",)
 
 
@@ -21,7 +21,7 @@ def not_caught(verdict: Verdict) -> str | None:
         copy = Path(folder)
         copy_to(copy)
         table = verdict.mutant.table
-        with (copy / "flava_port" / "rules.py").open("a") as rules:
+        with (copy / "flava_port" / "rules" / "tables.py").open("a") as rules:
             rules.write("\n\n" + _redefinition(table))
         environment = {**os.environ, "PYTHONPATH": str(copy)}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS.get(table.name, UPSTREAMS)]

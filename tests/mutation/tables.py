@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
-from flava_port.order import TooManyStates, dependencies, first_difference
-from flava_port.rules import TORCHMULTIMODAL, Drop, Rule, RuleTable
-from tests.layouts.grammar import first_release, projection_itm_mp, remapped, side_by_side
+from flava_port.rules.engine import Drop, Rule, RuleTable
+from flava_port.rules.order import TooManyStates, dependencies, distinguishing_key
+from flava_port.rules.tables import TORCHMULTIMODAL
+from tests.rules.grammar import first_release, projection_itm_mp, remapped, side_by_side
 from tests.rules.upstream import recorded_keys
 from tests.strategies import MOST_LAYERS, every_original_key, original_keys
 
@@ -118,7 +119,7 @@ def _same_on_the_grammar(table: RuleTable, mutant: RuleTable) -> str | None:
 
 def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
     try:
-        return first_difference(one, other) is None
+        return distinguishing_key(one, other) is None
     except TooManyStates:
         return False
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from flava_port import convert_flava_checkpoint
-from flava_port.claims import Verdict
 from flava_port.convert import count_parameters
-from flava_port.verify import Certificate, verify_flava_checkpoint
+from flava_port.proof.certificate import Certificate, Verdict
+from flava_port.verify import verify_flava_checkpoint
 from tests.builders import tiny_codebook, tiny_state_dict, write_tiny
 from tests.proof.faults import CONFIG, FAULTS, plant
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from flava_port.claims import Verdict
 from flava_port.convert import convert_flava_checkpoint
+from flava_port.proof.certificate import Verdict
 from flava_port.verify import verify_flava_checkpoint
 from tests.builders import tiny_state_dict
 

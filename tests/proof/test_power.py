@@ -8,12 +8,13 @@ from unittest import mock
 import pytest
 import torch
 
-from flava_port import convert_flava_checkpoint, expected
-from flava_port.claims import Verdict
-from flava_port.synthetic import codebook_state_dict, original_state_dict
-from flava_port.torch_tensors import MemoryTensor, load
+from flava_port import convert_flava_checkpoint
+from flava_port.files.torch_format import write_torch_zip
+from flava_port.files.torch_tensors import MemoryTensor, load
+from flava_port.original.seeded import seeded_codebook, seeded_state_dict
+from flava_port.proof import bounds
+from flava_port.proof.certificate import Verdict
 from flava_port.verify import verify_flava_checkpoint
-from flava_port.writing import write_torch_zip
 from tests.builders import TINY, TINY_CODEBOOK
 from tests.proof.faults import FAULTS, Fault, plant
 
@@ -73,10 +74,10 @@ def test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place(tmp_pa
     """tanh and softmax at their limits hide what lies before them; nothing is accused for it, and nothing is left out."""
     weights = {
         key: load(value).mul(30) if value.shape and "position_ids" not in key else load(value)
-        for key, value in original_state_dict(TINY).items()
+        for key, value in seeded_state_dict(TINY).items()
     }
     write_torch_zip(tmp_path / "flava.pt", {key: MemoryTensor(value) for key, value in weights.items()})
-    write_torch_zip(tmp_path / "codes.pt", codebook_state_dict(TINY_CODEBOOK))
+    write_torch_zip(tmp_path / "codes.pt", seeded_codebook(TINY_CODEBOOK))
     files = tmp_path / "flava.pt", tmp_path / "codes.pt"
     convert_flava_checkpoint(*files, tmp_path / "out")
     certificate = verify_flava_checkpoint(*files, tmp_path / "out")
@@ -86,7 +87,7 @@ def test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place(tmp_pa
 
 def test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault(clean, tiny):
     """A tolerance above the weakest planted fault leaves the forward pass unproven, and says which fault."""
-    with mock.patch.dict(expected.MARGIN, {torch.float64: 1e12}):
+    with mock.patch.dict(bounds.MARGIN, {torch.float64: 1e12}):
         certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, clean)
     forward = next(claim for claim in certificate.claims if claim.name == "forward")
     assert forward.verdict is Verdict.NOT_PROVEN and "and stay hidden" in forward.summary

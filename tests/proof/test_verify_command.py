@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from flava_port import convert_flava_checkpoint
-from flava_port.layout import TIED
+from flava_port.target.keys import TIED
 from tests.proof.faults import FAULTS, plant
 
 
@@ -17,9 +17,9 @@ def files(tiny, tmp_path):
     return ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", tmp_path / "clean"]
 
 
-def test_a_proven_folder_exits_0_with_a_certificate(flava_port, files, tmp_path):
+def test_a_proven_folder_exits_0_with_a_certificate(run_command, files, tmp_path):
     """Versions, digests of both sides, what was compared, errors and tolerances, the verdict."""
-    ran = flava_port("verify", *files, "--json", tmp_path / "certificate.json")
+    ran = run_command("verify", *files, "--json", tmp_path / "certificate.json")
     assert ran.status == 0 and ran.out.rstrip().endswith("verdict: proven")
     certificate = json.loads((tmp_path / "certificate.json").read_text())
     assert certificate["verdict"] == "proven" and {"transformers", "torch"} <= set(certificate["versions"])
@@ -28,34 +28,34 @@ def test_a_proven_folder_exits_0_with_a_certificate(flava_port, files, tmp_path)
     assert len(measured) > 100 and all(m["error"] <= m["tolerance"] for m in measured)
 
 
-def test_a_difference_exits_1_and_names_the_culprit_in_both_layouts(flava_port, files, tiny, tmp_path):
+def test_a_difference_exits_1_and_names_the_culprit_in_both_layouts(run_command, files, tiny, tmp_path):
     """With what it looks like."""
     plant(FAULTS[1], tmp_path / "clean", tmp_path / "faulty")
-    ran = flava_port("verify", *files[:4], "--converted_path", tmp_path / "faulty", "--weights-only")
+    ran = run_command("verify", *files[:4], "--converted_path", tmp_path / "faulty", "--weights-only")
     assert ran.status == 1 and "verdict: differs" in ran.out
     assert "flava.text_model.encoder.layer.1.attention.attention.query.weight: values differ" in ran.out
     assert "  from text_encoder.module.encoder.layer.1.attention.attention.query.weight" in ran.out
     assert "  looks like flava.text_model.encoder.layer.1.attention.attention.key.weight's" in ran.out
 
 
-def test_what_was_not_asked_for_is_not_claimed(flava_port, files):
+def test_what_was_not_asked_for_is_not_claimed(run_command, files):
     """The verdict of --weights-only says what it is about."""
-    ran = flava_port("verify", *files, "--weights-only")
+    ran = run_command("verify", *files, "--weights-only")
     assert ran.status == 0 and "forward" not in ran.out
     assert "proven (of the weights; the computation was not verified)" in ran.out
 
 
 @pytest.mark.parametrize("broken", ["checkpoint_path", "codebook_path", "converted_path"])
-def test_a_side_that_cannot_be_read_exits_2(flava_port, files, tmp_path, broken):
+def test_a_side_that_cannot_be_read_exits_2(run_command, files, tmp_path, broken):
     """One message, naming it."""
-    ran = flava_port("verify", *files, f"--{broken}", tmp_path / "nowhere")
+    ran = run_command("verify", *files, f"--{broken}", tmp_path / "nowhere")
     assert ran.status == 2 and "nowhere" in ran.err and ran.out == ""
 
 
-def test_converting_with_verify_proves_the_computation_too(flava_port, files, tmp_path):
+def test_converting_with_verify_proves_the_computation_too(run_command, files, tmp_path):
     """flava-port convert --verify ends with the table."""
     out = ["--pytorch_dump_folder_path", tmp_path / "out", "--verify"]
-    ran = flava_port("convert", *files[:4], *out)
+    ran = run_command("convert", *files[:4], *out)
     assert ran.status == 0 and "gradients" in ran.out and ran.out.rstrip().endswith("verdict: proven")
 
 
@@ -72,7 +72,7 @@ def test_converting_with_verify_proves_the_computation_too(flava_port, files, tm
         ),
     ],
 )
-def test_biases_that_some_releases_lose_are_said(flava_port, files, tmp_path, held, says_tied, lost):
+def test_biases_that_some_releases_lose_are_said(run_command, files, tmp_path, held, says_tied, lost):
     """A folder that transformers itself saved has one key of each pair; here it loads all the same."""
     folder = tmp_path / "clean"
     (folder / "conversion.json").unlink()  # which would say that both were written
@@ -82,5 +82,5 @@ def test_biases_that_some_releases_lose_are_said(flava_port, files, tmp_path, he
     (folder / "config.json").write_text(
         json.dumps({name: value for name, value in config.items() if says_tied or name != "tie_word_embeddings"})
     )
-    ran = flava_port("verify", *files, "--weights-only")
+    ran = run_command("verify", *files, "--weights-only")
     assert ran.status == 0 and lost in ran.out, ran.out

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from flava_port.order import TooManyStates, first_difference
-from flava_port.rules import RuleTable, describe
+from flava_port.rules.describe import describe
+from flava_port.rules.engine import RuleTable
+from flava_port.rules.order import TooManyStates, distinguishing_key
 
 SHOWN = 5
 
@@ -48,7 +49,7 @@ def _shown_by(actual: RuleTable, expected: RuleTable, one: tuple, other: tuple) 
         return []
     alone = [RuleTable(actual.name, "", "", (), entry) for entry in (one, other)]
     try:
-        key = first_difference(*alone)
+        key = distinguishing_key(*alone)
     except TooManyStates:
         return []
     return [] if key is None else [f"  shown by  {key}", f"    actual    {actual.rename(key)}", f"    expected  {expected.rename(key)}"]

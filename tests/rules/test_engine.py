@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from flava_port.conversion.account import PROBLEMS_SHOWN, stop_on
 from flava_port.convert import upgrade_state_dict
 from flava_port.errors import NotFaithful
-from flava_port.placing import PROBLEMS_SHOWN, stop_on
-from flava_port.rules import CODEBOOK, FLAVA, Rule, describe, describe_table, table_for
+from flava_port.rules.describe import describe, describe_table
+from flava_port.rules.engine import Rule
+from flava_port.rules.tables import CODEBOOK, FLAVA, table_for
 
 
 def test_a_rule_says_what_it_does_and_where():

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import find, settings
 
-from flava_port.rules import FLAVA, Drop, Rule, RuleTable, describe
+from flava_port.rules.describe import describe
+from flava_port.rules.engine import Drop, Rule, RuleTable
+from flava_port.rules.tables import FLAVA
 from tests.rules.reports import assert_all, assert_same_table, assert_targets
 from tests.strategies import decoy_keys, original_keys, original_state_dicts, source_keys
 

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from flava_port.interop import MARK, key_mapping, key_mapping_for, weight_renamings
-from flava_port.rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA
+from flava_port.rules.interop import MARK, key_mapping, key_mapping_for, weight_renamings
+from flava_port.rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.rules.reports import assert_all
 from tests.strategies import codebook_keys, every_original_key

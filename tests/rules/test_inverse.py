@@ -2,7 +2,7 @@
 
 from hypothesis import given
 
-from flava_port.rules import CODEBOOK, CODEBOOK_PREFIX, FLAVA, source_name
+from flava_port.rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA, source_name
 from tests.rules.reports import assert_all
 from tests.strategies import codebook_keys, codebook_source_keys, every_original_key, source_keys
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flava_port.order import TooManyStates, dependencies, describe_order, first_difference, swapped
-from flava_port.rules import CODEBOOK, FLAVA, TABLES, Rule, RuleTable
-from flava_port.tables import known_keys
+from flava_port.rules.engine import Rule, RuleTable
+from flava_port.rules.from_file import known_keys
+from flava_port.rules.order import TooManyStates, dependencies, describe_order, distinguishing_key, swapped
+from flava_port.rules.tables import CODEBOOK, FLAVA, TABLES
 from tests.rules.hostile import OUT_OF_ORDER, hostile_codebook_keys, hostile_keys
 from tests.strategies import codebook_keys, decoy_keys, original_keys, source_keys
 
@@ -134,7 +135,7 @@ def test_the_computed_difference_is_the_shortest_that_trying_all_keys_finds(rule
     """Against brute force over every key of up to six characters."""
     one, other = RuleTable("one", "", "", (), rules), RuleTable("other", "", "", (), others)
     try:
-        computed = first_difference(one, other)
+        computed = distinguishing_key(one, other)
     except TooManyStates:
         return
     tried = next((word for word in WORDS if one.rename(word) != other.rename(word)), None)
@@ -152,9 +153,9 @@ def test_the_printed_order_shows_the_key_as_it_is_and_as_it_would_be():
     )
 
 
-def test_the_command_prints_the_order_of_both_tables(flava_port):
+def test_the_command_prints_the_order_of_both_tables(run_command):
     """The three pairs, their keys, and that the codebook has none."""
-    ran = flava_port("rules", "--order")
+    ran = run_command("rules", "--order")
     assert ran.status == 0, ran.err
     for (first, second), key in KNOWN.items():
         assert f"  rule {first} before rule {second}\n          {key}\n" in ran.out
@@ -165,4 +166,4 @@ def test_the_command_prints_the_order_of_both_tables(flava_port):
 def test_a_table_equals_itself_and_a_swap_that_commutes(table):
     """No difference where there is none, over every key there could be."""
     pair = table.rules[-2:] if table is CODEBOOK else table.rules[9:11]
-    assert first_difference(replace(table, drops=(), rules=pair), replace(table, drops=(), rules=pair[::-1])) is None
+    assert distinguishing_key(replace(table, drops=(), rules=pair), replace(table, drops=(), rules=pair[::-1])) is None

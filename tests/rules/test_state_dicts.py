@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port import codebook
-from flava_port.checkpoint import open_checkpoint
 from flava_port.convert import count_parameters, upgrade_state_dict
 from flava_port.errors import InvalidInput, NotFaithful
-from flava_port.rules import CODEBOOK, FLAVA
+from flava_port.files.checkpoint import open_checkpoint
+from flava_port.rules.tables import CODEBOOK, FLAVA
 from tests.strategies import adversarial_state_dicts, codebook_keys, original_state_dicts, twin_of, wrapped_state_dicts
 
 

@@ -4,26 +4,26 @@ import json
 
 import pytest
 
-from flava_port.rules import CODEBOOK, FLAVA
+from flava_port.rules.tables import CODEBOOK, FLAVA
 
 GOOD = [["aa.", "x."], ["bb", "y"]]
 
 
 @pytest.fixture
-def lint(flava_port, tmp_path):
+def lint(run_command, tmp_path):
     """Lints a table given as text or as what JSON can hold."""
 
     def run(content, *arguments):
         path = tmp_path / "table.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return flava_port("rules", "--lint", path, *arguments)
+        return run_command("rules", "--lint", path, *arguments)
 
     return run
 
 
-def test_our_own_tables_pass(flava_port):
+def test_our_own_tables_pass(run_command):
     """Exit status 0, and what was looked at."""
-    ran = flava_port("rules", "--lint")
+    ran = run_command("rules", "--lint")
     assert ran.status == 0, ran.out
     assert "flava: 15 rules on 556 keys, no findings" in ran.out
     assert "codebook: 7 rules on 74 keys, no findings" in ran.out
@@ -55,10 +55,10 @@ def test_known_keys_come_from_a_file_of_their_own(lint, tmp_path):
     assert lint({"rules": GOOD, "keys": ["zz"]}, "--known-keys", tmp_path / "keys").status == 0
 
 
-def test_the_order_of_a_users_table_is_printed(flava_port, tmp_path):
+def test_the_order_of_a_users_table_is_printed(run_command, tmp_path):
     """With the two keys it would make."""
     (tmp_path / "table.json").write_text('[["x.a", "b"], ["a", "c"]]')
-    ran = flava_port("rules", "--order", tmp_path / "table.json")
+    ran = run_command("rules", "--order", tmp_path / "table.json")
     assert ran.status == 0
     assert "rule 1 before rule 2" in ran.out
 
@@ -89,21 +89,21 @@ def test_a_bad_file_is_exit_status_2_and_one_message(lint, name):
     assert ran.err.count("\n") == 1
 
 
-def test_a_missing_file_is_exit_status_2(flava_port, tmp_path):
+def test_a_missing_file_is_exit_status_2(run_command, tmp_path):
     """The table's and the keys'."""
-    assert "No such file" in flava_port("rules", "--lint", tmp_path / "none").err
-    ran = flava_port("rules", "--lint", "--known-keys", tmp_path / "none")
+    assert "No such file" in run_command("rules", "--lint", tmp_path / "none").err
+    ran = run_command("rules", "--lint", "--known-keys", tmp_path / "none")
     assert ran.status == 2 and "No such file" in ran.err
 
 
-def test_an_empty_file_of_keys_is_exit_status_2(flava_port, tmp_path):
+def test_an_empty_file_of_keys_is_exit_status_2(run_command, tmp_path):
     """It would make every rule look dead."""
     (tmp_path / "keys").write_text("\n")
-    ran = flava_port("rules", "--lint", "--known-keys", tmp_path / "keys")
+    ran = run_command("rules", "--lint", "--known-keys", tmp_path / "keys")
     assert ran.status == 2 and "no keys in it" in ran.err
 
 
-def test_a_key_goes_with_neither_lint_nor_order(flava_port):
+def test_a_key_goes_with_neither_lint_nor_order(run_command):
     """It would be taken for a file, or ignored."""
-    ran = flava_port("rules", "some.key", "--order")
+    ran = run_command("rules", "some.key", "--order")
     assert ran.status == 2 and "--known-keys" in ran.err

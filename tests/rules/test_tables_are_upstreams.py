@@ -2,7 +2,8 @@
 
 import pytest
 
-from flava_port.rules import CODEBOOK, FLAVA, Rule, RuleTable
+from flava_port.rules.engine import Rule, RuleTable
+from flava_port.rules.tables import CODEBOOK, FLAVA
 from tests.rules.reports import assert_same_table, assert_targets
 from tests.rules.upstream import recorded_keys, recorded_rules
 

@@ -72,7 +72,7 @@ def test_adversarial_state_dicts_come_out_as_upstreams_or_are_refused_for_a_list
 @given(decoy_keys() | source_keys())
 def test_single_keys_come_out_as_upstreams(key):
     """One key at a time, so that the shortest that differs is found."""
-    from flava_port.rules import FLAVA
+    from flava_port.rules.tables import FLAVA
 
     assert [FLAVA.rename(key)] == [*theirs({key: ONE}, {}), None][:1]
 
@@ -80,7 +80,7 @@ def test_single_keys_come_out_as_upstreams(key):
 @given(codebook_decoy_keys())
 def test_codebook_keys_come_out_as_upstreams(key):
     """Groups beyond four, `.w` inside, and fragments in odd places."""
-    from flava_port.rules import CODEBOOK
+    from flava_port.rules.tables import CODEBOOK
 
     assert [CODEBOOK.rename(key)] == list(their_codebook({key: ONE}))
 

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from flava_port.rules import CODEBOOK, FLAVA, TORCHMULTIMODAL, Rule, describe
-from flava_port.ways import describe_way, from_torchmultimodal
+from flava_port.rules.describe import describe, describe_way
+from flava_port.rules.engine import Rule
+from flava_port.rules.layouts import from_torchmultimodal
+from flava_port.rules.tables import CODEBOOK, FLAVA, TORCHMULTIMODAL
 
 
 def test_a_key_goes_back_through_torchmultimodals_table_and_on_through_upstreams():

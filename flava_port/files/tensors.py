@@ -1,0 +1,276 @@
+"""Tensors that are read piece by piece, so that no model ever has to fit in memory.
+
+Everything that can be written or compared is a `TensorSource`: it knows its dtype and shape, and
+yields its elements in row-major order as flat chunks. Chunks of two sources of the same shape
+have the same lengths, so two sources compare chunk by chunk. Nothing here needs torch: an element
+of a dtype that numpy lacks is held as its bits (see `flava_port.dtypes`), and is cast as torch casts it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+
+import numpy as np
+
+from ..errors import InvalidInput
+from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Dtype
+
+CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the cache
+
+
+class TensorSource(Protocol):
+    """Anything whose elements can be read in order: a stored, cast, seeded or in-memory tensor."""
+
+    @property
+    def dtype(self) -> Dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The elements in row-major order, as flat arrays of at most `CHUNK_ELEMENTS` elements.
+
+        A chunk is good until the next one is asked for, which may be read into the same memory.
+        """
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that still lies in its file; `chunks` reads it.
+
+    ``start`` is the byte at which its storage begins, ``offset`` and ``stride`` (in elements)
+    place the tensor inside that storage, as in `torch.as_strided`.
+    """
+
+    file: Path
+    start: int
+    dtype: Dtype
+    shape: tuple[int, ...]
+    offset: int = 0
+    stride: tuple[int, ...] | None = None  # None: contiguous
+
+    @property
+    def is_contiguous(self) -> bool:
+        return self.stride is None or (
+            _span(self.shape, self.stride) == prod(self.shape)
+            and all(size == 1 or step == prod(self.shape[axis + 1 :]) for axis, (size, step) in enumerate(zip(self.shape, self.stride)))
+        )
+
+    def is_same_memory_as(self, other: "StoredTensor") -> bool:
+        """Both read the very same bytes, as tied tensors saved by torch do."""
+        return self.is_contiguous and other.is_contiguous and self._place() == other._place()
+
+    def _place(self):
+        return self.file, self.start, self.offset, self.dtype, self.shape
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        total = prod(self.shape)
+        if not total:
+            return
+        with open(self.file, "rb", buffering=0) as file:
+            file.seek(self.start + self.offset * self.dtype.itemsize)
+            if not self.is_contiguous:
+                span = self._read_into(np.empty(_span(self.shape, self.stride), self.dtype.held_in), file)
+                # the step along an axis of one element means nothing, and may be any number
+                strides = [step * self.dtype.itemsize if size > 1 else 0 for size, step in zip(self.shape, self.stride)]
+                yield from split(np.lib.stride_tricks.as_strided(span, self.shape, strides))
+                return
+            memory = np.empty(min(total, CHUNK_ELEMENTS), self.dtype.held_in)
+            for first in range(0, total, CHUNK_ELEMENTS):
+                yield self._read_into(memory[: total - first], file)
+
+    def _read_into(self, chunk: np.ndarray, file: BinaryIO) -> np.ndarray:
+        view = raw_bytes(chunk)
+        while view:
+            read = file.readinto(view)
+            if not read:
+                raise InvalidInput(f"{self.file}: the file ends inside a tensor; it was cut while being read")
+            view = view[read:]
+        return chunk
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayTensor:
+    """An array in memory as a `TensorSource`."""
+
+    array: np.ndarray
+
+    @property
+    def dtype(self) -> Dtype:
+        return DTYPES[self.array.dtype.name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        return split(self.array)
+
+
+@dataclass(frozen=True)
+class CastTensor:
+    """Another source's values in another dtype, cast as they are read."""
+
+    source: TensorSource
+    dtype: Dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        return (recast(chunk, self.source.dtype, self.dtype) for chunk in self.source.chunks())
+
+
+def cast(source: TensorSource, dtype: Dtype) -> TensorSource:
+    """``source`` in ``dtype``; itself where it already is."""
+    return source if source.dtype == dtype else CastTensor(source, dtype)
+
+
+def split(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's elements as `TensorSource.chunks` has them."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return (flat[first : first + CHUNK_ELEMENTS] for first in range(0, flat.size, CHUNK_ELEMENTS))
+
+
+def whole(source: TensorSource) -> np.ndarray:
+    """All elements in memory, in the source's shape, as its dtype holds them."""
+    flat = np.empty(prod(source.shape), source.dtype.held_in)
+    filled = 0
+    for chunk in source.chunks():
+        flat[filled : filled + chunk.size] = chunk
+        filled += chunk.size
+    return flat.reshape(source.shape)
+
+
+def values(source: TensorSource) -> np.ndarray:
+    """All values in memory, in the source's shape, as numbers; those of bfloat16 as float32."""
+    return as_numbers(whole(source), source.dtype)
+
+
+def as_numbers(elements: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """What elements of ``dtype`` are worth: bfloat16's bits are the upper half of a float32's."""
+    return (elements.astype(np.uint32) << np.uint32(16)).view(np.float32) if dtype == BFLOAT16 else elements
+
+
+def recast(elements: np.ndarray, dtype: Dtype, target: Dtype) -> np.ndarray:
+    """Elements of ``dtype`` in ``target`` as torch casts them: to nearest and ties to even, to 16 bits by way of float32.
+
+    A NaN stays one; which of them it becomes when narrowed, torch itself leaves open.
+    """
+    if dtype == target:
+        return elements
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = as_numbers(elements, dtype)
+        if dtype == FLOAT16 and target in (FLOAT32, FLOAT64):
+            numbers = numbers.astype(target.held_in) * target.held_in.type(1)  # which makes signalling NaNs quiet, as a processor does
+        if target in (FLOAT16, BFLOAT16):
+            numbers = numbers.astype(FLOAT32.held_in, copy=False)
+        return _rounded_to_bfloat16(numbers) if target == BFLOAT16 else numbers.astype(target.held_in, copy=False)
+
+
+def _rounded_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """The bits: the upper half of each float32's, one up where the lower half is more than a half or the upper is odd."""
+    pattern = numbers.view(np.uint32)
+    rounded = (pattern + (0x7FFF + ((pattern >> 16) & 1))) >> 16
+    return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(BFLOAT16.held_in)
+
+
+def is_zero(source: TensorSource) -> bool:
+    """Whether every value is zero, of either sign."""
+    return not any(as_numbers(chunk, source.dtype).any() for chunk in source.chunks())
+
+
+def nbytes(source: TensorSource) -> int:
+    return prod(source.shape) * source.dtype.itemsize
+
+
+def raw_bytes(chunk: np.ndarray) -> memoryview:
+    """The memory of contiguous elements, to read and to write."""
+    return chunk.reshape(-1).view(np.uint8).data
+
+
+def sha256(source: TensorSource) -> str:
+    """Digest of the elements' little-endian bytes in row-major order (dtype and shape not included)."""
+    digest = hashlib.sha256()
+    for chunk in source.chunks():
+        digest.update(raw_bytes(chunk))
+    return digest.hexdigest()
+
+
+def bits(chunk: np.ndarray) -> np.ndarray:
+    """The same memory as unsigned integers, so that equality is equality of bits: NaN equals itself, 0.0 is not -0.0."""
+    return chunk.view(f"u{min(chunk.itemsize, 8)}")
+
+
+def are_equal(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether two chunks of one dtype are equal bit for bit."""
+    return ours.shape == theirs.shape and bool((bits(ours) == bits(theirs)).all())
+
+
+def differing(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Which elements differ in any bit, in their shape; there must be some."""
+    return (bits(ours) != bits(theirs)).reshape(ours.size, -1).any(axis=1).reshape(ours.shape)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first element at which two tensors of one shape and dtype differ."""
+
+    index: tuple[int, ...]
+    ours: float
+    theirs: float
+
+    def __str__(self) -> str:
+        return f"first at {list(self.index)}: {self.ours!r} and {self.theirs!r}"
+
+
+def first_difference(ours: TensorSource, theirs: TensorSource) -> Mismatch | None:
+    """The first element whose bits differ, or None; the shapes and dtypes must agree."""
+    if isinstance(ours, StoredTensor) and isinstance(theirs, StoredTensor) and ours.is_same_memory_as(theirs):
+        return None
+    seen = 0
+    for mine, other in zip(ours.chunks(), theirs.chunks(), strict=True):
+        if not are_equal(mine, other):
+            at = int(differing(mine, other).argmax())
+            pair = (as_numbers(chunk[at : at + 1], ours.dtype).item() for chunk in (mine, other))
+            return Mismatch(_unravel(seen + at, ours.shape), *pair)
+        seen += mine.size
+    return None
+
+
+def count_nonfinite(chunk: np.ndarray, dtype: Dtype) -> int:
+    """How many elements of a chunk are NaN or infinite."""
+    if dtype.kind != "float":
+        return 0
+    return chunk.size - int(np.count_nonzero(np.isfinite(as_numbers(chunk, dtype))))
+
+
+def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(flat, shape)))
+
+
+def _span(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """How many elements of the storage lie between the first and the last that the tensor shows."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride))
+
+
+WORKERS = 2
+WORTH_A_THREAD = 16 << 20  # bytes: of less, threads only wait for each other
+
+_Result = TypeVar("_Result")
+
+
+def for_each(work: Callable[[str], _Result], tensors: Mapping[str, TensorSource]) -> Iterator[tuple[str, _Result]]:
+    """Each key with what ``work`` makes of it, in order. The first error ends it."""
+    if sum(map(nbytes, tensors.values())) < WORTH_A_THREAD:
+        yield from ((key, work(key)) for key in tensors)
+        return
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from zip(tensors, pool.map(work, tensors))

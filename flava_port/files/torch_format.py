@@ -1,0 +1,238 @@
+"""torch's own files: its zip format read and written, its older one read. No code in them is executed."""
+
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import InvalidInput
+from ..progress import no_progress
+from ..text import shown
+from .dtypes import Dtype
+from .pickle_machine import PICKLE_BYTES_MAX, bounded, is_pickle, read_pickle
+from .pickle_names import SIZE_MAX, Storage
+from .safetensors_format import ALIGNMENT, name_of_dtype
+from .staging import sync_path
+from .tensors import TensorSource, nbytes, raw_bytes
+
+# The first 8-byte long integer and protocol that torch.save wrote before its zip format (torch < 1.6).
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+# ------------------------------------------------------------------------------------ torch, zip
+
+
+def read_torch_zip(path: Path) -> Any:
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            records = {info.filename: info for info in archive.infolist()}
+            if len(records) != len(archive.infolist()):
+                raise InvalidInput("a zip file that holds one name twice; refused")
+            pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise InvalidInput("a zip file, but not one that torch.save wrote (it holds no single data.pkl)")
+            root = pickles[0].removesuffix("data.pkl")
+            if f"{root}constants.pkl" in records:
+                raise InvalidInput("a TorchScript archive holds code, not a state dict; save the state dict instead")
+            if f"{root}byteorder" in records and _read_record(archive, f"{root}byteorder", 16) != b"little":
+                raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
+            data = _read_record(archive, pickles[0], PICKLE_BYTES_MAX)
+            return read_pickle(BytesIO(data), _ZipStorages(file, root, records))
+    except _ZIP_ERRORS as error:
+        raise InvalidInput(f"a broken or truncated zip file ({shown(error)}); fetch or copy it again") from None
+
+
+# What zipfile raises, here and there, for bytes that are no proper zip file.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    OSError,
+)
+
+
+def _read_record(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
+    """A small record, after making sure that reading it costs no more than its bytes in the file."""
+    record = _stored_as_is(archive.getinfo(name))
+    if record.file_size > bytes_max:
+        raise InvalidInput(f"its record {shown(name)} has {record.file_size:,} bytes, too many for a checkpoint")
+    return archive.read(name)
+
+
+def _stored_as_is(record: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    if record.compress_type != zipfile.ZIP_STORED:
+        raise InvalidInput(f"its record {shown(record.filename)} is compressed; torch.save never does that: save it again")
+    return record
+
+
+class _ZipStorages:
+    """Finds a storage's bytes in the archive, once per storage, and checks that they are all there."""
+
+    def __init__(self, file: BinaryIO, root: str, records: Mapping[str, zipfile.ZipInfo]):
+        self.file, self.root, self.records = file, root, records
+        self.bytes_in_file = os.stat(file.fileno()).st_size
+        self.known: dict[str, Storage] = {}
+
+    def __call__(self, reference: tuple) -> Storage:
+        storage = _known_storage(reference, self.known)
+        if storage.start < 0:
+            storage.start = self._start(storage)
+        return storage
+
+    def _start(self, storage: Storage) -> int:
+        record = self.records.get(f"{self.root}data/{storage.key}")
+        if record is None:
+            raise InvalidInput(f"storage {storage.key!r} is missing from the archive")
+        if _stored_as_is(record).file_size != storage.nbytes:
+            raise InvalidInput(f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}")
+        self.file.seek(record.header_offset)
+        header = self.file.read(30)  # the local file header; its name and extra field follow
+        if header[:4] != b"PK\x03\x04":
+            raise InvalidInput(f"storage {storage.key!r} is not where the archive says")
+        start = record.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        if start + storage.nbytes > self.bytes_in_file:
+            raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
+        return start
+
+
+def _known_storage(reference: tuple, known: dict[str, Storage]) -> Storage:
+    """The storage that a persistent id ``('storage', type, key, location, numel)`` describes, one object each."""
+    if len(reference) not in (5, 6) or reference[0] != "storage":
+        raise InvalidInput("the pickle refers to something that is not a tensor storage")
+    _, dtype, key, _location, numel, *view = reference
+    if view and view[0] is not None:
+        raise InvalidInput("storages that are views of storages (torch < 0.4) are not read; save it again")
+    if not isinstance(dtype, Dtype | None) or type(numel) is not int or not 0 <= numel < SIZE_MAX:
+        raise InvalidInput("the pickle describes a storage of an unknown type or an impossible size")
+    if not isinstance(key, str) or key != shown(key):
+        raise InvalidInput("the pickle describes a storage that has no proper name")
+    storage = Storage(key, dtype, numel * (dtype.itemsize if dtype else 1))
+    first = known.setdefault(key, storage)
+    if (first.dtype, first.nbytes) != (storage.dtype, storage.nbytes):
+        raise InvalidInput(f"storage {key!r} is described in two ways")
+    return first
+
+
+# --------------------------------------------------------------------------------- torch, legacy
+
+
+def is_text_pickle(path: Path) -> bool:
+    """Pickles of the first protocols have no magic byte; torch.save never wrote one, and people may."""
+    with open(path, "rb") as file:
+        return is_pickle(file)
+
+
+def read_torch_legacy(path: Path) -> Any:
+    """Five pickles (magic, protocol, system, the object, storage keys), then the storages in that order."""
+    storages: dict[str, Storage] = {}
+    storage_of = partial(_known_storage, known=storages)
+    with open(path, "rb") as file:
+        text = bounded(file)
+        if read_pickle(text, storage_of) != _LEGACY_MAGIC:
+            raise InvalidInput("a pickle, but not one that torch.save wrote")
+        _protocol, system = read_pickle(text, storage_of), read_pickle(text, storage_of)
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
+        content = read_pickle(text, storage_of)
+        keys = read_pickle(text, storage_of)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
+            raise InvalidInput("its list of storages does not match its pickle")
+        _find_storages(file, text.tell(), [storages[key] for key in keys])
+    return content
+
+
+def _find_storages(file: BinaryIO, position: int, storages: Iterable[Storage]) -> None:
+    """Sets where each storage starts: one behind another from a position on, each behind the count of its elements."""
+    bytes_in_file = os.stat(file.fileno()).st_size
+    for storage in storages:
+        file.seek(position)
+        elements = int.from_bytes(file.read(8), "little")
+        storage.start = position + 8
+        position = storage.start + storage.nbytes
+        if position > bytes_in_file:
+            raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
+        if elements * (storage.dtype.itemsize if storage.dtype else 1) != storage.nbytes:
+            raise InvalidInput(f"storage {storage.key!r} has another size than its pickle says")
+
+
+def write_torch_zip(path: Path, state_dict: Mapping[str, TensorSource], progress=no_progress) -> None:
+    """A state dict as `torch.save` writes it (zip format, an OrderedDict of tensors), on the disk when it returns.
+
+    Keys that hold the very same source object share one storage, as tied weights do.
+    """
+    storages: dict[int, tuple[str, TensorSource]] = {}
+    for tensor in state_dict.values():
+        storages.setdefault(id(tensor), (str(len(storages)), tensor))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        _write_record(archive, "archive/data.pkl", [_pickled(state_dict, storages)])
+        _write_record(archive, "archive/byteorder", [b"little"])
+        for name, tensor in storages.values():
+            with archive.open(_record(archive, f"archive/data/{name}", nbytes(tensor)), "w") as record:
+                for chunk in tensor.chunks():
+                    progress(record.write(raw_bytes(chunk)))
+        _write_record(archive, "archive/version", [b"3\n"])
+    sync_path(path)
+
+
+def _write_record(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:
+    content = b"".join(pieces)
+    archive.writestr(_record(archive, name, len(content)), content)
+
+
+def _record(archive: zipfile.ZipFile, name: str, size: int) -> zipfile.ZipInfo:
+    """A zip entry without a date, its data aligned by padding in the extra field."""
+    record = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    record.file_size = size
+    unpadded = archive.start_dir + 30 + len(name) + 4
+    padding = -unpadded % ALIGNMENT
+    record.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    return record
+
+
+# What follows writes the instructions of a pickle that names torch's functions, which Python's own pickler
+# would have to import. `tests/files/test_written_files.py` holds it against torch.
+
+
+def _pickled(state_dict: Mapping[str, TensorSource], storages: Mapping[int, tuple[str, TensorSource]]) -> bytes:
+    """An OrderedDict of tensors, each a view of its storage, which it refers to by name."""
+    items = [part for key, tensor in state_dict.items() for part in (_value(key), _tensor(storages[id(tensor)][0], tensor))]
+    return b"".join([pickle.PROTO, b"\2", _EMPTY_ORDERED_DICT, pickle.MARK, *items, pickle.SETITEMS, pickle.STOP])
+
+
+def _tensor(storage: str, tensor: TensorSource) -> bytes:
+    """``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks)``, as torch 1.6 and later write it."""
+    strides = tuple(prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
+    reference = _tuple(
+        _value("storage"), _global("torch", name_of_dtype(tensor.dtype, "storage")), *map(_value, (storage, "cpu", prod(tensor.shape)))
+    )
+    arguments = _tuple(reference + pickle.BINPERSID, *map(_value, (0, tensor.shape, strides, False)), _EMPTY_ORDERED_DICT)
+    return _global("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
+
+
+def _value(value: object) -> bytes:
+    """The instructions that give a text, a number or a tuple of numbers: a pickle's own, between its version and its end."""
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def _tuple(*parts: bytes) -> bytes:
+    return b"".join([pickle.MARK, *parts, pickle.TUPLE])
+
+
+def _global(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+_EMPTY_ORDERED_DICT = _global("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE

@@ -1,0 +1,127 @@
+"""The sizes of FLAVA and of its codebook; fields are named as in a config.json."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+# ---------------------------------------------------------------------------- sizes
+ACTIVATIONS = {
+    "gelu": F.gelu,  # x * Phi(x), by erf: FLAVA's
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "selu": F.selu,
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What the three transformers have in common; fields are named as in a config.json."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            heads = f"num_attention_heads {self.num_attention_heads}"
+            raise ValueError(f"hidden_size {self.hidden_size} does not split into {heads}")
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act {self.hidden_act!r} is none of {', '.join(ACTIVATIONS)}")
+
+
+@dataclass(frozen=True)
+class ImageConfig(EncoderConfig):
+    image_size: int = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    vocab_size: int = 8192  # the codebook's
+
+
+@dataclass(frozen=True)
+class TextConfig(EncoderConfig):
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    pad_token_id: int = 0
+
+
+@dataclass(frozen=True)
+class MultimodalConfig(EncoderConfig):
+    num_hidden_layers: int = 6
+
+
+@dataclass(frozen=True)
+class CodebookConfig:
+    num_groups: int = 4
+    num_blocks_per_group: int = 2
+    hidden_size: int = 256
+    vocab_size: int = 8192
+    input_channels: int = 3
+
+
+@dataclass(frozen=True)
+class FlavaConfig:
+    image_config: ImageConfig = ImageConfig()
+    text_config: TextConfig = TextConfig()
+    multimodal_config: MultimodalConfig = MultimodalConfig()
+    projection_dim: int = 768
+    logit_scale_init_value: float = 2.6592  # log(1 / 0.07)
+    ce_ignore_index: int = -100
+    # Of torchmultimodal alone (losses/flava.py): its heads' own epsilon, and what it clamps the scale to.
+    head_layer_norm_eps: float | None = None  # None: the encoder's
+    logit_scale_range: tuple[float, float] | None = None
+
+
+def config_of(
+    state_dict: Mapping[str, Tensor],
+    *,
+    image: Mapping[str, Any] = {},
+    text: Mapping[str, Any] = {},
+    multimodal: Mapping[str, Any] = {},
+    heads: Mapping[str, Any] = {},
+) -> FlavaConfig:
+    """The sizes that the shapes of an original state dict tell; no value is read.
+
+    The keywords hold what shapes cannot tell (num_attention_heads, hidden_act, layer_norm_eps,
+    pad_token_id; of the pretraining heads head_layer_norm_eps, logit_scale_range): attention heads
+    are 64 wide and the rest defaults where left out. Raises KeyError for a key
+    that is missing, ValueError for sizes that fit no FLAVA.
+    """
+
+    def transformer(encoder: str) -> dict[str, int]:
+        layer = f"{encoder}.module.encoder.layer."
+        numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
+        inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
+        return dict(
+            hidden_size=width,
+            num_hidden_layers=len(numbers),
+            num_attention_heads=width // 64,
+            intermediate_size=inner,
+        )
+
+    embeddings = "image_encoder.module.embeddings."
+    _, channels, _, patch = state_dict[embeddings + "patch_embeddings.projection.weight"].shape
+    patches = state_dict[embeddings + "position_embeddings"].shape[1] - 1
+    if math.isqrt(patches) ** 2 != patches:
+        raise ValueError(f"{embeddings}position_embeddings: {patches} patches make no square image")
+    pixels = dict(image_size=math.isqrt(patches) * patch, patch_size=patch, num_channels=channels)
+    pixels["vocab_size"] = len(state_dict["heads.imagenet.mim_head.cls.predictions.decoder.weight"])
+    tables = dict(vocab_size="word", max_position_embeddings="position", type_vocab_size="token_type")
+    for field, table in tables.items():
+        tables[field] = len(state_dict[f"text_encoder.module.embeddings.{table}_embeddings.weight"])
+    return FlavaConfig(
+        ImageConfig(**{**transformer("image_encoder"), **pixels, **image}),
+        TextConfig(**{**transformer("text_encoder"), **tables, **text}),
+        MultimodalConfig(**{**transformer("mm_encoder"), **multimodal}),
+        projection_dim=len(state_dict["image_projection.weight"]),
+        **heads,
+    )

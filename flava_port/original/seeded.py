@@ -1,0 +1,143 @@
+"""Seeded original checkpoints, made a chunk at a time: for the demo, the tests and the benchmarks.
+
+Every tensor is recognisable: no two are alike, none is constant, and their scale lets every part
+of the model be seen in its outputs.
+"""
+
+import sys
+import types
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..files.dtypes import FLOAT32, Dtype
+from ..files.tensors import CHUNK_ELEMENTS, ArrayTensor, TensorSource, recast
+from ..files.torch_tensors import as_array, load
+from .codebook import DalleEncoder
+from .config import CodebookConfig, FlavaConfig
+from .flava import Flava
+
+
+@dataclass(frozen=True)
+class SeededTensor:
+    """Normally distributed values around ``mean``, the same for the same seed, made as they are read."""
+
+    shape: tuple[int, ...]
+    seed: int
+    scale: float
+    mean: float = 0.0
+    dtype: Dtype = FLOAT32
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        generator = torch.Generator().manual_seed(self.seed)
+        total = prod(self.shape)
+        for first in range(0, total, CHUNK_ELEMENTS):
+            values = torch.randn(min(CHUNK_ELEMENTS, total - first), generator=generator)
+            yield recast(as_array(values.mul_(self.scale).add_(self.mean)), FLOAT32, self.dtype)
+
+
+def seeded(key: str, shape: tuple[int, ...], seed: int) -> SeededTensor:
+    """The tensor for one key: matrices keep a signal's size, norms lie around 1, all else is small noise."""
+    own_seed = zlib.crc32(key.encode()) + (seed << 32)
+    is_norm = "layernorm" in key.lower() and key.endswith(".weight")
+    if key.endswith("logit_scale"):
+        return SeededTensor(shape, own_seed, scale=0.1, mean=2.6592)
+    if is_norm:
+        return SeededTensor(shape, own_seed, scale=0.2, mean=1.0)
+    if len(shape) > 1 and "embeddings.weight" not in key and "token" not in key and "position" not in key:
+        return SeededTensor(shape, own_seed, scale=prod(shape[1:]) ** -0.5)
+    return SeededTensor(shape, own_seed, scale=0.3)
+
+
+def seeded_state_dict(config: FlavaConfig = FlavaConfig(), seed: int = 0) -> dict[str, TensorSource]:
+    """A whole original state dict: second copies, tied biases and position_ids included, each sharing its source."""
+    shapes = _shapes(Flava, config)
+    tensors: dict[str, TensorSource] = {}
+    for key, shape in shapes.items():
+        kept = key.replace("_encoder.embeddings.", "_encoder.module.embeddings.").replace(".decoder.bias", ".bias")
+        if kept in tensors:
+            tensors[key] = tensors[kept]
+        elif key.endswith("position_ids"):
+            tensors[kept] = tensors[key] = ArrayTensor(np.arange(shape[-1], dtype=np.int64)[None])
+        else:
+            tensors[kept] = tensors[key] = seeded(kept, shape, seed)
+    return {key: tensors[key] for key in shapes}
+
+
+def seeded_codebook(config: CodebookConfig = CodebookConfig(), seed: int = 0) -> dict[str, TensorSource]:
+    """A DALL-E encoder's state dict."""
+    return {key: seeded(key, shape, seed) for key, shape in _shapes(DalleEncoder, config).items()}
+
+
+@cache
+def _shapes(model_class: type[nn.Module], config: FlavaConfig | CodebookConfig) -> Mapping[str, tuple[int, ...]]:
+    """The keys of a model of the reference implementation, with their shapes."""
+    with torch.device("meta"):
+        return {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
+
+
+def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig(), seed: int = 0) -> None:
+    """A pickled module as OpenAI published its encoder: the file names `dall_e.encoder.Encoder` and needs no dall_e to be made."""
+    with _dall_e_classes() as (encoder_class, block_class, convolution_class):
+        shapes = _shapes(DalleEncoder, config)
+
+        def convolution(name: str) -> nn.Module:
+            module = convolution_class()
+            for part in ("w", "b"):
+                key = f"{name}.{part}"
+                setattr(module, part, nn.Parameter(load(seeded(key, shapes[key], seed))))
+            return module
+
+        def block(name: str) -> nn.Module:
+            module = block_class()
+            has_path = f"{name}.id_path.w" in shapes
+            module.id_path = convolution(f"{name}.id_path") if has_path else nn.Identity()
+            path = [
+                (part, m)
+                for n in range(1, 5)
+                for part, m in ((f"relu_{n}", nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))
+            ]
+            module.res_path = nn.Sequential(OrderedDict(path))
+            return module
+
+        def group(name: str, *, pool: bool) -> nn.Module:
+            blocks = [(f"block_{n}", block(f"{name}.block_{n}")) for n in range(1, config.num_blocks_per_group + 1)]
+            return nn.Sequential(OrderedDict(blocks + [("pool", nn.MaxPool2d(kernel_size=2))] * pool))
+
+        groups = [(f"group_{n}", group(f"blocks.group_{n}", pool=n < config.num_groups)) for n in range(1, config.num_groups + 1)]
+        output = nn.Sequential(OrderedDict([("relu", nn.ReLU()), ("conv", convolution("blocks.output.conv"))]))
+        encoder = encoder_class()
+        encoder.blocks = nn.Sequential(OrderedDict([("input", convolution("blocks.input")), *groups, ("output", output)]))
+        torch.save(encoder, path)
+
+
+@contextmanager
+def _dall_e_classes():
+    """Empty classes under the names that OpenAI's pickle holds, importable while it is being written."""
+    names = ("dall_e.encoder.Encoder", "dall_e.encoder.EncoderBlock", "dall_e.utils.Conv2d")
+    modules = {name: types.ModuleType(name) for name in ("dall_e", "dall_e.encoder", "dall_e.utils")}
+    classes = []
+    for name in names:
+        module, _, class_name = name.rpartition(".")
+        made = type(class_name, (nn.Module,), {"__module__": module})
+        setattr(modules[module], class_name, made)
+        classes.append(made)
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield classes
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

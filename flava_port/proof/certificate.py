@@ -1,0 +1,98 @@
+"""What a proof is made of: claims, each proven, refuted or left open; and the certificate that lists them."""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from ..errors import NotFaithful
+from ..files.staging import staged_files, write_json
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that differs: the converted name, the original's, what is wrong, and what it looks like."""
+
+    key: str
+    source: str
+    what: str
+    looks_like: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.key}: {self.what}"]
+        if self.source:
+            lines.append(f"  from {self.source}")
+        if self.looks_like:
+            lines.append(f"  looks like {self.looks_like}")
+        return "\n".join(lines)
+
+
+class Verdict(Enum):
+    PROVEN = "proven"
+    DIFFERS = "differs"
+    NOT_PROVEN = "not proven"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The largest relative error of one kind of number, and what rounding allows."""
+
+    what: str
+    error: float
+    tolerance: float
+
+
+@dataclass
+class Claim:
+    """One thing that the proof is about."""
+
+    name: str
+    verdict: Verdict = Verdict.NOT_PROVEN
+    summary: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    planted: dict[str, float] = field(default_factory=dict)  # by planted fault: how far it would move what was measured
+
+
+FINDINGS_SHOWN = 5
+
+
+@dataclass
+class Certificate:
+    """Every claim, the versions it was checked with, and the digests of both sides."""
+
+    claims: list[Claim]
+    versions: dict[str, str]
+    digests: dict[str, str]
+    asked: str = "everything"
+
+    @property
+    def verdict(self) -> Verdict:
+        """Differs if any claim does; proven only if every claim that was asked for is."""
+        verdicts = {claim.verdict for claim in self.claims}
+        return next((v for v in (Verdict.DIFFERS, Verdict.NOT_PROVEN) if v in verdicts), Verdict.PROVEN)
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.verdict is Verdict.PROVEN else NotFaithful.exit_status
+
+    def write(self, path: str | Path) -> None:
+        """The certificate as JSON; an existing file is replaced whole."""
+        target = Path(path).absolute()
+        with staged_files([target]) as (partial,):
+            write_json(partial, self.as_json())
+
+    def as_json(self) -> dict:
+        claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
+        return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
+
+    def table(self) -> str:
+        """A line a claim, the culprits under it, the verdict last."""
+        lines = []
+        for claim in self.claims:
+            lines.append(f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip())
+            shown = claim.findings[:FINDINGS_SHOWN]
+            lines += [f"    {line}" for finding in shown for line in str(finding).splitlines()]
+            if len(claim.findings) > len(shown):
+                lines.append(f"    ... and {len(claim.findings) - len(shown)} more")
+        rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
+        return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}"])

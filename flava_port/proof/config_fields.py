@@ -1,0 +1,67 @@
+"""Which fields of a config change what is computed, and how two configs differ in them."""
+
+from copy import deepcopy
+
+from ..target.config import DEFAULTS, ENCODERS
+from ..target.sizes import COUNTS, SIZES
+
+# Fields that play no part once weights are loaded.
+INERT = frozenset(("initializer_range", "logit_scale_init_value"))
+_INERT_AT_TOP = INERT | {"layer_norm_eps"}
+
+# Fields that FLAVA's configs do not have and that would change what is computed, with the value that does not.
+_HAZARDS = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+    "quantization_config": None,
+    "chunk_size_feed_forward": 0,
+    "position_embedding_type": "absolute",
+    "return_dict": True,
+    "torchscript": False,
+    "tie_word_embeddings": True,
+}
+
+
+def merged(from_shapes: dict, declared: dict | None) -> dict:
+    """The config that shapes tell, with what was declared of the rest."""
+    if declared is None:
+        return from_shapes
+    sizes = (
+        {(size.section, size.field) for size in SIZES}
+        | {(section, field) for section, field, _, _ in COUNTS}
+        | {("image_config", "image_size")}
+    )
+    config = deepcopy(from_shapes)
+    for section, default in DEFAULTS.items():
+        if isinstance(default, dict):
+            config[section] |= {f: declared[section][f] for f in default if (section, f) not in sizes}
+        elif ("", section) not in sizes and section != "init_codebook":
+            config[section] = declared[section]
+    return config
+
+
+def config_differences(actual: dict, expected: dict) -> list[tuple[str, object, object]]:
+    """Fields that change the computation and differ: name, actual, expected."""
+    found = []
+    for section, default in DEFAULTS.items():
+        if not isinstance(default, dict):
+            if section not in _INERT_AT_TOP and actual[section] != expected[section]:
+                found.append((section, actual[section], expected[section]))
+            continue
+        for field in default:
+            if field not in INERT and actual[section][field] != expected[section][field]:
+                found.append((f"{section}.{field}", actual[section][field], expected[section][field]))
+    for section in ("", *ENCODERS):
+        fields = actual[section] if section else actual
+        found += [
+            (f"{section}.{name}".lstrip("."), fields[name], harmless)
+            for name, harmless in _HAZARDS.items()
+            if (section or name not in DEFAULTS) and fields.get(name, harmless) not in (harmless, None)
+        ]
+    return found
+
+
+def unusual(declared: dict) -> list[str]:
+    """What was declared of the computation, that no shape tells, and that is not FLAVA's own: ``field = value``."""
+    return [f"{name} = {value!r}" for name, value, _ in config_differences(declared, merged(declared, DEFAULTS)) if name != "init_codebook"]

@@ -1,0 +1,64 @@
+"""The forward pass as it is used: on a device, in float32 and in bfloat16.
+
+There rounding is much of what one sees. The converted model may lie no further from the exact result,
+which float64 gave, than the original does there itself, but for a margin.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from ..errors import InvalidInput
+from .bounds import Expected
+from .certificate import Measured
+from .forward import outputs, relative_error, run_converted, run_original
+from .sides import Sides
+
+PRECISIONS = (torch.float32, torch.bfloat16)
+
+# Both sides round as often, but in another order: the larger of two such errors is rarely twice the other.
+_MARGIN = 4.0
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name, which must be there.
+
+    Raises:
+        InvalidInput: torch knows no such device, or this machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected: Expected) -> list[Measured]:
+    """Every output's error against the exact one, and what the original's own error there allows."""
+    cases = [case.to(dtype, device) for case in expected.cases]
+    with _full_precision():
+        rounding = _errors(outputs(run_original, sides.original().to(device, dtype), cases), expected)
+        errors = _errors(outputs(run_converted, sides.converted().to(device, dtype), cases), expected)
+    allowed = _MARGIN * max(rounding.values())
+    return [Measured(name, error, allowed) for name, error in errors.items()]
+
+
+def _errors(found: list[Mapping[str, torch.Tensor]], expected: Expected) -> dict[str, float]:
+    errors = {}
+    for case, wanted, actual in zip(expected.cases, expected.outputs, found):
+        for name, exact in wanted.items():
+            errors[f"{case.name}: {name}"] = relative_error(actual[name].cpu(), exact) if name in actual else float("inf")
+    return errors
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Without TensorFloat-32, which keeps 10 bits of a float32's 23 and which convolutions use unasked."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

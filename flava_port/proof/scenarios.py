@@ -1,0 +1,91 @@
+"""The inputs on which both models run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..original.flava import Flava
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way to use FLAVA: its name, and the inputs by `Flava.forward`'s argument names."""
+
+    name: str
+    inputs: Mapping[str, Tensor]
+
+    @property
+    def has_labels(self) -> bool:
+        return any(name.endswith("_labels") for name in self.inputs)
+
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> "Scenario":
+        """The same values, pixels in ``dtype``; on another device, if one is given."""
+        moved = {name: value.to(device) for name, value in self.inputs.items()}
+        return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()})
+
+    def unmasked(self) -> "Scenario":
+        """The same without anything to predict."""
+        predicting = ("bool_masked_pos", "input_ids_masked", "mim_labels", "mlm_labels", "itm_labels")
+        return Scenario(self.name, {name: value for name, value in self.inputs.items() if name not in predicting})
+
+    def shortened(self, tokens: int) -> "Scenario":
+        """The same with no more than the first few tokens of each text."""
+        texts = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
+        return Scenario(self.name, {name: value[:, :tokens] if name in texts else value for name, value in self.inputs.items()})
+
+
+def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scenario]:
+    """Inputs that reach every part: every position and patch, masks, padding, token types, labels, ITM negatives.
+
+    Values come from a seed; pixels are float32. ``brief`` is for large models: short texts beside the
+    images, and the longest text by itself, once.
+    """
+    longest = model.config.text_config.max_position_embeddings
+    pairs = _inputs(model, 2, min(longest, 24), seed) if brief else _inputs(model, 3, longest, seed)
+    single = _inputs(model, 1, longest, seed + 1) if brief else pairs
+    image = ("pixel_values", "bool_masked_pos", "mim_labels")
+    text = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
+    cases = [
+        Scenario("pairs, masked, with labels", pairs),
+        Scenario("images, masked, with labels", {name: single[name] for name in image}),
+        Scenario("texts, masked, with labels", {name: single[name] for name in text}),
+    ]
+    if not brief:
+        cases.append(Scenario("pairs, plain", {name: pairs[name] for name in ("pixel_values", "input_ids")}))
+    return cases
+
+
+def _inputs(model: Flava, pairs: int, length: int, seed: int) -> dict[str, Tensor]:
+    """Every input of FLAVA, for ``pairs`` images and texts; the first text is whole, the others end in padding."""
+    generator = torch.Generator().manual_seed(seed)
+    image, text = model.config.image_config, model.config.text_config
+    patches = (image.image_size // image.patch_size) ** 2
+
+    def integers(high: int, *shape: int) -> Tensor:
+        return torch.randint(min(1, high - 1), high, shape, generator=generator)
+
+    def some(*shape: int) -> Tensor:
+        mask = torch.rand(shape, generator=generator) < 0.4
+        mask[:, 0] = True  # at least one in each row
+        return mask
+
+    pixels = torch.randn(pairs, image.num_channels, image.image_size, image.image_size, generator=generator)
+    words, masked_words = integers(text.vocab_size, pairs, length), some(pairs, length)
+    attention = torch.ones(pairs, length, dtype=torch.int64)
+    for row in range(1, pairs):
+        attention[row, max(1, length - 2 * row) :] = 0
+    return {
+        "pixel_values": pixels,
+        "input_ids": words,
+        "input_ids_masked": words.masked_fill(masked_words, 0),
+        "attention_mask": attention,
+        "token_type_ids": integers(text.type_vocab_size, pairs, length),
+        "bool_masked_pos": some(pairs, patches),
+        "mim_labels": integers(image.vocab_size, pairs, patches),
+        "mlm_labels": words.masked_fill(~masked_words | (attention == 0), IGNORED),
+        "itm_labels": torch.tensor([1] + [row % 2 for row in range(pairs - 1)]),
+    }

@@ -1,0 +1,1 @@
+"""What changes from release to release of transformers and torch: observed, compared, bisected."""

@@ -1,0 +1,44 @@
+"""Tables, and keys' ways through them, in words."""
+
+from .engine import RuleTable, Step, Trace
+from .layouts import WAYS, Layout, recognise
+from .tables import table_for
+
+
+def describe(trace: Trace) -> str:
+    """The key's way through the table, a line a step."""
+    lines = [trace.source]
+    lines += [_describe_step(step) for step in trace.steps]
+    if trace.dropped:
+        lines.append(f"  dropped: contains {trace.dropped.fragment!r}; {trace.dropped.because}")
+        lines.append(f"          kept as {trace.dropped.kept_key(trace.source)}")
+    elif not trace.steps:
+        lines.append("  no rule touches it")
+    return "\n".join(lines)
+
+
+def _describe_step(step: Step) -> str:
+    rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
+    which = f"rule {step.number:<2}" if step.number else "older  "
+    where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""
+    return f"  {which} {rule}{where}\n          {step.key}"
+
+
+def describe_table(table: RuleTable) -> str:
+    """The whole table, a line an entry."""
+    width = max(len(rule.source) for rule in table.rules)
+    lines = [f"{table.name}: {table.source} to {table.target}"]
+    lines += [f"  drop  {drop.fragment}.*  because {drop.because}" for drop in table.drops]
+    lines += [
+        f"  {number:>4}  {rule.source:<{width}}  {rule.target}" + ("  (at the end)" if rule.at_end else "")
+        for number, rule in enumerate(table.rules, start=1)
+    ]
+    lines += [f"  older {rule.source:<{width}}  {rule.target}" for rule in table.older]
+    return "\n".join(lines)
+
+
+def describe_way(key: str) -> str:
+    """The key's way through the tables to transformers' name, a line a step."""
+    if (kind := recognise([key])) in (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL):
+        return describe(WAYS[kind].to(key))
+    return describe(table_for(key).trace(key))

@@ -1,0 +1,121 @@
+"""Rule tables from files, and the keys that a table is meant for.
+
+A file is JSON: a list of ``[from, to]`` pairs, or an object with ``rules``, and if need be ``name``,
+``drops`` (pairs of a fragment and the one kept in its place) and ``keys``. A rule that works only at
+the end of a key is ``[from, to, "at end"]``.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import InvalidInput
+from .engine import Drop, Rule, RuleTable
+from .tables import CODEBOOK, FLAVA, TORCHMULTIMODAL
+
+AT_END = "at end"
+SUFFIX = ".weight"
+
+
+def read_table(path: Path) -> tuple[RuleTable, tuple[str, ...]]:
+    """The table in a file, and the keys it names (none where it names none).
+
+    Raises:
+        InvalidInput: saying what in the file is not a table.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path}: not JSON: {error}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}") from None
+    if isinstance(content, list):
+        content = {"rules": content}
+    if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
+        raise InvalidInput(f"{path}: a table is a list of [from, to] pairs, or an object with such a list as 'rules'")
+    if unknown := sorted(set(content) - {"name", "rules", "drops", "keys"}):
+        raise InvalidInput(f"{path}: does not belong into a table: {', '.join(unknown)}")
+    rules = tuple(_rule(path, number, entry) for number, entry in enumerate(content["rules"], start=1))
+    drops = tuple(_drop(path, number, entry) for number, entry in enumerate(_list(path, content, "drops"), start=1))
+    keys = _list(path, content, "keys")
+    if not all(isinstance(key, str) for key in keys):
+        raise InvalidInput(f"{path}: 'keys' holds something that is not a string")
+    return RuleTable(str(content.get("name", path.stem)), "source", "target", drops, rules), tuple(keys)
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """The keys in a file, one a line.
+
+    Raises:
+        InvalidInput: the file cannot be read or is empty.
+    """
+    try:
+        keys = tuple(path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: {getattr(error, 'strerror', None) or 'not text'}") from None
+    if not keys:
+        raise InvalidInput(f"{path}: no keys in it, one a line")
+    return keys
+
+
+def known_keys(table: RuleTable) -> tuple[str, ...]:
+    """The keys that a table is meant for: a default-size checkpoint's for ours, else made of its own fragments."""
+    import torch
+
+    from ..original.codebook import DalleEncoder
+    from ..original.flava import Flava
+
+    models = {FLAVA: (Flava,), CODEBOOK: (DalleEncoder,), TORCHMULTIMODAL: (Flava, DalleEncoder)}
+    if table not in models:
+        return own_keys(table)
+    with torch.device("meta"):
+        return tuple(key for model in models[table] for key in model().state_dict())
+
+
+def own_keys(table: RuleTable) -> tuple[str, ...]:
+    """A key for every entry of the table, and for every two rules where one begins with the last names of the other."""
+    keys = [_key_with(rule.source, at_end=rule.at_end) for rule in table.rules]
+    for drop in table.drops:
+        keys += [_key_with(drop.fragment), _key_with(drop.kept)]
+    for one in table.rules:
+        for other in table.rules:
+            if one is not other and not one.at_end:
+                keys += [_key_with(merged, at_end=other.at_end) for merged in _chained(one.source, other.source)]
+    return tuple(dict.fromkeys(keys))
+
+
+def _key_with(fragment: str, *, at_end: bool = False) -> str:
+    begin = "" if fragment[:1].isalnum() else "x"
+    end = "" if at_end else SUFFIX if fragment[-1:].isalnum() else SUFFIX[1:]
+    return begin + fragment + end
+
+
+def _chained(one: str, other: str) -> Iterable[str]:
+    """``a.b`` and ``b.c`` make ``a.b.c``."""
+    names, more = one.split("."), other.split(".")
+    for count in range(1, min(len(names), len(more))):
+        if names[-count:] == more[:count] and any(more[:count]):
+            yield ".".join(names + more[count:])
+
+
+def _rule(path: Path, number: int, entry: object) -> Rule:
+    match entry:
+        case [str(source), str(target)] if source:
+            return Rule(source, target)
+        case [str(source), str(target), str(where)] if source and where == AT_END:
+            return Rule(source, target, at_end=True)
+    raise InvalidInput(f'{path}: rule {number} is {json.dumps(entry)}, not ["from", "to"] or ["from", "to", "{AT_END}"]')
+
+
+def _drop(path: Path, number: int, entry: object) -> Drop:
+    match entry:
+        case [str(fragment), str(kept)] if fragment and kept:
+            return Drop(fragment, kept, because="the table says so")
+    raise InvalidInput(f'{path}: drop {number} is {json.dumps(entry)}, not ["fragment", "the fragment kept in its place"]')
+
+
+def _list(path: Path, content: dict, name: str) -> list:
+    value = content.get(name, [])
+    if not isinstance(value, list):
+        raise InvalidInput(f"{path}: {name!r} is not a list")
+    return value

@@ -1,0 +1,155 @@
+"""What is wrong with a rule table, each finding shown by the shortest of the keys it is meant for.
+
+A finding is a statement about those keys. A pair of rules whose order shows is no finding where the
+order settles it as a reader expects: the special case first, the rule that it contains after it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import combinations
+
+from .describe import describe
+from .engine import Rule, RuleTable, Trace
+from .order import dependencies_on
+
+
+class Flaw(Enum):
+    """What a finding is about."""
+
+    DEAD = "dead rule"
+    SHADOWED = "shadowed rule"
+    COLLISION = "collision"
+    ORDER = "order-sensitive pair"
+    NOT_INJECTIVE = "not injective"
+    NOT_INVERTIBLE = "not invertible"
+    LEFTOVER = "leftover fragment"
+    TOUCHES = "touches keys it was not meant for"
+
+
+@dataclass(frozen=True)
+class LintFinding:
+    """One thing that is wrong, the key that shows it, and how."""
+
+    kind: Flaw
+    entry: str  # "rule 3", "rules 2 and 5", "drop 1"
+    witness: str
+    how: str
+
+    def __str__(self) -> str:
+        shown = "\n".join("    " + line for line in self.how.splitlines())
+        return f"{self.entry}: {self.kind.value}, as {self.witness} shows\n{shown}"
+
+
+def lint(table: RuleTable, keys: Iterable[str]) -> list[LintFinding]:
+    """Everything that is wrong with ``table`` on ``keys``, a finding for each entry and kind."""
+    traces = [table.trace(key) for key in sorted(set(keys), key=lambda k: (len(k), k))]
+    checks = (_unused, _meetings, _order, _not_invertible, _leftovers, _touches)
+    found: dict[tuple[Flaw, str], LintFinding] = {}
+    for check in checks:
+        for finding in check(table, traces):
+            found.setdefault((finding.kind, finding.entry), finding)
+    return list(found.values())
+
+
+def describe_findings(table: RuleTable, keys: Sequence[str], findings: Sequence[LintFinding]) -> str:
+    """A line that says how many there are, then each."""
+    count = f"{len(findings)} findings" if len(findings) != 1 else "1 finding"
+    title = f"{table.name}: {len(table.rules)} rules on {len(keys)} keys, {count if findings else 'no findings'}"
+    return "\n".join([title, *(str(finding) for finding in findings)])
+
+
+def _unused(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    """Entries that change no key: because none holds their fragment, or because an earlier entry always takes it."""
+    firing = {step.number for trace in traces for step in trace.steps}
+    for number, rule in enumerate(table.rules, start=1):
+        if number not in firing:
+            able = [trace for trace in traces if rule.apply(trace.source) != trace.source]
+            yield _unused_entry(f"rule {number}", str(rule), rule.source, able)
+    dropping = {id(trace.dropped) for trace in traces}
+    for number, drop in enumerate(table.drops, start=1):
+        if id(drop) not in dropping:
+            able = [trace for trace in traces if drop.fragment in trace.source]
+            yield _unused_entry(f"drop {number}", f"drop {drop.fragment}", drop.fragment, able)
+
+
+def _unused_entry(entry: str, text: str, fragment: str, able: Sequence[Trace]) -> LintFinding:
+    if not able:
+        return LintFinding(Flaw.DEAD, entry, fragment, f"{text}\nchanges none of the keys")
+    return LintFinding(Flaw.SHADOWED, entry, able[0].source, f"{text}\nnever gets the key, which goes\n{describe(able[0])}")
+
+
+def _meetings(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    """Keys that meet in one target: a collision where different rules led there."""
+    by_target: dict[str, list[Trace]] = {}
+    for trace in traces:
+        if trace.target is not None:
+            by_target.setdefault(trace.target, []).append(trace)
+    for meeting in by_target.values():
+        for one, other in combinations(meeting, 2):
+            mine, theirs = ([step.number for step in trace.steps] for trace in (one, other))
+            kind = Flaw.COLLISION if mine and theirs and mine != theirs else Flaw.NOT_INJECTIVE
+            entry = _entry(sorted({*mine, *theirs}))
+            yield LintFinding(kind, entry, one.source, f"two keys meet\n{describe(one)}\n{describe(other)}")
+
+
+def _order(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    for (first, second), key in dependencies_on(table, [trace.source for trace in traces]).items():
+        one, other = table.rules[first - 1], table.rules[second - 1]
+        if other.source not in one.source or one.source == other.source:
+            how = f"{one}\n{other}\nneither is a special case of the other that comes first\n{describe(table.trace(key))}"
+            yield LintFinding(Flaw.ORDER, _entry([first, second]), key, how)
+
+
+def _not_invertible(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    for trace in traces:
+        if trace.target is not None and (back := table.source_of(trace.target)) != trace.source:
+            yield LintFinding(Flaw.NOT_INVERTIBLE, trace.rules, trace.source, f"{describe(trace)}\ncomes back as {back}")
+
+
+def _leftovers(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    """What a rule should have replaced is still there, outside of what it writes itself."""
+    for trace in traces:
+        for number, rule in enumerate(table.rules, start=1):
+            if trace.target is not None and _holds(rule, trace.target.replace(rule.target, "\0") if rule.target else trace.target):
+                how = f"{describe(trace)}\nstill holds {rule.source}, which rule {number} replaces"
+                yield LintFinding(Flaw.LEFTOVER, f"rule {number}", trace.source, how)
+
+
+def _holds(rule: Rule, text: str) -> bool:
+    return text.endswith(rule.source) if rule.at_end else rule.source in text
+
+
+def _touches(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    """A rule that cuts into a name: ``text_projection`` in ``mm_text_projection``."""
+    for trace in traces:
+        before = trace.source
+        for step in trace.steps:
+            if (name := _cut_name(step.rule, before)) is not None:
+                how = f"{step.rule}\ncuts into the name {name}\n{describe(trace)}"
+                yield LintFinding(Flaw.TOUCHES, f"rule {step.number}", trace.source, how)
+            before = step.key
+
+
+def _cut_name(rule: Rule, key: str) -> str | None:
+    """The first name that the rule replaces a part of; None where it replaces whole names."""
+    start = len(key) - len(rule.source) if rule.at_end else key.find(rule.source)
+    while start >= 0:
+        end = start + len(rule.source)
+        cut_left = start > 0 and _inside_name(key[start - 1]) and _inside_name(key[start])
+        cut_right = end < len(key) and _inside_name(key[end - 1]) and _inside_name(key[end])
+        if cut_left or cut_right:
+            return key[key.rfind(".", 0, start + 1) + 1 :].split(".")[0]
+        start = -1 if rule.at_end else key.find(rule.source, end)
+    return None
+
+
+def _inside_name(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _entry(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "no rule"
+    *first, last = map(str, numbers)
+    return f"rules {', '.join(first)} and {last}" if first else f"rule {last}"

@@ -1,0 +1,219 @@
+"""The model's config: FLAVA's defaults, sizes read from a checkpoint's shapes, one normal form.
+
+The normal form is a plain dict, the content of a ``config.json`` that every transformers release
+from 4.25.1 on reads the same way: every field that means something is spelled out (a default that
+a release changes cannot reach it) and every number has the type that strict releases ask for.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import InvalidInput
+from .parts import WHOLE, Part
+
+ENCODER_DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "qkv_bias": True,
+}
+
+# FLAVA as published (arXiv 2112.04482, section 4 and its appendix; the defaults of transformers'
+# configuration_flava.py from 4.19.0 to 5.23.0).
+DEFAULTS = {
+    "image_config": {
+        "model_type": "flava_image_model",
+        **ENCODER_DEFAULTS,
+        "image_size": 224,
+        "patch_size": 16,
+        "num_channels": 3,
+        "mask_token": True,
+        "vocab_size": 8192,
+    },
+    "text_config": {
+        "model_type": "flava_text_model",
+        **ENCODER_DEFAULTS,
+        "vocab_size": 30522,
+        "type_vocab_size": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+    },
+    "multimodal_config": {
+        "model_type": "flava_multimodal_model",
+        **ENCODER_DEFAULTS,
+        "num_hidden_layers": 6,
+        "use_cls_token": True,
+    },
+    "image_codebook_config": {
+        "model_type": "flava_image_codebook",
+        "num_groups": 4,
+        "input_channels": 3,
+        "num_blocks_per_group": 2,
+        "hidden_size": 256,
+        "vocab_size": 8192,
+        "freeze": True,
+        "initializer_range": 0.02,
+    },
+    "hidden_size": 768,
+    "layer_norm_eps": 1e-12,
+    "projection_dim": 768,
+    "init_codebook": True,
+    "logit_scale_init_value": 2.6592,
+    "initializer_range": 0.02,
+    "ce_ignore_index": -100,
+    "mim_weight": 1.0,
+    "mlm_weight": 1.0,
+    "global_contrastive_weight": 1.0,
+    "itm_weight": 1.0,
+    "mmm_image_weight": 1.0,
+    "mmm_text_weight": 1.0,
+    "global_backprop_contrastive": True,
+    "skip_unmasked_multimodal_encoder": True,
+    "return_loss": True,
+    "tie_word_embeddings": True,
+}
+
+ENCODERS = {"image_config": "image", "text_config": "text", "multimodal_config": "multimodal"}
+
+# Fields of a config.json that say how it was made, not what the model is; ours are written anew.
+_WRITTEN_ANEW = ("transformers_version", "architectures", "torch_dtype", "dtype", "model_type", "_name_or_path")
+
+
+def section_of(config: dict, name: str) -> dict:
+    return config[name] if name else config
+
+
+# ------------------------------------------------------------------------------ config.json, read
+
+
+def read_config(path: Path) -> dict:
+    """The normal form of the ``config.json`` in ``path`` (the file, or the folder that holds it).
+
+    Raises:
+        InvalidInput: there is none, it is not JSON, not FLAVA's, or a field has the wrong type.
+    """
+    content, path = read_json(path)
+    if content.get("model_type", "flava") != "flava":
+        raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of 'flava'")
+    try:
+        return normal_form(content)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+def read_codebook_config(path: Path) -> dict:
+    """The normal form around a codebook's config: that of `FlavaImageCodebook`, or a whole model's.
+
+    Raises:
+        InvalidInput: as `read_config`.
+    """
+    content, path = read_json(path)
+    if content.get("model_type") == "flava":
+        return read_config(path)
+    if content.get("model_type", "flava_image_codebook") != "flava_image_codebook":
+        raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of a codebook")
+    try:
+        return normal_form({"image_codebook_config": content})
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+CONFIG_BYTES_MAX = 16 << 20  # FLAVA's have 5 kB
+
+
+def read_json(path: Path) -> tuple[dict, Path]:
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        if not path.exists():
+            raise InvalidInput(f"{path}: no such file")
+        if not path.is_file() or path.stat().st_size > CONFIG_BYTES_MAX:
+            raise InvalidInput(f"{path}: not a config: no file, or too large for one")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{path}: not a config: it holds a {type(content).__name__}")
+    return content, path
+
+
+def normal_form(content: Mapping) -> dict:
+    """Every field spelled out and of its right type; fields we do not know are kept as they are."""
+    content = dict(content)
+    config = {}
+    for name, default in DEFAULTS.items():
+        if isinstance(default, dict):
+            config[name] = _normal_section(name, default, content)
+        else:
+            config[name] = _of_type(name, content.get(name, default), default)
+    unknown = {k: v for k, v in content.items() if k not in config and k not in _WRITTEN_ANEW and not k.endswith("_config_dict")}
+    return {**config, **unknown}
+
+
+def _normal_section(name: str, defaults: Mapping, content: Mapping) -> dict:
+    """A sub-config. Releases before 4.25 wrote it as ``image_config_dict``, which still overrides ``image_config``."""
+    given: dict = {}
+    for key in (name, f"{name}_dict"):
+        value = content.get(key)
+        if not isinstance(value, dict | None):
+            raise InvalidInput(f"{key} is a {type(value).__name__}, not a dict")
+        given.update(value or {})
+    known = {k: _of_type(f"{name}.{k}", given.get(k, default), default) for k, default in defaults.items()}
+    known["model_type"] = defaults["model_type"]
+    return {**known, **{k: v for k, v in given.items() if k not in known and k not in _WRITTEN_ANEW}}
+
+
+def _of_type(name: str, value: object, default: object) -> object:
+    """``value`` as the type of its default (1 becomes 1.0 where a float belongs), or an error naming it."""
+    if name == "text_config.pad_token_id" and value is None:
+        return None
+    is_size = name in ("image_config.image_size", "image_config.patch_size") and isinstance(value, list) and len(value) == 2
+    if is_size and all(type(side) is int for side in value):
+        return value[0] if value[0] == value[1] else value
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    if type(default) is int and type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is not type(default):
+        raise InvalidInput(f"{name} is {value!r}, where a {type(default).__name__} belongs")
+    if name.rpartition(".")[2] in _COUNTS and not 0 <= value <= MODULES_MAX:
+        raise InvalidInput(f"{name} is {value}; no model has so many")
+    return value
+
+
+_COUNTS = ("num_hidden_layers", "num_groups", "num_blocks_per_group")
+MODULES_MAX = 10_000
+
+
+def declared_class(folder: Path) -> str:
+    """The class of transformers that the folder's ``config.json`` names; nothing where it names none."""
+    content, _ = read_json(folder)
+    architectures = content.get("architectures")
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+
+
+def declared_fields(folder: Path) -> set[str]:
+    """What the folder's ``config.json`` says anything of."""
+    return set(read_json(folder)[0])
+
+
+def declared_dtypes(folder: Path) -> list[tuple[str, object]]:
+    """The dtype that the folder's ``config.json`` tells transformers to load in, under each name that it has it."""
+    content, _ = read_json(folder)
+    return [(name, content[name]) for name in ("dtype", "torch_dtype") if content.get(name) is not None]
+
+
+def config_json(config: dict, dtype: str, part: Part = WHOLE) -> dict:
+    """The content of the ``config.json`` to write, for weights of ``dtype`` (``float32``)."""
+    own = part.config_of(config) if part.section else {"model_type": "flava", **config}
+    return {"architectures": [part.model_class], **own, "torch_dtype": dtype}

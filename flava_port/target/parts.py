@@ -1,0 +1,46 @@
+"""FLAVA whole, and the parts of it that transformers has classes of their own for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..rules.tables import CODEBOOK_PREFIX
+
+
+@dataclass(frozen=True)
+class Part:
+    """A class of transformers, where its weights stand in `FlavaForPreTraining`, and where its config in `FlavaConfig`."""
+
+    name: str
+    model_class: str
+    config_class: str
+    prefix: str = ""
+    section: str = ""
+    without: str = ""  # what it leaves out, though it begins so
+
+    def __str__(self) -> str:
+        return self.model_class + (" without its codebook" if self.without else "")
+
+    def holds(self, key: str) -> bool:
+        """Whether a key of `FlavaForPreTraining` belongs to this part."""
+        return key.startswith(self.prefix) and not (self.without and key.startswith(self.without))
+
+    def config_of(self, config: Mapping) -> Mapping:
+        """This part's section of a whole config."""
+        return config[self.section] if self.section else config
+
+
+WHOLE = Part("whole", "FlavaForPreTraining", "FlavaConfig")
+WITHOUT_CODEBOOK = replace(WHOLE, without=CODEBOOK_PREFIX)
+MODEL = Part("model", "FlavaModel", "FlavaConfig", "flava.")
+CODEBOOK_PART = Part("codebook", "FlavaImageCodebook", "FlavaImageCodebookConfig", CODEBOOK_PREFIX, "image_codebook_config")
+
+# By the name that `--part` takes.
+PARTS = {
+    part.name: part
+    for part in (
+        Part("image", "FlavaImageModel", "FlavaImageConfig", "flava.image_model.", "image_config"),
+        Part("text", "FlavaTextModel", "FlavaTextConfig", "flava.text_model.", "text_config"),
+        Part("multimodal", "FlavaMultimodalModel", "FlavaMultimodalConfig", "flava.multimodal_model.", "multimodal_config"),
+        MODEL,
+    )
+}

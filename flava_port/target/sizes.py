@@ -1,0 +1,207 @@
+"""Sizes of the model, read from a checkpoint's shapes."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from math import isqrt
+
+from ..errors import NotFaithful
+from ..rules.layouts import ORIGINAL_SEMANTICS, Semantics
+from .config import DEFAULTS, ENCODER_DEFAULTS, ENCODERS, section_of
+
+HEAD_WIDTH = 64
+# Published FLAVAs whose heads are wider: the larger ones of torchmultimodal's scaling study (examples/flava/native).
+_HEADS_BY_WIDTH = {1280: 16, 1408: 16, 1664: 16, 2048: 16}
+
+
+# ------------------------------------------------------------------------ sizes, from the shapes
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of the model and the weights that show it: ``section.field`` is ``shape[axis]`` of each."""
+
+    section: str  # "" for the top level
+    field: str
+    evidence: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.field}" if self.section else self.field
+
+
+def _encoder_sizes(section: str, model: str) -> list[Size]:
+    layer = f"{model}.encoder.layer.0"
+    return [
+        Size(
+            section,
+            "hidden_size",
+            (
+                (f"{model}.layernorm.weight", 0),
+                (f"{model}.layernorm.bias", 0),
+                (f"{model}.pooler.dense.weight", 0),
+                (f"{model}.pooler.dense.bias", 0),
+                (f"{layer}.attention.output.dense.bias", 0),
+                (f"{layer}.layernorm_before.weight", 0),
+            ),
+        ),
+        Size(
+            section,
+            "intermediate_size",
+            (
+                (f"{layer}.intermediate.dense.weight", 0),
+                (f"{layer}.intermediate.dense.bias", 0),
+                (f"{layer}.output.dense.weight", 1),
+            ),
+        ),
+    ]
+
+
+def _head_vocabulary(*heads: str) -> tuple[tuple[str, int], ...]:
+    return tuple((f"{head}.{part}", 0) for head in heads for part in ("decoder.weight", "decoder.bias", "bias"))
+
+
+_IMAGE, _TEXT, _MULTIMODAL = "flava.image_model", "flava.text_model", "flava.multimodal_model"
+
+SIZES = (
+    *_encoder_sizes("image_config", _IMAGE),
+    *_encoder_sizes("text_config", _TEXT),
+    *_encoder_sizes("multimodal_config", _MULTIMODAL),
+    Size("image_config", "patch_size", ((f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", 2),)),
+    Size("image_config", "num_channels", ((f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", 1),)),
+    Size("image_config", "vocab_size", _head_vocabulary("mim_head", "mmm_image_head")),
+    Size(
+        "text_config",
+        "vocab_size",
+        ((f"{_TEXT}.embeddings.word_embeddings.weight", 0), *_head_vocabulary("mlm_head", "mmm_text_head")),
+    ),
+    Size("text_config", "type_vocab_size", ((f"{_TEXT}.embeddings.token_type_embeddings.weight", 0),)),
+    Size("text_config", "max_position_embeddings", ((f"{_TEXT}.embeddings.position_embeddings.weight", 0),)),
+    Size("", "hidden_size", (("itm_head.pooler.dense.weight", 0), ("itm_head.pooler.dense.bias", 0))),
+    Size("", "projection_dim", tuple((f"flava.{m}_projection.{p}", 0) for m in ("text", "image") for p in ("weight", "bias"))),
+    Size("image_codebook_config", "input_channels", (("image_codebook.blocks.input.weight", 1),)),
+    Size("image_codebook_config", "hidden_size", (("image_codebook.blocks.input.weight", 0), ("image_codebook.blocks.input.bias", 0))),
+    Size("image_codebook_config", "vocab_size", (("image_codebook.blocks.output.conv.weight", 0), ("image_codebook.blocks.output.conv.bias", 0))),
+)  # fmt: skip
+
+# Sizes that are counts of numbered modules: one more than the highest (layers) or the highest (groups, blocks).
+COUNTS = (
+    ("image_config", "num_hidden_layers", re.compile(r"flava\.image_model\.encoder\.layer\.(\d{1,4})\."), 1),
+    ("text_config", "num_hidden_layers", re.compile(r"flava\.text_model\.encoder\.layer\.(\d{1,4})\."), 1),
+    ("multimodal_config", "num_hidden_layers", re.compile(r"flava\.multimodal_model\.encoder\.layer\.(\d{1,4})\."), 1),
+    ("image_codebook_config", "num_groups", re.compile(r"image_codebook\.blocks\.group_(\d{1,4})\."), 0),
+    ("image_codebook_config", "num_blocks_per_group", re.compile(r"image_codebook\.blocks\.group_1\.group\.block_(\d{1,4})\."), 0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SizeFound:
+    """A size that the checkpoint shows, and the key that shows it."""
+
+    section: str
+    field: str
+    value: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.field}" if self.section else self.field
+
+
+def sizes_found(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
+    """Every size that shapes tell, by Hugging Face key. Where weights disagree, most of them decide.
+
+    Raises:
+        NotFaithful: a stray number stands so far above the others that it cannot be a count's.
+    """
+    found = [f for size in SIZES if (f := _by_majority(size, shapes))]
+    for section, field, pattern, offset in COUNTS:
+        numbered = {int(match[1]): key for key in shapes if (match := pattern.match(key))}
+        if numbered and max(numbered) > 2 * len(numbered) + 8:
+            key = numbered[max(numbered)]
+            raise NotFaithful(
+                f"{key} is number {max(numbered)} where the checkpoint has {len(numbered)} in all; leave it out, or complete it"
+            )
+        if numbered:
+            found.append(SizeFound(section, field, max(numbered) + offset, numbered[max(numbered)]))
+    return found + _image_size(shapes)
+
+
+def _by_majority(size: Size, shapes: Mapping[str, tuple[int, ...]]) -> SizeFound | None:
+    votes = [(shapes[key][axis], key) for key, axis in size.evidence if len(shapes.get(key, ())) > axis]
+    if not votes:
+        return None
+    value, _count = Counter(vote for vote, _key in votes).most_common(1)[0]
+    return SizeFound(size.section, size.field, value, next(key for vote, key in votes if vote == value))
+
+
+def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
+    """A square image's side: the patches in a row, times the patch size."""
+    key = f"{_IMAGE}.embeddings.position_embeddings"
+    projection = shapes.get(f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", ())
+    positions = shapes.get(key, ())
+    if len(positions) != 3 or len(projection) != 4 or projection[2] != projection[3]:
+        return []
+    row = isqrt(max(positions[1] - 1, 0))
+    return [SizeFound("image_config", "image_size", row * projection[2], key)] if row * row == positions[1] - 1 else []
+
+
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], semantics: Semantics = ORIGINAL_SEMANTICS) -> tuple[dict, list[str]]:
+    """The config that the shapes tell, defaults for the rest, and a line for each assumption.
+
+    The defaults are FLAVA's, and where ``semantics`` says otherwise those of the code behind the checkpoint.
+
+    Raises:
+        NotFaithful: the image positions are no square of patches, so no image size can be read.
+    """
+    config = deepcopy(DEFAULTS)
+    found = sizes_found(shapes)
+    for size in found:
+        section_of(config, size.section)[size.field] = size.value
+    positions = shapes.get(f"{_IMAGE}.embeddings.position_embeddings", ())
+    if len(positions) == 3 and not any(size.field == "image_size" for size in found):
+        raise NotFaithful(
+            f"the image encoder has {positions[1]} positions: less one for the CLS token they are no square of "
+            "square patches, so the image size cannot be read from them; pass --config_path"
+        )
+    if not any(key.startswith("itm_head.") for key in shapes):
+        config["hidden_size"] = config["multimodal_config"]["hidden_size"]
+    if semantics.mask_token_is_optional:
+        config["image_config"]["mask_token"] = f"{_IMAGE}.embeddings.mask_token" in shapes
+    config["ce_ignore_index"] = semantics.ignore_index
+    for section in ENCODERS:
+        encoder = config[section]
+        encoder["num_attention_heads"] = _heads(encoder["hidden_size"])
+    heads = ", ".join(
+        f"{config[section]['num_attention_heads']} ({name}, {_head_width(config[section])} wide)" for section, name in ENCODERS.items()
+    )
+    return config, [
+        f"attention heads: {heads}",
+        f"activation: {ENCODER_DEFAULTS['hidden_act']}",
+        f"layer norm epsilon: {ENCODER_DEFAULTS['layer_norm_eps']}",
+        *([f"labels to ignore: {semantics.ignore_index}"] if semantics.ignore_index != DEFAULTS["ce_ignore_index"] else []),
+    ]
+
+
+def _heads(hidden_size: int) -> int:
+    """As published for this size; else heads of 64, or of the greatest width below that divides the hidden size."""
+    if hidden_size in _HEADS_BY_WIDTH:
+        return _HEADS_BY_WIDTH[hidden_size]
+    width = next((w for w in range(min(HEAD_WIDTH, hidden_size), 0, -1) if hidden_size % w == 0), 1)
+    return hidden_size // width
+
+
+def _head_width(encoder: dict) -> int:
+    return encoder["hidden_size"] // encoder["num_attention_heads"]
+
+
+def contradictions(config: dict, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, object, SizeFound]]:
+    """Fields whose value is not what the shapes show: name, the config's value, what was found."""
+    wrong = []
+    for size in sizes_found(shapes):
+        value = section_of(config, size.section)[size.field]
+        if value != size.value and not (isinstance(value, list) and size.value in value):
+            wrong.append((size.name, value, size))
+    return wrong

@@ -1,0 +1,26 @@
+"""What is said in words: counts, lists that are cut short, columns, and texts out of files made fit to print."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """A message, fit for a terminal: names out of files may hold what a terminal would act on."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(text: Any) -> str:
+    """A text out of a file, fit to be printed: short, on one line, without control characters."""
+    text = str(text)
+    text = text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def labelled(lines: Iterable[tuple[str, str]]) -> str:
+    """The lines of a summary, their labels in a column."""
+    return "\n".join(f"{label:<8} {text}" for label, text in lines)
+
+
+def count_of(count: int, noun: str) -> str:
+    """``1 file``, ``12 keys``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

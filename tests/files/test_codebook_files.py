@@ -1,0 +1,74 @@
+"""OpenAI's encoder reads the same as a pickled module and as a state dict, and its classes are never looked for."""
+
+import sys
+
+import pytest
+import torch
+
+from flava_port.files.checkpoint import open_checkpoint
+from flava_port.files.torch_tensors import load
+from flava_port.original.seeded import _dall_e_classes
+from tests.builders import TINY_CODEBOOK, tiny_codebook
+from tests.files.reading import assert_same, read
+
+
+def test_the_pickled_module_holds_its_state_dict(tiny):
+    """Key by key and bit by bit, in the module's own order."""
+    assert_same(read(tiny.codebook), tiny_codebook())
+
+
+def test_reading_the_pickled_module_imports_nothing(tiny):
+    """dall_e need not be installed, and is not imported where it is."""
+    before = set(sys.modules)
+    checkpoint = open_checkpoint(tiny.codebook)
+    assert checkpoint.module_class == "dall_e.encoder.Encoder"
+    assert not {name for name in set(sys.modules) - before if name.startswith("dall_e")}
+
+
+@pytest.mark.parametrize("name", ["model", "module", "state_dict"])
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # the legacy format looks for it; the classes have none
+def test_a_pickled_module_may_be_nested(tiny, tmp_path, name, new_format):
+    """Under the names that state dicts have."""
+    with _dall_e_classes():
+        module = torch.load(tiny.codebook, weights_only=False)
+        torch.save({name: module, "epoch": 1}, tmp_path / "nested.pkl", _use_new_zipfile_serialization=new_format)
+    assert_same(read(tmp_path / "nested.pkl"), tiny_codebook())
+
+
+def test_buffers_that_a_module_does_not_save_are_left_out(tiny, tmp_path):
+    """As `state_dict` leaves them out; persistent ones stay."""
+    with _dall_e_classes() as (encoder_class, *_others):
+        module = encoder_class()
+        module.register_buffer("kept", torch.randn(2))
+        module.register_buffer("left_out", torch.randn(2), persistent=False)
+        module.register_buffer("absent", None)
+        torch.save(module, tmp_path / "module.pkl")
+        expected = dict(module.state_dict())
+    assert_same(read(tmp_path / "module.pkl"), expected)
+
+
+def test_a_module_that_stands_in_two_places_is_read_in_both(tiny, tmp_path):
+    """Shared modules have a key for each place, as in `state_dict`."""
+    with _dall_e_classes() as (encoder_class, *_others):
+        shared = torch.nn.Sequential(encoder_class())
+        shared[0].w = torch.nn.Parameter(torch.randn(3))
+        torch.save(torch.nn.Sequential(shared, shared), tmp_path / "shared.pkl")
+    assert list(read(tmp_path / "shared.pkl")) == ["0.0.w", "1.0.w"]
+
+
+def test_the_state_dict_converts_to_the_same_bytes_as_the_module(tiny, run_command, tmp_path):
+    """The folders differ in nothing but where they say they come from."""
+    torch.save(tiny_codebook(), tmp_path / "state_dict.pkl")
+    for name, source in (("one", tiny.codebook), ("other", tmp_path / "state_dict.pkl")):
+        ran = run_command("convert-codebook", "--checkpoint_path", source, "--pytorch_dump_folder_path", tmp_path / name)
+        assert ran.status == 0, ran.err
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+def test_sizes_of_the_tiny_codebook_show_in_what_is_read(tiny):
+    """The fixture is not degenerate: no tensor is constant or the copy of another."""
+    tensors = [load(tensor) for tensor in open_checkpoint(tiny.codebook).tensors.values()]
+    assert all(tensor.std() > 0 for tensor in tensors) and len({tensor.sum().item() for tensor in tensors}) == len(tensors)
+    assert tensors[0].shape[0] == TINY_CODEBOOK.hidden_size

@@ -1,0 +1,130 @@
+"""Whatever happens to the bytes of a file: it converts, or it is refused. Nothing else, and in no time."""
+
+import os
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from flava_port.convert import convert_flava_checkpoint
+from flava_port.errors import FlavaPortError
+from flava_port.files.checkpoint import open_checkpoint
+from flava_port.files.staging import _remove
+from flava_port.files.tensors import count_nonfinite
+from tests.builders import tiny_state_dict
+from tests.files.refusal import time_limit
+
+SMALL = {"image_projection.weight": torch.randn(2, 3).T, "heads.cmd.clip_head.logit_scale": torch.tensor(2.5)}
+
+WRITERS = {
+    "zip": lambda state, path: torch.save(state, path),
+    "legacy": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+    "safetensors": lambda state, path: save_file({key: tensor.contiguous() for key, tensor in state.items()}, path),
+}
+
+
+class Damage(NamedTuple):
+    """Changes to a file, each at a position that counts from its start or, negative, from its end."""
+
+    bytes_set: list[tuple[int, int]]
+    removed: tuple[int, int] | None
+    inserted: tuple[int, bytes] | None
+    kept: int | None
+
+    def to(self, content: bytes) -> bytes:
+        damaged = bytearray(content)
+        for at, value in self.bytes_set:
+            damaged[at % len(damaged)] = value
+        if self.removed:
+            start = self.removed[0] % len(damaged)
+            del damaged[start : start + self.removed[1]]
+        if self.inserted:
+            at = self.inserted[0] % (len(damaged) + 1)
+            damaged[at:at] = self.inserted[1]
+        return bytes(damaged[: self.kept])
+
+
+def damages() -> st.SearchStrategy[Damage]:
+    """``Damage(bytes_set=[(-200, 255)], removed=None, inserted=(60, b".."), kept=None)``."""
+    positions = st.integers(-1500, 1500)
+    return st.builds(
+        Damage,
+        st.lists(st.tuples(positions, st.integers(0, 255)), max_size=4),
+        st.none() | st.tuples(positions, st.integers(1, 200)),
+        st.none() | st.tuples(positions, st.binary(min_size=1, max_size=20)),
+        st.none() | st.integers(1, 4000),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def _read_or_refuse(path) -> None:
+    """Opens it and reads every value, or ends in an error of ours."""
+    with time_limit(10):
+        try:
+            for tensor in open_checkpoint(path).tensors.values():
+                if hasattr(tensor, "chunks"):
+                    any(count_nonfinite(chunk, tensor.dtype) for chunk in tensor.chunks())
+        except FlavaPortError as error:
+            assert 0 < len(str(error)) < 1000 and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@given(damage=damages())
+def test_a_damaged_file_is_read_or_refused(folder, write, damage: Damage):
+    """Bytes changed, removed, inserted, cut off; near the start and the end, where the structure is."""
+    write({"model": SMALL} if write is not WRITERS["safetensors"] else SMALL, folder / "whole")
+    (folder / "damaged").write_bytes(damage.to((folder / "whole").read_bytes()) or b"\0")
+    _read_or_refuse(folder / "damaged")
+
+
+@given(damage=damages())
+def test_a_damaged_codebook_is_read_or_refused(tiny, folder, damage: Damage):
+    """Its pickle holds every construct that any checkpoint has."""
+    (folder / "damaged").write_bytes(damage.to(tiny.codebook.read_bytes()) or b"\0")
+    _read_or_refuse(folder / "damaged")
+
+
+@given(pickle=st.binary(max_size=60), protocol=st.booleans())
+def test_any_bytes_are_read_or_refused(folder, pickle, protocol):
+    """Also as a pickle of protocol 2."""
+    (folder / "any").write_bytes((b"\x80\x02" if protocol else b"") + pickle or b"\0")
+    _read_or_refuse(folder / "any")
+
+
+OPCODES = b"(.0NIJKMLGTUSXV)]}aesudtlqrjhpg\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8f\x90\x91\x92\x93\x94\x95\x97cibRQPo2"
+
+
+@given(opcodes=st.lists(st.sampled_from(OPCODES), max_size=40), operands=st.binary(max_size=10))
+def test_any_opcodes_are_read_or_refused(folder, opcodes, operands):
+    """In any order, with operands that make sense or not."""
+    from tests.files.hostile import write_zip
+
+    pickle = b"".join(bytes([opcode]) + operands[: index % 3] for index, opcode in enumerate(opcodes))
+    _read_or_refuse(write_zip(folder / "any.zip", pickle))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@given(damage=damages())
+def test_a_damaged_checkpoint_is_converted_or_refused(folder, write, damage: Damage):
+    """Through to the folder, which is there exactly when no error was."""
+    write(
+        tiny_state_dict() if write is not WRITERS["safetensors"] else {k: t.clone() for k, t in tiny_state_dict().items()}, folder / "whole"
+    )
+    (folder / "damaged").write_bytes(damage.to((folder / "whole").read_bytes()) or b"\0")
+    target = folder / "place" / "out"
+    with time_limit(60):
+        try:
+            convert_flava_checkpoint(folder / "damaged", None, target)
+        except FlavaPortError:
+            assert not target.parent.exists()
+        else:
+            assert os.listdir(target.parent) == ["out"]
+            _remove(target.parent)

@@ -1,0 +1,157 @@
+"""A pickle runs nothing, imports nothing and names what it wanted, however it asks."""
+
+import io
+import os
+import pickle
+import sys
+
+import pytest
+
+from flava_port.errors import InvalidInput
+from flava_port.files.checkpoint import open_checkpoint
+from flava_port.files.pickle_machine import is_pickle
+from tests.files.hostile import (
+    EMPTY_DICT,
+    EMPTY_LIST,
+    NONE,
+    WRITERS,
+    call,
+    group,
+    mapping,
+    name,
+    number,
+    sequence,
+    tensor,
+    text,
+    write_plain,
+    write_zip,
+)
+from tests.files.refusal import UNREADABLE, assert_refused
+
+COMMAND = text("touch sentinel")
+SYSTEM = name("posix", "system")
+
+# How a pickle can ask for code to run, and what the message must name.
+REQUESTS = {
+    "REDUCE": (call(SYSTEM, COMMAND), "posix.system"),
+    "os.system": (call(name("os", "system"), COMMAND), "os.system"),
+    "INST": (b"(" + COMMAND + b"iposix\nsystem\n", "posix.system"),
+    "OBJ": (b"(" + SYSTEM + COMMAND + b"o", "posix.system"),
+    "NEWOBJ": (SYSTEM + group(COMMAND) + b"\x81", "posix.system"),
+    "NEWOBJ_EX": (SYSTEM + group(COMMAND) + EMPTY_DICT + b"\x92", "posix.system"),
+    "STACK_GLOBAL": (text("posix") + text("system") + b"\x93" + group(COMMAND) + b"R", "posix.system"),
+    "eval": (call(name("builtins", "eval"), text("__import__('os').system('touch sentinel')")), "builtins.eval"),
+    "python 2 eval": (call(name("__builtin__", "eval"), text("1")), "__builtin__.eval"),
+    "getattr": (call(name("builtins", "getattr"), NONE, text("x")), "builtins.getattr"),
+    "partial": (call(name("functools", "partial"), SYSTEM), "functools.partial"),
+    "module that runs on import": (name("sentinel_module", "x"), "sentinel_module.x"),
+    "attribute of a harmless name": (call(name("collections", "OrderedDict.fromkeys"), NONE), "collections.OrderedDict.fromkeys"),
+    "torch.hub": (call(name("torch.hub", "load"), text("x")), "torch.hub.load"),
+    "pickle in a pickle": (call(name("torch.storage", "_load_from_bytes"), text("x")), "torch.storage._load_from_bytes"),
+    "code object": (call(name("types", "CodeType")), "types.CodeType"),
+    "as a tensor's maker": (
+        call(name("torch._tensor", "_rebuild_from_type_v2"), SYSTEM, name("torch", "Tensor"), group(COMMAND), NONE),
+        "posix.system",
+    ),
+    "as a storage's type": (group(text("storage"), SYSTEM, text("0"), text("cpu"), number(4)) + b"Q", "posix.system"),
+    "as a dict's key": (b"}" + SYSTEM + NONE + b"s", "posix.system"),
+    "as training state": (mapping({"model": mapping({"w": tensor()}), "args": call(SYSTEM, COMMAND)}), "posix.system"),
+    "EXT1": (b"\x82\x01" + group(COMMAND) + b"R", "EXT1"),
+    "PERSID": (b"Pposix.system\n", "PERSID"),
+    "NEXT_BUFFER": (b"\x97", "NEXT_BUFFER"),
+    "DUP": (EMPTY_LIST + b"2", "DUP"),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran(tmp_path, monkeypatch):
+    """No command left its sentinel, no module of the file's choice was imported."""
+    (tmp_path / "sentinel_module.py").write_text("import os\nos.system('touch sentinel')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "sentinel").exists() and "sentinel_module" not in sys.modules
+
+
+@pytest.mark.parametrize("write", [*WRITERS.values(), write_plain], ids=[*WRITERS, "plain"])
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_nothing_runs_and_what_was_asked_for_is_named(tmp_path, request_, write):
+    """In each format, through each instruction that calls, makes or looks up."""
+    asked, named = request_
+    with pytest.raises(InvalidInput) as refusal:
+        open_checkpoint(write(tmp_path / "hostile.pt", asked))
+    assert named in str(refusal.value)
+
+
+class _Command:
+    def __reduce__(self):
+        return os.system, ("touch sentinel",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_pickles_of_every_protocol_are_refused_by_name(run_command, tmp_path, protocol):
+    """The oldest begin with no byte that tells them from text."""
+    (tmp_path / "hostile.pt").write_bytes(pickle.dumps({"model": _Command()}, protocol))
+    assert "the pickle names posix.system" in assert_refused(run_command, tmp_path, UNREADABLE, tmp_path / "hostile.pt")
+
+
+@pytest.mark.parametrize("as_codebook", [False, True], ids=["checkpoint", "codebook"])
+def test_the_command_refuses_it_for_either_file(run_command, tiny, tmp_path, as_codebook):
+    """And says that nothing was run, and what to do."""
+    hostile = write_zip(tmp_path / "hostile.pt", call(name("os", "system"), COMMAND))
+    files = (tiny.checkpoint, hostile) if as_codebook else (hostile, tiny.codebook)
+    message = assert_refused(run_command, tmp_path, UNREADABLE, files[0], codebook=files[1])
+    assert "os.system" in message and "nothing of it was run" in message and "state dict" in message and str(hostile) in message
+
+
+def test_the_payload_would_have_run(tmp_path):
+    """The sentinel does appear where Python's own unpickler reads the same bytes."""
+    hostile = write_plain(tmp_path / "hostile.pkl", REQUESTS["REDUCE"][0])
+    pickle.loads(hostile.read_bytes())
+    assert (tmp_path / "sentinel").exists()
+    (tmp_path / "sentinel").unlink()
+
+
+@pytest.mark.parametrize("called", ["a tensor", "a list", "a text", "a value", "a storage type"])
+def test_what_is_no_name_on_the_list_is_never_called(tmp_path, called):
+    """Values are not functions, even those that a harmless name stands for."""
+    values = {
+        "a tensor": tensor(),
+        "a list": sequence(SYSTEM[:0]),
+        "a text": text("posix.system"),
+        "a value": name("torch", "float32"),
+        "a storage type": name("torch", "FloatStorage"),
+    }
+    with pytest.raises(InvalidInput, match="calls something that is not on the list of harmless names"):
+        open_checkpoint(write_zip(tmp_path / "hostile.pt", call(values[called], COMMAND)))
+
+
+@pytest.mark.parametrize("shown", ["\x1b[2J\x1b]0;title\x07", "\r\nflava-port: all is well", "x" * 100_000, "\ud800", "\u202e"])
+def test_a_name_cannot_play_with_the_terminal(run_command, tmp_path, shown):
+    """Names from a file are printed short, on one line, without control characters."""
+    named = text(shown) + text("system") + b"\x93"
+    message = assert_refused(run_command, tmp_path, UNREADABLE, write_zip(tmp_path / "hostile.pt", named))
+    assert shown not in message and "the pickle names" in message
+
+
+@pytest.mark.parametrize("key", ["\x1b[2Jblocks.input.w", "w\nflava-port: all is well", "w" * 5000, "\ud800.weight"])
+def test_a_key_cannot_either(run_command, tmp_path, key):
+    """Keys of weights stand in many messages; those that are no printable names are refused."""
+    keyed = write_zip(tmp_path / "hostile.pt", mapping({"model": mapping({key: tensor()})}))
+    assert_refused(run_command, tmp_path, UNREADABLE, keyed)
+
+
+def test_a_training_state_s_names_cannot_either(run_command, tiny, tmp_path):
+    """They are listed as ignored, in the same form."""
+    import torch
+
+    from tests.builders import tiny_state_dict
+
+    torch.save({"model": tiny_state_dict(), "\x1b[2J": 1, ("\x1b",): 2}, tmp_path / "odd.pt")
+    ran = run_command("convert", "--checkpoint_path", tmp_path / "odd.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 0 and "\x1b" not in ran.out and r"ignored  odd.pt: \x1b[2J, tuple" in ran.out
+
+
+def test_an_escape_that_python_does_not_know_is_read_without_a_word():
+    """Python 3.12 and later would warn, as of somebody's code."""
+    assert is_pickle(io.BytesIO(b"S'a\\K'\n."))

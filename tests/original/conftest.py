@@ -1,0 +1,38 @@
+"""One thread, and the authors' own code where it is installed."""
+
+import types
+
+import pytest
+import torch
+
+from tests.original.peers import GET_PEERS, stand_in_for_torchvision
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """Tiny tensors gain nothing from threads, and lose much of their time to them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def torchmultimodal() -> types.ModuleType:
+    """Meta's public FLAVA."""
+    with stand_in_for_torchvision():
+        try:
+            import torchmultimodal.models.flava.model
+        except ImportError as missing:
+            pytest.skip(f"torchmultimodal cannot be imported ({missing}): {GET_PEERS}")
+    return torchmultimodal
+
+
+@pytest.fixture(scope="session")
+def dall_e() -> types.ModuleType:
+    """OpenAI's published image encoder."""
+    try:
+        import dall_e
+    except ImportError as missing:
+        pytest.skip(f"dall_e cannot be imported ({missing}): {GET_PEERS}")
+    return dall_e

@@ -1,0 +1,106 @@
+"""Tiny reference models with recognisable weights, inputs for them, and the comparison of two computations."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flava_port.files.torch_tensors import load
+from flava_port.original.codebook import DalleEncoder
+from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.flava import Flava
+from flava_port.original.seeded import seeded_codebook, seeded_state_dict
+
+# Every size differs from every other, so that a mix-up cannot pass...
+CONFIG = FlavaConfig(
+    ImageConfig(24, 2, 4, 44, image_size=24, patch_size=8, vocab_size=21),
+    TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
+    MultimodalConfig(40, 1, 5, 60),
+    projection_dim=14,
+)
+# ...but MMM's heads, and torchmultimodal's, need encoders of one width. Heads are 4 or 16 wide, as
+# torchmultimodal rounds the square root of that number to float32 in every precision.
+ONE_WIDTH = FlavaConfig(
+    ImageConfig(32, 2, 8, 44, image_size=24, patch_size=8, vocab_size=21),
+    TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
+    MultimodalConfig(32, 1, 8, 60),
+    projection_dim=14,
+)
+CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=21)
+
+IGNORE = CONFIG.ce_ignore_index
+
+
+class Batch(NamedTuple):
+    """Inputs of `Flava.forward`: three pairs, nine patches of which some are masked, seven tokens, no padding."""
+
+    pixel_values: Tensor  # [3, 3, 24, 24]
+    input_ids: Tensor  # [3, 7], none of them 0
+    input_ids_masked: Tensor  # [3, 7]
+    bool_masked_pos: Tensor  # [3, 3, 3]
+    mim_labels: Tensor  # [3, 3, 3]
+    mlm_labels: Tensor  # [3, 7]
+    itm_labels: Tensor  # [3]
+
+
+@cache
+def weights(config: FlavaConfig, seed: int) -> dict[str, Tensor]:
+    return {key: load(source) for key, source in seeded_state_dict(config, seed).items()}
+
+
+def flava(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torch.float64) -> Flava:
+    """A model whose every tensor is recognisable."""
+    model = Flava(config)
+    model.load_state_dict(weights(config, seed))
+    return model.to(dtype).eval()
+
+
+def dalle_encoder(config: CodebookConfig = CODEBOOK, dtype: torch.dtype = torch.float64) -> DalleEncoder:
+    model = DalleEncoder(config)
+    model.load_state_dict({key: load(source) for key, source in seeded_codebook(config).items()})
+    return model.to(dtype).eval()
+
+
+def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
+    """Every row masks something; the second pair does not match."""
+    generator = torch.Generator().manual_seed(seed)
+    side = config.image_config.image_size
+    pixels = torch.randn(3, 3, side, side, generator=generator, dtype=torch.float64)
+    ids = torch.randint(1, config.text_config.vocab_size, (3, 7), generator=generator)
+    masked_tokens = torch.tensor([[0, 1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0, 1], [0, 1, 1, 0, 0, 1, 0]]).bool()
+    masked_patches = torch.tensor([[[1, 0, 0], [1, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0], [1, 0, 0]], [[0, 0, 1], [0, 0, 1], [0, 1, 0]]])
+    mask_id = config.text_config.vocab_size - 1
+    mim_labels = torch.randint(config.image_config.vocab_size, (3, 3, 3), generator=generator)
+    return Batch(
+        pixel_values=pixels.to(dtype),
+        input_ids=ids,
+        input_ids_masked=ids.masked_fill(masked_tokens, mask_id),
+        bool_masked_pos=masked_patches.bool(),
+        mim_labels=mim_labels,
+        mlm_labels=ids.masked_fill(~masked_tokens, IGNORE),
+        itm_labels=torch.tensor([1, 0, 1]),
+    )
+
+
+# Tolerance over noise floor. Over 40 seeds, every output of both peers, torch 2.13 on CPU: peers lie at
+# most 1.0 floors from ours in float32 and 0 in float64; the weakest fault (heads' eps 1e-5 for 1e-12)
+# lies 31 away in float32, 1.7e10 in float64. 6 is about the middle, on a log scale, of 1 and 31.
+MARGIN = 6
+
+
+def assert_rounding_apart(name: str, theirs: Tensor, ours: Tensor, ours_float32: Tensor, computed_from: Tensor | None = None) -> None:
+    """Theirs is ours (float64) but for rounding in theirs' dtype.
+
+    The noise floor is how far our own float32 run strays from our float64 run, scaled by the
+    precision of theirs' dtype; and no less than one rounding of the largest value, or of the
+    largest among what it was computed from.
+    """
+    __tracebackhide__ = True
+    assert theirs.shape == ours.shape, f"{name}: shape {[*theirs.shape]}, expected {[*ours.shape]}"
+    precision = torch.finfo(theirs.dtype).eps / torch.finfo(torch.float32).eps
+    largest = max(float(values.detach().abs().max()) for values in (ours, computed_from) if values is not None)
+    floor = (ours_float32.double() - ours).abs().max().clamp_min(torch.finfo(torch.float32).eps * largest)
+    tolerance = MARGIN * precision * floor.item()
+    apart = (theirs.double() - ours).abs().max().item()
+    assert apart <= tolerance, f"{name}: max |Δ| {apart:.1e}, tolerance {tolerance:.1e} for {theirs.dtype}"

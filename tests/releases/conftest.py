@@ -1,0 +1,28 @@
+"""An observation of the installed releases, made once."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def observed():
+    from flava_port.releases.observe import observe
+
+    return observe()
+
+
+@pytest.fixture(scope="session")
+def file(observed, tmp_path_factory):
+    """The same as a file."""
+    from flava_port.releases.observation import write
+
+    path = tmp_path_factory.mktemp("observed") / "installed.safetensors"
+    write(observed, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def observed_schema():
+    """What the installed transformers expects, observed once."""
+    from flava_port.releases.schema import observe_schema
+
+    return observe_schema()

@@ -1,0 +1,67 @@
+"""Bisection finds every release at which something changed, without looking at all of them."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flava_port.releases.bisect import bisect, describe_step
+from flava_port.releases.drift import Unobservable
+from flava_port.releases.observation import FORMS, Observation
+from flava_port.target.epochs import known_epochs
+
+LAYOUT = known_epochs()[-1].snapshot
+NOTHING = Observation({}, LAYOUT, {}, {}, {form: "right" for form in FORMS}, {})
+
+
+def _history(count: int, changes: set[int], broken: set[int]):
+    """``observe`` for releases of which those in ``changes`` begin something new, and those in ``broken`` cannot be observed."""
+    seen = []
+
+    def observe(release: str):
+        number = int(release)
+        if number in broken:
+            raise Unobservable(f"{release} has no wheel")
+        seen.append(number)
+        state = sum(change <= number for change in changes)
+        return replace(NOTHING, versions={"transformers": release}, saved={"files": state})
+
+    return [str(n) for n in range(count)], observe, seen
+
+
+@given(st.data())
+def test_every_change_is_found_between_its_neighbours(data):
+    """Wherever the changes lie, and whichever releases cannot be observed."""
+    count = data.draw(st.integers(2, 40))
+    changes = data.draw(st.sets(st.integers(1, count - 1), max_size=4))
+    broken = data.draw(st.sets(st.integers(1, max(1, count - 2)), max_size=4)) - {0, count - 1}
+    releases, observe, _ = _history(count, changes, broken)
+    whole = [n for n in range(count) if n not in broken]
+    expected = [(a, b) for a, b in zip(whole, whole[1:]) if any(a < change <= b for change in changes)]
+    steps = list(bisect(releases, observe))
+    assert [(int(s.old.versions["transformers"]), int(s.new.versions["transformers"])) for s in steps] == expected
+    assert all(int(r) in broken for step in steps for r in step.skipped)
+
+
+def test_it_looks_at_few():
+    """One change among a hundred releases: the ends, and seven between them."""
+    releases, observe, seen = _history(100, {37}, set())
+    [step] = bisect(releases, observe)
+    assert (str(step.old), str(step.new)) == ("transformers 36", "transformers 37")
+    assert len(set(seen)) <= 9
+    assert "transformers 36 -> transformers 37\n  saving: files: 0 -> 1\n  verdict: safe to upgrade" in describe_step(step)
+
+
+def test_only_what_was_asked_for_is_followed():
+    """By the text of the differences."""
+    releases, observe, _ = _history(20, {5, 11}, set())
+    assert len(list(bisect(releases, observe, "files"))) == 2
+    assert list(bisect(releases, observe, "padding")) == []
+
+
+def test_an_end_that_cannot_be_observed_is_an_error():
+    """With its reason."""
+    releases, observe, _ = _history(4, {2}, {0})
+    with pytest.raises(Unobservable, match="0 has no wheel"):
+        list(bisect(releases, observe))

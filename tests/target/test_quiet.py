@@ -1,0 +1,43 @@
+"""What `quiet` puts aside comes back, in whichever order those that asked for it end."""
+
+import logging
+import warnings
+from contextlib import ExitStack
+
+import pytest
+
+from flava_port.target.installed import quiet
+
+
+def _heard(caplog) -> list[str]:
+    """Which of a warning and a log line get through."""
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.warn("a warning", stacklevel=1)
+    logging.getLogger("a library").warning("a line")
+    return [str(warning.message) for warning in warned] + caplog.messages
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1], ids=["the first ends first", "the last ends first"])
+@pytest.mark.filterwarnings("always")
+def test_until_the_last_has_ended(caplog, first_to_end):
+    """Two that overlap, as in two threads."""
+    users = [ExitStack(), ExitStack()]
+    for user in users:
+        user.enter_context(quiet())
+    assert _heard(caplog) == []
+    users.pop(first_to_end).close()
+    assert _heard(caplog) == []
+    users.pop().close()
+    assert _heard(caplog) == ["a warning", "a line"]
+
+
+def test_what_the_caller_has_disabled_stays_so():
+    """A level of the caller's own."""
+    logging.disable(logging.ERROR)
+    try:
+        with quiet(), quiet():
+            assert logging.root.manager.disable == logging.ERROR
+        assert logging.root.manager.disable == logging.ERROR
+    finally:
+        logging.disable(logging.NOTSET)

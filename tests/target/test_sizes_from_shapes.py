@@ -1,0 +1,109 @@
+"""Sizes are read from the checkpoint's own shapes; what shapes cannot tell is assumed and said."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint
+from flava_port.target.config import normal_form, read_config
+from flava_port.target.installed import built_schema
+from flava_port.target.sizes import config_from_shapes, sizes_found
+from tests.builders import TINY, TINY_CODEBOOK
+from tests.conversion.strategies import codebook_configs, flava_configs
+
+NOT_IN_SHAPES = {"num_attention_heads", "hidden_act", "layer_norm_eps", "pad_token_id"}
+
+
+def _fields(config, codebook) -> dict:
+    return {**asdict(config), "hidden_size": config.multimodal_config.hidden_size, "image_codebook_config": asdict(codebook)}
+
+
+@given(config=flava_configs(), codebook=codebook_configs())
+def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
+    """Hidden sizes, layers, vocabularies, patches, positions, projection, codebook: all of them."""
+    expected = normal_form(_fields(config, codebook))
+    actual, _ = config_from_shapes(built_schema(expected).shapes)
+    for section, fields in asdict(config).items():
+        for field in fields if isinstance(fields, dict) else ():
+            if field not in NOT_IN_SHAPES:
+                assert actual[section][field] == expected[section][field], f"{section}.{field}"
+    assert actual["image_codebook_config"] == expected["image_codebook_config"]
+    assert (actual["projection_dim"], actual["hidden_size"]) == (expected["projection_dim"], expected["hidden_size"])
+
+
+@pytest.mark.parametrize(("hidden", "heads"), [(64, 1), (768, 12), (1024, 16), (32, 1), (96, 2), (80, 2)])
+def test_heads_are_64_wide_or_the_widest_that_divides(hidden, heads):
+    """FLAVA's own width, where the hidden size allows it."""
+    config, assumed = config_from_shapes({"flava.text_model.layernorm.weight": (hidden,)})
+    assert config["text_config"]["num_attention_heads"] == heads
+    assert f"{heads} (text, {hidden // heads} wide)" in assumed[0]
+
+
+def test_the_command_says_what_it_assumed(tiny, run_command, tmp_path):
+    """Heads, activation and epsilon are in no shape."""
+    ran = run_command(
+        "convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch-dump-folder-path", tmp_path / "out"
+    )
+    assert "1 (text, 64 wide)" in ran.out and "activation: gelu" in ran.out and "layer norm epsilon: 1e-12" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [("image_config", "patch_size"), ("text_config", "vocab_size"), ("multimodal_config", "num_hidden_layers"), ("", "projection_dim"), ("image_codebook_config", "hidden_size")],
+)  # fmt: skip
+def test_a_config_that_contradicts_a_shape_stops_with_both_numbers(tiny, tmp_path, section, field):
+    """The field, the config's number, the key and the number it shows."""
+    fields = _fields(TINY, TINY_CODEBOOK)
+    (fields[section] if section else fields)[field] += 4
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    value = (fields[section] if section else fields)[field]
+    with pytest.raises(NotFaithful, match=rf"{field} = {value}, but .* shows {value - 4}"):
+        convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out", tmp_path)
+
+
+def test_sizes_are_decided_by_most_of_the_weights():
+    """One weight of a wrong shape does not become the model's size."""
+    shapes = {f"flava.text_model.{name}": (64,) for name in ("layernorm.weight", "layernorm.bias", "pooler.dense.bias")}
+    found = sizes_found({**shapes, "flava.text_model.layernorm.weight": (63,)})
+    assert [size.value for size in found if size.name == "text_config.hidden_size"] == [64]
+
+
+def test_image_positions_that_are_no_square_ask_for_a_config():
+    """29 patches could be any shape of image."""
+    with pytest.raises(NotFaithful, match="30 positions.*pass --config_path"):
+        config_from_shapes({"flava.image_model.embeddings.position_embeddings": (1, 30, 8)})
+
+
+@given(value=st.sampled_from(["12", None, [1], {"a": 1}, 1.5, True]))
+def test_a_field_of_the_wrong_type_is_named(value):
+    """A config that some release would misread is refused."""
+    with pytest.raises(InvalidInput, match=r"text_config\.num_hidden_layers is"):
+        normal_form({"text_config": {"num_hidden_layers": value}})
+
+
+def test_whole_numbers_become_floats_where_floats_belong():
+    """Strict releases refuse mim_weight = 1."""
+    config = normal_form({"mim_weight": 1, "image_config": {"layer_norm_eps": 0}})
+    assert type(config["mim_weight"]) is float and type(config["image_config"]["layer_norm_eps"]) is float
+
+
+def test_the_older_names_of_sub_configs_are_read():
+    """Up to 4.24 they were written as image_config_dict and the like, which win over image_config."""
+    config = normal_form({"image_config": {"hidden_size": 8}, "image_config_dict": {"hidden_size": 16}})
+    assert config["image_config"]["hidden_size"] == 16 and "image_config_dict" not in config
+
+
+def test_what_we_do_not_know_in_a_config_is_kept():
+    """A field of the user's own survives."""
+    assert normal_form({"note": "mine", "text_config": {"team": "b"}})["text_config"]["team"] == "b"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "bert"}', '{"image_config": 3}'])
+def test_a_file_that_is_no_flava_config_is_refused(tmp_path, content):
+    """Naming the file."""
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InvalidInput, match=r"config\.json: "):
+        read_config(tmp_path)
