@@ -1,19 +1,17 @@
-"""What is said in words: counts, lists that are cut short, columns, and texts out of files made fit to print."""
+"""What is said in words: counts, lists cut short, columns, and texts out of files made fit to print."""
 
-from collections.abc import Iterable
-from typing import Any
-
-
-def printable(text: str) -> str:
-    """A message, fit for a terminal: names out of files may hold what a terminal would act on."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+from collections.abc import Iterable, Sequence
 
 
-def shown(text: Any) -> str:
-    """A text out of a file, fit to be printed: short, on one line, without control characters."""
-    text = str(text)
-    text = text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
-    return text if text.isprintable() else ascii(text)[1:-1]
+def count_of(count: int, noun: str) -> str:
+    """``1 file``, ``12 keys``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def few(items: Sequence[str], most: int) -> list[str]:
+    """The first ``most`` items, and where there are others one more entry: ``... and 5 more``."""
+    left_out = len(items) - most
+    return [*items[:most], f"... and {left_out:,} more"] if left_out > 0 else list(items)
 
 
 def labelled(lines: Iterable[tuple[str, str]]) -> str:
@@ -21,6 +19,13 @@ def labelled(lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{label:<8} {text}" for label, text in lines)
 
 
-def count_of(count: int, noun: str) -> str:
-    """``1 file``, ``12 keys``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def printable(text: str) -> str:
+    """A message with what a terminal would act on escaped: names out of files may hold anything."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(text: object) -> str:
+    """A text out of a file, fit to be printed: short, on one line, without control characters."""
+    text = str(text)
+    text = text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
+    return text if text.isprintable() else ascii(text)[1:-1]
