@@ -30,7 +30,6 @@ _ZIP_ERRORS = (
     zipfile.LargeZipFile,
     zlib.error,
     struct.error,
-    NotImplementedError,
     RuntimeError,
     EOFError,
     ValueError,
