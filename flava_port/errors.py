@@ -1,6 +1,6 @@
-"""What flava_port raises: one short message each, saying what is wrong, where, and what to do.
+"""The errors that flava_port raises. Each has one short message: what is wrong, where, and what to do.
 
-The exit status of a command is the ``exit_status`` of the error that ended it.
+A command that ends with one of these has its ``exit_status``.
 """
 
 
@@ -11,7 +11,7 @@ class FlavaPortError(Exception):
 
 
 class InvalidInput(FlavaPortError):
-    """The input cannot be read, is not what it was given as, or the command was used wrongly."""
+    """The input cannot be read or is not what the user said it is, or the command was used wrongly."""
 
     exit_status = 2
 

@@ -8,38 +8,43 @@ from typing import TypeAlias, TypeVar
 
 from tqdm import tqdm
 
-# progress("write", total_bytes) gives a context in which advance(bytes) may be called from any thread.
-Progress: TypeAlias = Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]]
+# advance(n) says that n more bytes are done. Any thread may call it.
+Advance: TypeAlias = Callable[[int], object]
+# progress("write", total_bytes) opens a context that gives an `Advance`. The total is None where it is not known.
+Progress: TypeAlias = Callable[[str, int | None], AbstractContextManager[Advance]]
+
+
+def uncounted(_bytes_done: int) -> None:
+    """The `Advance` that does nothing: the default of what writes or checks a file."""
 
 
 @contextmanager
-def silent(_what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows nothing."""
-    yield lambda _bytes: None
+def silent(_what: str, _total: int | None) -> Iterator[Advance]:
+    """The `Progress` that shows nothing: the default of every verb's function."""
+    yield uncounted
 
 
 @contextmanager
-def bars(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr where that is a terminal."""
+def bars(what: str, total: int | None) -> Iterator[Advance]:
+    """The `Progress` that shows a bar on stderr, if stderr is a terminal."""
     with tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         yield bar.update
-
-
-def no_progress(_bytes_written: int) -> None:
-    """For callers that show no progress."""
 
 
 _Result = TypeVar("_Result")
 
 
 def in_background(work: Callable[..., _Result], *arguments: object) -> Future[_Result]:
-    """The result to come of work that begins now, in a thread of its own that nobody waits for who stops before."""
+    """Runs ``work`` in a daemon thread and returns its Future; exit does not wait for it.
+
+    ``Future.result`` raises whatever ``work`` raised.
+    """
     future: Future[_Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(work(*arguments))
-        except BaseException as error:  # raised where the result is asked for
+        except BaseException as error:  # an error that stayed in the thread would leave `result` waiting forever
             future.set_exception(error)
 
     Thread(target=run, daemon=True).start()

@@ -24,9 +24,8 @@ from .files.model_folder import (
     weights_file,
     write_weights,
 )
-from .files.pickle_names import UnsupportedTensor
 from .files.staging import check_space, check_target, staged, write_json
-from .files.tensors import StoredTensor, is_zero, nbytes
+from .files.tensors import StoredTensor, UnsupportedTensor, is_zero, nbytes
 from .progress import Progress, silent
 from .revert import complete
 from .target.config import config_json, read_config

@@ -11,9 +11,8 @@ from .conversion.record import described
 from .conversion.sources import read_model_folder
 from .errors import InvalidInput
 from .files.dtypes import FLOATS
-from .files.pickle_names import UnsupportedTensor
 from .files.staging import check_target
-from .files.tensors import StoredTensor, TensorSource
+from .files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from .progress import Progress, silent
 from .target.config import read_config
 from .target.installed import expected_schema

@@ -14,8 +14,7 @@ import numpy as np
 
 from ..errors import NotFaithful
 from ..files.dtypes import FLOATS
-from ..files.pickle_names import UnsupportedTensor
-from ..files.tensors import ArrayTensor, StoredTensor, cast, first_difference, whole
+from ..files.tensors import ArrayTensor, StoredTensor, UnsupportedTensor, cast, first_difference, whole
 from ..rules.engine import Trace
 from ..rules.tables import CODEBOOK_PREFIX
 from ..target.keys import POSITION_IDS, POSITIONS, TIED

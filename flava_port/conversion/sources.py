@@ -10,11 +10,11 @@ from ..errors import InvalidInput
 from ..files.checkpoint import Checkpoint, open_checkpoint
 from ..files.download import download, is_url
 from ..files.model_folder import read_weights, weights_file
-from ..files.pickle_names import UnsupportedTensor
-from ..files.tensors import StoredTensor
+from ..files.tensors import StoredTensor, UnsupportedTensor
 from ..progress import Progress
 from ..rules.layouts import LAYOUTS_BY_NAME, WAYS, Layout, Way, recognise
 from ..rules.tables import CODEBOOK_PREFIX
+from ..target.keys import current_name
 from ..target.parts import MODEL
 
 
@@ -91,7 +91,7 @@ def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTenso
         InvalidInput: as `read_weights`; or the folder holds another model.
         NotFaithful: as `read_weights`.
     """
-    tensors = read_weights(folder)
+    tensors = read_weights(folder, current_name)
     if (layout := recognise(tensors)) is not Layout.HUGGING_FACE:
         raise InvalidInput(f"{folder}: this is {layout.value}, where {Layout.HUGGING_FACE.value} belongs")
     return tensors

@@ -1,76 +1,94 @@
-"""Checkpoint files: what format they are in, and what tensors they hold, all unread.
+"""Checkpoint files: which format a file has, and what tensors it holds, none of them read yet.
 
-Reads torch's zip and legacy formats and safetensors. Knows no rename rule: it gives the state dict
-under the names that the file has, the container it was nested in, and what stood beside it.
+Reads torch's zip and legacy formats and safetensors. The keys stay as the file has them, except for a
+prefix that all of them share.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from ..text import shown
-from .pickle_names import KEY_CHARS_MAX, Opaque, PickledModule, PickledTensor, UnsupportedTensor
+from ..text import few, shown
+from .pickle_names import KEY_CHARS_MAX, Opaque, PickledModule, PickledTensor
 from .safetensors_format import HEADER_BYTES_MAX, read_safetensors
-from .tensors import StoredTensor
+from .tensors import StoredTensor, TensorInFile, UnsupportedTensor
 from .torch_format import is_text_pickle, read_torch_legacy, read_torch_zip
 
+# The names under which training code puts a state dict into a larger dict.
 CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
 # What wrappers (Lightning, DistributedDataParallel, torch.compile, FSDP) put before every key.
 PREFIXES = ("model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
-NESTING_MAX = 4
+NESTING_MAX = 4  # how many containers may lie in each other
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict in a file, its tensors unread.
+    """The state dict in a file, its tensors not read yet.
 
-    ``tensors`` has the keys without the prefix that all of them share; ``name_in_file`` gives a
-    key as the file has it.
+    Attributes:
+        path: the file; of a folder, its file of weights.
+        format: the name of its format, for people.
+        tensors: each tensor by its key, without ``prefix``.
+        container: the names of the dicts around the state dict, the outermost first, joined by dots.
+        prefix: what stands before every key in the file.
+        module_class: the class of the pickled module, if the file holds one in place of a state dict.
+        ignored: the names of everything else in the file.
     """
 
     path: Path
     format: str
-    tensors: Mapping[str, StoredTensor | UnsupportedTensor]
+    tensors: Mapping[str, TensorInFile]
     container: str = ""
     prefix: str = ""
     module_class: str = ""
     ignored: tuple[str, ...] = ()
 
     def name_in_file(self, key: str) -> str:
+        """The key as the file has it."""
         return self.prefix + key
 
 
 def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """The checkpoint in ``path``: torch zip, torch legacy or safetensors, recognised by its bytes.
+    """The checkpoint in a file: torch zip, torch legacy or safetensors. The bytes tell which, not the file's name.
 
     Raises:
-        InvalidInput: no such file, not a file, not a checkpoint, broken, or a pickle that names
-            something which is not on the list of harmless names.
+        InvalidInput: there is no such file, it is no checkpoint, it is broken, or its pickle names
+            something that is not on the list of harmless names.
     """
     path = Path(path)
     check_is_file(path)
     with open(path, "rb") as file:
         head = file.read(16)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MAX:
-        return _checkpoint(path, "safetensors", read_safetensors(path))
-    try:
+        content = read_safetensors(path)  # its errors name the file themselves
+        with _errors_about(path):
+            return _checkpoint(path, "safetensors", content)
+    with _errors_about(path):
         if head[:4] == b"PK\x03\x04":
             return _checkpoint(path, "torch zip", read_torch_zip(path))
         if head[:1] == b"\x80" or is_text_pickle(path):
             return _checkpoint(path, "torch legacy", read_torch_legacy(path))
+        raise InvalidInput("not a checkpoint: neither a torch file (zip or legacy) nor safetensors")
+
+
+@contextmanager
+def _errors_about(path: Path) -> Iterator[None]:
+    """Puts the file's path before the message of an InvalidInput."""
+    try:
+        yield
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
-    raise InvalidInput(f"{path}: not a checkpoint: neither a torch file (zip or legacy) nor safetensors")
 
 
 def check_is_file(path: Path) -> None:
-    """Raises InvalidInput unless ``path`` is a readable file that holds something."""
+    """Raises InvalidInput unless ``path`` is a file that can be read and is not empty."""
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
@@ -86,10 +104,14 @@ def check_is_file(path: Path) -> None:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
 
 
-# ------------------------------------------------------- from what the file holds to a state dict
+def file_sha256(path: Path) -> str:
+    """The digest of a file's bytes, in hexadecimal."""
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checkpoint(path: Path, format: str, content: Any) -> Checkpoint:
+    """The state dict somewhere in what a file holds, and the names of all that stands beside it."""
     module_class = ""
     containers: list[str] = []
     ignored: list[str] = []
@@ -126,12 +148,12 @@ def _checkpoint(path: Path, format: str, content: Any) -> Checkpoint:
     )
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: object) -> bool:
     return isinstance(value, PickledTensor | StoredTensor | UnsupportedTensor)
 
 
-def _holds_tensors(value: Any, depth: int = NESTING_MAX) -> bool:
-    """A state dict, or a dict that has one under one of the usual names."""
+def _holds_tensors(value: object, depth: int = NESTING_MAX) -> bool:
+    """Whether it is a state dict or a module, or a dict with one in a container."""
     if isinstance(value, PickledModule):
         return True
     if not isinstance(value, dict) or not depth:
@@ -140,7 +162,7 @@ def _holds_tensors(value: Any, depth: int = NESTING_MAX) -> bool:
 
 
 def _common_prefix(keys: Iterable[str]) -> str:
-    """What every key begins with of `PREFIXES` (wrappers add one each)."""
+    """The longest sequence of `PREFIXES` that every key begins with."""
     prefix = ""
     while True:
         longer = next((prefix + p for p in PREFIXES if all(key.startswith(prefix + p) for key in keys)), None)
@@ -149,24 +171,18 @@ def _common_prefix(keys: Iterable[str]) -> str:
         prefix = longer
 
 
-def _stored(path: Path, value: Any) -> StoredTensor | UnsupportedTensor:
+def _stored(path: Path, value: PickledTensor | TensorInFile) -> TensorInFile:
     if not isinstance(value, PickledTensor):
         return value
     return StoredTensor(path, value.storage.start, value.dtype, value.shape, value.offset, value.stride)
 
 
-def _described(content: Any) -> str:
+def _described(content: object) -> str:
     if _is_tensor(content):
         return "a single tensor"
     return f"a {content.class_name if isinstance(content, Opaque) else type(content).__name__}"
 
 
 def _summary(content: dict) -> str:
-    names = [shown(name) for name in list(content)[:5]]
-    return "it holds " + ", ".join(names) + (", ..." if len(content) > 5 else "") if names else "it is empty"
-
-
-def file_sha256(path: Path) -> str:
-    """The file's digest, in hexadecimal."""
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    names = few([str(name) for name in content], 5)
+    return "it holds " + ", ".join(map(shown, names)) if names else "it is empty"

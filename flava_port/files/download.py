@@ -1,4 +1,4 @@
-"""Fetches a checkpoint from an http(s) URL; a partial download never passes for a whole one."""
+"""Fetches a checkpoint from an http(s) URL. A download that ends early never passes for a whole file."""
 
 import os
 import re
@@ -13,25 +13,26 @@ _TIMEOUT_SECONDS = 60
 
 
 def is_url(path: str | os.PathLike) -> bool:
-    """An http(s) URL. A local file of any name is not one."""
+    """Whether it is an http(s) URL. The name of a file that exists is none, whatever it looks like."""
     return isinstance(path, str) and path.lower().startswith(("http://", "https://")) and not os.path.exists(path)
 
 
 def download(url: str, folder: Path, progress: Progress) -> Path:
-    """The file at ``url``, whole, in ``folder``.
+    """Fetches the file at ``url`` into ``folder``, whole, and returns its path.
 
     Raises:
         InvalidInput: it cannot be fetched, or ended before the length that the server announced.
     """
-    from http.client import HTTPException  # imported here, as it takes longer than all that a local file needs
+    from http.client import HTTPException  # only here: it takes longer than everything that a local file needs
     from urllib.request import urlopen
 
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise InvalidInput(f"{url}: not a URL ({error})") from None
+    except ValueError:
+        raise InvalidInput(f"{url}: not a URL; correct it, or pass a file") from None
     path = folder / _file_name(parts)
     received = 0
+    reason = ""
     try:
         with urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(path, "wb") as file:
             announced = response.headers.get("Content-Length")
@@ -41,11 +42,28 @@ def download(url: str, folder: Path, progress: Progress) -> Path:
                     received += file.write(piece)
                     advance(len(piece))
         if total is not None and received != total:
-            raise HTTPException(f"only {received:,} of {total:,} bytes arrived")
+            reason = f"only {received:,} of {total:,} bytes arrived"
     except (OSError, ValueError, HTTPException) as error:
+        reason = _reason(error)
+    if reason:
         path.unlink(missing_ok=True)
-        raise InvalidInput(f"{_shown(parts)}: cannot be fetched ({error}); try again, or pass a file that you fetched") from None
+        raise InvalidInput(f"{_shown(parts)}: cannot be fetched ({reason}); try again, or pass a file that you fetched")
     return path
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed: the server's status, the system's words, or what kind of failure it was."""
+    from http.client import HTTPException, InvalidURL
+
+    if status := getattr(error, "code", None):
+        return f"the server answered {status}"
+    cause = getattr(error, "reason", error)  # urllib wraps the system's errors
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {_TIMEOUT_SECONDS} seconds"
+    if isinstance(cause, OSError):
+        return cause.strerror or "the connection failed"
+    broke_off = isinstance(error, HTTPException) and not isinstance(error, InvalidURL)
+    return "the answer broke off" if broke_off else "it is not the URL of a file"
 
 
 def _file_name(url: SplitResult) -> str:

@@ -1,35 +1,49 @@
-"""torch's dtypes as data, so that what a file says of its tensors is understood without importing torch.
+"""torch's dtypes as data, so that files can be read without importing torch.
 
-That import takes longer than a default-size checkpoint takes to convert. `tests/files/test_dtypes.py`
-holds the table against the installed torch.
+That import takes longer than converting a checkpoint of the default size. `tests/files/test_dtypes.py`
+compares this table with the installed torch.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+from ..errors import InvalidInput
 
 
 @dataclass(frozen=True, repr=False)
 class Dtype:
-    """A dtype under torch's name.
+    """A dtype, under the name that torch has for it.
 
-    ``held_in`` is the numpy type of its elements: its own, or where numpy has none an unsigned integer
-    of the same bits. ``kind`` is ``float``, ``integer`` (booleans too), ``complex``, or ``other`` for what
-    no weight of FLAVA's can be: packed, quantised or eight bits wide.
+    ``held_in`` is the numpy dtype that holds its elements. Where numpy has no such dtype, it is an
+    unsigned integer that holds the element's bits.
+    ``kind`` is ``float``, ``integer`` (booleans too), ``complex`` or ``other``. ``other`` are the packed,
+    quantised and 8-bit float dtypes, which no weight of FLAVA can have.
     """
 
     name: str
     kind: str
     held_in: np.dtype
     aliases: tuple[str, ...] = ()
-    safetensors: str = ""  # its name in that format
-    storage: str = ""  # the class whose name torch's files have for its storages
+    safetensors: str = ""  # its name in a safetensors file
+    storage: str = ""  # the storage class that stands for it in a torch file
 
     @property
     def itemsize(self) -> int:
         """Bytes of an element."""
         return self.held_in.itemsize
+
+    def name_in(self, format: Literal["safetensors", "torch"]) -> str:
+        """What a file of this format calls the dtype.
+
+        Raises:
+            InvalidInput: no name for it there is known.
+        """
+        if not (name := self.safetensors if format == "safetensors" else self.storage):
+            raise InvalidInput(f"a tensor of dtype {self} cannot be written: we know no name for it in {format} files")
+        return name
 
     def __repr__(self) -> str:
         return self.name
@@ -45,7 +59,7 @@ FLOAT32 = _dtype("float32", "float", "<f4", "float", safetensors="F32", storage=
 FLOAT64 = _dtype("float64", "float", "<f8", "double", safetensors="F64", storage="DoubleStorage")
 INT64 = _dtype("int64", "integer", "<i8", "long", safetensors="I64", storage="LongStorage")
 
-FLOATS = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)  # what weights may be
+FLOATS = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64)  # the dtypes that weights may have
 
 _ALL = (
     *FLOATS,
@@ -79,7 +93,10 @@ DTYPES = {name: dtype for dtype in _ALL for name in (dtype.name, *dtype.aliases)
 
 
 def promoted(dtypes: Iterable[Dtype]) -> Dtype:
-    """The narrowest dtype that holds every value of those among ``dtypes`` that are floats exactly; without any, the widest."""
+    """The narrowest float dtype that holds every value of the given float dtypes exactly; others are not considered.
+
+    If none of them is a float dtype, the widest of them.
+    """
     given = set(dtypes)
     floats = given & set(FLOATS)
     if {FLOAT16, BFLOAT16} <= floats:

@@ -1,76 +1,86 @@
-"""A Hugging Face model folder: written a chunk at a time, then read back and proven.
+"""The weights in a Hugging Face model folder: found and opened, written in shards, read back and proven.
 
-The weights go into safetensors with the metadata that old releases ask for, sharded above a
-size; beside them config.json, preprocessor_config.json and conversion.json, the record of what
-became of every key.
+Weights are written as safetensors, in several files with an index if they are larger than a given size.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidInput, NotFaithful
-from ..progress import no_progress
+from ..progress import Advance, uncounted
 from .checkpoint import check_is_file, open_checkpoint
-from .pickle_names import UnsupportedTensor
 from .safetensors_format import read_safetensors, write_safetensors
 from .staging import sync_path, write_json
-from .tensors import StoredTensor, TensorSource, are_equal, count_nonfinite, first_difference, for_each, nbytes, raw_bytes
+from .tensors import StoredTensor, TensorInFile, TensorSource, are_equal, count_nonfinite, first_difference, for_each, nbytes, raw_bytes
 
-# What save_pretrained of one release or another calls its weights, the first that is there counts.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+RECORD = "conversion.json"
 
-# Key endings that transformers 5.0.0 to 5.3.0 write for LayerNorm's weight and bias (seen by saving with them).
-OLD_ENDINGS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+# The names that releases' save_pretrained gives to weights. The first that exists counts.
+WEIGHT_FILES = (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+# transformers 4.43 to 4.57 split at this size. All releases read any number of files of any size.
+DEFAULT_SHARD_SIZE = "5GB"
+
+INDEX_BYTES_MAX = 64 << 20  # the index of a model with 10 billion parameters has 0.3 MB
 
 
-def read_weights(folder: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
-    """All weights of a folder that `save_pretrained` wrote, unread: safetensors or .bin, in one file or several.
+def read_weights(folder: Path, current_name: Callable[[str], str]) -> dict[str, TensorInFile]:
+    """All weights of a folder that `save_pretrained` wrote, not read yet: safetensors or .bin, in one file or several.
+
+    Args:
+        folder: the model folder.
+        current_name: gives the model's key for a key in a file, which may have an older name.
 
     Raises:
-        InvalidInput: there are none, or a file is broken or missing.
-        NotFaithful: one key has two values, in two files or under two releases' names.
+        InvalidInput: there are no weights, or a file is broken or missing.
+        NotFaithful: one key has two values, in two files or under two names.
     """
-    tensors: dict[str, StoredTensor | UnsupportedTensor] = {}
+    tensors: dict[str, TensorInFile] = {}
     for file in files_of_weights(weights_file(folder)):
-        for key, tensor in read_weights_file(file).items():
-            if (today := _today(key)) in tensors and not _are_equal(tensor, tensors[today]):
-                raise NotFaithful(f"{folder}: {today} has two values, one of them under {key} in {file.name}; nothing says which is right")
-            tensors[today] = tensor
+        for name, tensor in read_weights_file(file).items():
+            key = current_name(name)
+            if key in tensors and not _are_same(tensor, tensors[key]):
+                raise NotFaithful(f"{folder}: {key} has two values, one of them under {name} in {file.name}; nothing says which is right")
+            tensors[key] = tensor
     return tensors
 
 
-def read_weights_file(file: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
-    """The tensors of one file of a folder, under the names that stand there."""
+def read_weights_file(file: Path) -> Mapping[str, TensorInFile]:
+    """The tensors of one of a folder's files, under the names in the file, not read yet."""
     check_is_file(file)
     return read_safetensors(file) if file.suffix == ".safetensors" else open_checkpoint(file).tensors
 
 
-def _are_equal(one: StoredTensor | UnsupportedTensor, other: StoredTensor | UnsupportedTensor) -> bool:
+def _are_same(one: TensorInFile, other: TensorInFile) -> bool:
     if not isinstance(one, StoredTensor) or not isinstance(other, StoredTensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     return not first_difference(one, other)
 
 
 def weights_file(folder: Path) -> Path:
-    """The file of weights in a folder, or the index of several."""
+    """The folder's file of weights, or the index of its several files.
+
+    Raises:
+        InvalidInput: there is neither.
+    """
     name = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
     if name is None:
         raise InvalidInput(f"{folder}: no weights in it (none of {', '.join(WEIGHT_FILES)})")
     return folder / name
 
 
-def _today(key: str) -> str:
-    """The key as the model has it, whatever the release that wrote it called it."""
-    ending = next((ending for ending in OLD_ENDINGS if key.endswith(ending)), None)
-    return key.removesuffix(ending) + OLD_ENDINGS[ending] if ending else key
-
-
 def files_of_weights(path: Path) -> list[Path]:
-    """The file itself, or the files that an index names; they must lie beside it."""
+    """``path`` itself if it is a file of weights, or the files that it names if it is an index.
+
+    Raises:
+        InvalidInput: the index is broken, or names a file that does not lie beside it.
+    """
     if path.suffix != ".json":
         return [path]
     names = sorted(set(weight_map(path).values()))
@@ -80,11 +90,8 @@ def files_of_weights(path: Path) -> list[Path]:
     return [path.with_name(name) for name in names]
 
 
-INDEX_BYTES_MAX = 64 << 20  # a 10b model's has 0.3 MB
-
-
 def weight_map(index: Path) -> dict[str, str]:
-    """Which file an index says each key is in.
+    """The file that an index gives for each key.
 
     Raises:
         InvalidInput: it is no such index.
@@ -101,18 +108,15 @@ def weight_map(index: Path) -> dict[str, str]:
     raise InvalidInput(f"{index}: not an index of weight files")
 
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-RECORD = "conversion.json"
-
-# What transformers 4.43 to 4.57 split at; all releases read any number of files of any size.
-DEFAULT_SHARD_SIZE = "5GB"
-
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of ``5GB`` (10^9) or ``5GiB`` (2^30), as transformers' max_shard_size takes them."""
+    """The bytes that ``5GB`` (10^9 each) or ``5GiB`` (2^30 each) stand for, as in transformers' max_shard_size.
+
+    Raises:
+        InvalidInput: the text is no size, or the size is 0.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(text).strip().upper())
     if not match or match[2] not in _UNITS or not (size := int(float(match[1]) * _UNITS[match[2]])):
         raise InvalidInput(f"{text!r} is not a size; write 500MB, 5GB or a number of bytes")
@@ -120,7 +124,10 @@ def parse_size(text: str | int) -> int:
 
 
 def shards(tensors: Mapping[str, TensorSource], max_shard_size: int) -> dict[str, dict[str, TensorSource]]:
-    """File names with their tensors, in order, each file at most ``max_shard_size`` where one tensor allows it."""
+    """The tensors of each file to write, by file name and in order.
+
+    No file has more than ``max_shard_size`` bytes of tensors, except one that holds a single larger tensor.
+    """
     groups: list[dict[str, TensorSource]] = [{}]
     filled = 0
     for key, tensor in tensors.items():
@@ -134,10 +141,10 @@ def shards(tensors: Mapping[str, TensorSource], max_shard_size: int) -> dict[str
     return {f"model-{n:05}-of-{len(groups):05}.safetensors": group for n, group in enumerate(groups, start=1)}
 
 
-def write_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], progress=no_progress) -> None:
-    """The weight files, and the index where there are several; `sync_weights` then brings them to the disk."""
+def write_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], advance: Advance = uncounted) -> None:
+    """Writes the files of weights, and an index if there are several. The files of weights are not synced yet."""
     for name, tensors in files.items():
-        write_safetensors(folder / name, tensors, progress)
+        write_safetensors(folder / name, tensors, advance)
     if len(files) > 1:
         index = {
             "metadata": {"total_size": sum(nbytes(t) for tensors in files.values() for t in tensors.values())},
@@ -147,54 +154,54 @@ def write_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]],
 
 
 def sync_weights(folder: Path, files: Iterable[str]) -> None:
-    """Returns when the weight files are on the disk. It takes as long as writing them, and can be waited for meanwhile."""
+    """Returns when the files of weights are on the disk. It takes as long as writing them, so other work can go on meanwhile."""
     for name in files:
         sync_path(folder / name)
 
 
 @dataclass(frozen=True)
 class ProvenTensor:
-    """What was found when a written tensor was read back and compared with its source."""
+    """A written tensor that was read back and equals its source: where it lies and what it holds."""
 
     file: str
     dtype: str
     shape: tuple[int, ...]
     sha256: str
-    nonfinite: int
+    nonfinite: int  # how many elements are NaN or infinite
 
     def as_json(self) -> dict:
         return {"file": self.file, "dtype": self.dtype, "shape": list(self.shape), "sha256": self.sha256}
 
 
-def prove_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], progress=no_progress) -> dict[str, ProvenTensor]:
+def prove_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]], advance: Advance = uncounted) -> dict[str, ProvenTensor]:
     """Reads every written tensor back and compares it with its source, bit for bit.
 
     Raises:
-        NotFaithful: a file holds other keys, shapes, dtypes or bits than were to be written.
+        NotFaithful: a file holds other keys, shapes, dtypes or bits than were written.
     """
     proven: dict[str, ProvenTensor] = {}
     for name, expected in files.items():
-        proven |= _prove_file(folder / name, expected, progress)
+        proven |= _prove_file(folder / name, expected, advance)
     return proven
 
 
-def _prove_file(path: Path, expected: Mapping[str, TensorSource], progress) -> dict[str, ProvenTensor]:
+def _prove_file(path: Path, expected: Mapping[str, TensorSource], advance: Advance) -> dict[str, ProvenTensor]:
     written = read_safetensors(path)
     if set(written) != set(expected):
         raise NotFaithful(f"{path}: holds other keys than were written; the disk or its driver is at fault")
-    return dict(for_each(lambda key: _prove_tensor(path.name, key, written[key], expected[key], progress), expected))
+    return dict(for_each(lambda key: _prove_tensor(path.name, key, written[key], expected[key], advance), expected))
 
 
-def _prove_tensor(file: str, key: str, written: TensorSource, expected: TensorSource, progress) -> ProvenTensor:
+def _prove_tensor(file: str, key: str, written: TensorInFile, expected: TensorSource, advance: Advance) -> ProvenTensor:
+    differs = NotFaithful(f"{file}: {key} read back is not what was written; the disk or its driver is at fault")
+    if not isinstance(written, StoredTensor) or (written.dtype, written.shape) != (expected.dtype, expected.shape):
+        raise differs
     digest = hashlib.sha256()
     nonfinite = 0
-    same = (written.dtype, written.shape) == (expected.dtype, expected.shape)
-    if same:
-        for ours, theirs in zip(written.chunks(), expected.chunks(), strict=True):
-            same = same and are_equal(ours, theirs)
-            nonfinite += count_nonfinite(ours, written.dtype)
-            digest.update(raw_bytes(ours))
-            progress(ours.nbytes)
-    if not same:
-        raise NotFaithful(f"{file}: {key} read back is not what was written; the disk or its driver is at fault")
+    for ours, theirs in zip(written.chunks(), expected.chunks(), strict=True):
+        if not are_equal(ours, theirs):
+            raise differs
+        nonfinite += count_nonfinite(ours, written.dtype)
+        digest.update(raw_bytes(ours))
+        advance(ours.nbytes)
     return ProvenTensor(file, str(written.dtype), written.shape, digest.hexdigest(), nonfinite)

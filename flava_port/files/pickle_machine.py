@@ -1,10 +1,12 @@
 """Reads the pickle inside a torch checkpoint as data. No code in it is ever executed.
 
-Python's own unpickler calls whatever the file names. This one does not call anything: it walks the
-opcodes (`pickletools.genops`) and builds plain dicts, lists, tuples and scalars. A global is a
-*name*; only the names on the list in `flava_port.pickle_names` mean anything, and every other one
-ends the reading with that name in the error. No step costs more than the bytes that ask for it:
-nothing is copied, hashed or printed that a short file can make long.
+Python's own unpickler imports and calls whatever a file names. This reader imports and calls nothing of
+the file's choice. It walks the instructions (`pickletools.genops`) and builds plain dicts, lists, tuples
+and scalars. A name (of a class or function) has a meaning only if it is on the list in
+`flava_port.files.pickle_names`; any other name ends the reading with an error that says it.
+
+The cost of a step is in proportion to the bytes of the file that ask for it: no value that a short file
+can make long, or that holds one part many times, is copied, hashed, compared or printed.
 """
 
 import pickletools
@@ -12,78 +14,51 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from ..errors import InvalidInput
 from ..text import shown
 from .pickle_names import ARGUMENTS_MAX, BUILDERS, VALUES, Named, Opaque, PickledModule, Storage, as_key
 
-PICKLE_BYTES_MAX = 32 << 20  # the pickle of a 10b model's state dict has about 1 MB
+PICKLE_BYTES_MAX = 32 << 20  # the pickle of a state dict of 10 billion parameters has about 1 MB
 INSTRUCTIONS_MAX = 4_000_000  # and about 100,000 instructions
-
-_MARK = object()
-
-_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_PUSH_ARGUMENT = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    ]
-)
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": dict, "EMPTY_TUPLE": tuple}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_NO_OPERATION = frozenset(("PROTO", "FRAME"))
 
 
 def read_pickle(text: BytesIO, storage_of: Callable[[tuple], Storage]) -> Any:
-    """The object that one pickle describes, as plain data; ``text`` (see `bounded`) ends up behind it.
+    """The object that one pickle describes, as plain data. Sets become dicts whose values are None.
 
-    ``storage_of`` turns a persistent id (the tuple that torch writes for a storage) into a `Storage`.
-    Sets become dicts whose values are None.
+    Args:
+        text: the bytes, from `bounded`; afterwards its position is behind the pickle.
+        storage_of: gives the `Storage` for a persistent id, the tuple that torch writes for a storage.
 
     Raises:
-        InvalidInput: the pickle is broken, or names a global that is not on the list.
+        InvalidInput: the pickle is broken, too long, or names something that is not on the list.
     """
     try:
-        with _no_advice():
+        with _no_escape_warnings():
             found = _Machine(storage_of).run(text)
-    except _ERRORS as error:
+    except _NONSENSE:
         _check_length(text)
-        reason = f"{type(error).__name__}: {shown(error)}"
-        raise InvalidInput(f"the pickle is broken or truncated ({reason}); fetch or copy the file again") from None
+        raise InvalidInput("the pickle is broken or truncated; fetch or copy the file again") from None
     _check_length(text)
     return found
 
 
 def is_pickle(file: BinaryIO) -> bool:
-    """One whole pickle, from the first byte to the last."""
+    """Whether the file is one whole pickle from its first byte to its last."""
     text = bounded(file)
     try:
-        with _no_advice():
+        with _no_escape_warnings():
             return sum(1 for _ in pickletools.genops(text)) > 0 and not text.read(1) and text.tell() <= PICKLE_BYTES_MAX
-    except _ERRORS:
+    except _NONSENSE:
         return False
 
 
 def bounded(file: BinaryIO) -> BytesIO:
-    """What pickles may take of a file, in memory: no length in them can ask for more, and each read of a few bytes is cheap."""
+    """The next bytes of a file, in memory, one more than a pickle may have.
+
+    A length inside the pickle cannot make anyone read more than these.
+    """
     return BytesIO(file.read(PICKLE_BYTES_MAX + 1))
 
 
@@ -93,21 +68,24 @@ def _check_length(text: BytesIO) -> None:
 
 
 @contextmanager
-def _no_advice() -> Iterator[None]:
-    """Python 3.12 and later warn of escapes in a pickle's strings as if they were in somebody's code."""
+def _no_escape_warnings() -> Iterator[None]:
+    """Without the warnings of Python 3.12 and later about escapes in a pickle's strings: they are meant for source code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 
-# What a builder or `genops` raises for operands that make no sense.
-_ERRORS = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
+# What `genops`, a builder or the machine raises for instructions that make no sense.
+_NONSENSE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
+
+_MARK = object()
 
 
 class _Machine:
-    """The stack machine of the pickle format, over plain data.
+    """The stack machine of the pickle format, on plain data.
 
-    `_OPERATIONS` has what each opcode does that a checkpoint needs; an opcode that is not there is refused.
+    A method ``do_X`` carries out the instruction X; its parameter is the instruction's argument.
+    `_OPERATIONS` lists all instructions that a checkpoint needs, and any other is refused.
     """
 
     def __init__(self, storage_of: Callable[[tuple], Storage]):
@@ -127,17 +105,17 @@ class _Machine:
             operation(self, argument)
         raise InvalidInput("the pickle has no end")
 
-    def push(self, value):
+    def push(self, value: object) -> None:
         self.stack.append(value)
 
-    def take(self, count: int) -> list:
+    def take(self, count: int) -> list[Any]:
         taken = self.stack[-count:]
         if len(taken) < count or _MARK in taken:
             raise InvalidInput("the pickle takes more from its stack than it put there")
         del self.stack[-count:]
         return taken
 
-    def take_to_mark(self) -> list:
+    def take_to_mark(self) -> list[Any]:
         for at in range(len(self.stack) - 1, -1, -1):
             if self.stack[at] is _MARK:
                 taken = self.stack[at + 1 :]
@@ -145,23 +123,24 @@ class _Machine:
                 return taken
         raise InvalidInput("the pickle closes a group that it never opened")
 
-    # stack and memo
-    def do_MARK(self, _):
+    # The stack and the memo.
+
+    def do_MARK(self, _: None) -> None:
         self.stack.append(_MARK)
 
-    def do_POP(self, _):
+    def do_POP(self, _: None) -> None:
         self.stack.pop()
 
-    def do_POP_MARK(self, _):
+    def do_POP_MARK(self, _: None) -> None:
         self.take_to_mark()
 
-    def do_BINGET(self, index):
+    def do_BINGET(self, index: int) -> None:
         self.stack.append(self.memo[index])
 
     do_GET = do_LONG_BINGET = do_BINGET
 
-    def do_BINPUT(self, index):
-        """Every writer counts its memo up, from 0 or (Python 2) from 1."""
+    def do_BINPUT(self, index: int) -> None:
+        """Every pickler counts its memo up, from 0 or (Python 2) from 1; an index further ahead is an error."""
         if index == len(self.memo) + 1:
             self.memo.append(None)
         if index == len(self.memo):
@@ -170,31 +149,32 @@ class _Machine:
 
     do_PUT = do_LONG_BINPUT = do_BINPUT
 
-    def do_MEMOIZE(self, _):
+    def do_MEMOIZE(self, _: None) -> None:
         self.memo.append(self.stack[-1])
 
-    # containers
-    def do_TUPLE(self, _):
+    # Containers. Items that are set on an opaque object are left out: nobody reads them.
+
+    def do_TUPLE(self, _: None) -> None:
         self.stack.append(tuple(self.take_to_mark()))
 
-    def do_LIST(self, _):
+    def do_LIST(self, _: None) -> None:
         self.stack.append(self.take_to_mark())
 
-    def do_FROZENSET(self, _):
+    def do_FROZENSET(self, _: None) -> None:
         self.stack.append(dict.fromkeys(map(as_key, self.take_to_mark())))
 
-    def do_DICT(self, _):
+    def do_DICT(self, _: None) -> None:
         items = self.take_to_mark()
         self.stack.append({})
         self.set_items(items)
 
-    def do_SETITEM(self, _):
+    def do_SETITEM(self, _: None) -> None:
         self.set_items(self.take(2))
 
-    def do_SETITEMS(self, _):
+    def do_SETITEMS(self, _: None) -> None:
         self.set_items(self.take_to_mark())
 
-    def set_items(self, flat: list):
+    def set_items(self, flat: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Opaque):
             return
@@ -203,17 +183,17 @@ class _Machine:
         for key, value in zip(flat[::2], flat[1::2]):
             target[as_key(key)] = value
 
-    def do_ADDITEMS(self, _):
+    def do_ADDITEMS(self, _: None) -> None:
         members = self.take_to_mark()
         self.set_items([part for member in members for part in (member, None)])
 
-    def do_APPEND(self, _):
+    def do_APPEND(self, _: None) -> None:
         self.extend(self.take(1))
 
-    def do_APPENDS(self, _):
+    def do_APPENDS(self, _: None) -> None:
         self.extend(self.take_to_mark())
 
-    def extend(self, values: list):
+    def extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Opaque):
             return
@@ -221,15 +201,16 @@ class _Machine:
             raise InvalidInput("the pickle appends to something that is no list")
         target.extend(values)
 
-    # names, and what is made with them
-    def do_GLOBAL(self, argument):
+    # Names, and what is made with them.
+
+    def do_GLOBAL(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self.push_global(module, name)
 
-    def do_STACK_GLOBAL(self, _):
+    def do_STACK_GLOBAL(self, _: None) -> None:
         self.push_global(*self.take(2))
 
-    def push_global(self, module, name):
+    def push_global(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise InvalidInput("the pickle refers to a name that is no text; refused")
         full_name = f"{module}.{name}"
@@ -240,43 +221,74 @@ class _Machine:
             )
         self.stack.append(Named(full_name) if full_name in BUILDERS else VALUES[full_name])
 
-    def do_INST(self, argument):
+    def do_INST(self, argument: str) -> None:
         self.do_GLOBAL(argument)
         *arguments, function = self.take_to_mark()
         self.stack.append(self.call(function, tuple(arguments)))
 
-    def do_REDUCE(self, _):
+    def do_REDUCE(self, _: None) -> None:
         self.stack.append(self.call(*self.take(2)))
 
     do_NEWOBJ = do_REDUCE
 
-    def call(self, function, arguments):
+    def call(self, function: object, arguments: object) -> Any:
+        """Calls the builder of ours that the name stands for; whatever the file names is never called itself."""
         if not isinstance(function, Named) or not isinstance(arguments, tuple) or len(arguments) > ARGUMENTS_MAX:
             raise InvalidInput("the pickle calls something that is not on the list of harmless names; refused")
         return BUILDERS[function.name](*arguments)
 
-    def do_BUILD(self, _):
+    def do_BUILD(self, _: None) -> None:
+        """Sets the state of a module. No other state (an OrderedDict's _metadata, a tensor's hooks) holds weights."""
         (state,) = self.take(1)
         if isinstance(target := self.stack[-1], PickledModule) and isinstance(state, dict):
             target.state = state
-        # The state of anything else (an OrderedDict's _metadata, a tensor's hooks) carries no weights.
 
-    def do_BINPERSID(self, _):
+    def do_BINPERSID(self, _: None) -> None:
+        """A persistent id stands for a storage; in the legacy format also for a module's class, with its source code."""
         (reference,) = self.take(1)
         if not isinstance(reference, tuple) or not reference:
             raise InvalidInput("the pickle refers to a storage in an unknown way")
         if reference[0] == "module" and len(reference) == 4 and isinstance(reference[1], Named):
-            self.stack.append(reference[1])  # how the legacy format names a module's class: with its source code
+            self.stack.append(reference[1])
         else:
             self.stack.append(self.storage_of(reference))
 
 
-# What each instruction does, as a function of the machine and the instruction's argument.
-_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(_PUSH_ARGUMENT, _Machine.push),
-    **{name: lambda machine, _, value=value: machine.push(value) for name, value in _LITERALS.items()},
-    **{name: lambda machine, _, make=make: machine.push(make()) for name, make in _EMPTY.items()},
-    **{name: lambda machine, _, count=count: machine.push(tuple(machine.take(count))) for name, count in _TUPLES.items()},
-    **dict.fromkeys(_NO_OPERATION, lambda _machine, _: None),
+_Operation: TypeAlias = Callable[[_Machine, Any], None]
+
+
+def _pushes(value: object) -> _Operation:
+    return lambda machine, _: machine.push(value)
+
+
+def _pushes_new(make: Callable[[], object]) -> _Operation:
+    return lambda machine, _: machine.push(make())
+
+
+def _pushes_tuple_of(count: int) -> _Operation:
+    return lambda machine, _: machine.push(tuple(machine.take(count)))
+
+
+_PUSHED_AS_THEY_ARE = (
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+)  # fmt: skip
+
+# What each instruction does, as a function of the machine and the instruction's argument: the complete list.
+_OPERATIONS: dict[str, _Operation] = {
+    "PROTO": lambda _machine, _: None,
+    "FRAME": lambda _machine, _: None,
+    "NONE": _pushes(None),
+    "NEWTRUE": _pushes(True),
+    "NEWFALSE": _pushes(False),
+    "EMPTY_DICT": _pushes_new(dict),
+    "EMPTY_LIST": _pushes_new(list),
+    "EMPTY_SET": _pushes_new(dict),
+    "EMPTY_TUPLE": _pushes(()),
+    "TUPLE1": _pushes_tuple_of(1),
+    "TUPLE2": _pushes_tuple_of(2),
+    "TUPLE3": _pushes_tuple_of(3),
+    **dict.fromkeys(_PUSHED_AS_THEY_ARE, _Machine.push),
     **{name.removeprefix("do_"): operation for name, operation in vars(_Machine).items() if name.startswith("do_")},
 }

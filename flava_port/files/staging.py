@@ -1,8 +1,10 @@
 """Folders and files that appear whole or not at all.
 
-Work happens beside the target under a hidden name; a rename puts it in place. Whatever ends the
-work early, an error, Ctrl-C or a full disk, removes what was written so far. Only a kill leaves
-the hidden folder behind, and never a target that is half one thing and half another.
+Everything is written beside the target, under a hidden name, and a rename puts it in place. Whatever ends
+the work early (an error, Ctrl-C, a full disk) removes what was written so far and leaves the old target as
+it was. After a kill (SIGKILL, a power cut) each target is the whole old one, the whole new one, or absent;
+hidden files and folders may be left beside it. One of them is the old target, if the kill came between the
+two renames that replace it.
 """
 
 import json
@@ -11,18 +13,21 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import IO, Any
 
 from ..errors import InvalidInput
 
 
 def check_target(target: Path, *, force: bool, sources: tuple[Path, ...] = ()) -> Path:
-    """The real path of the folder or file to be made, after making sure that making it loses nothing.
+    """The real path of the folder or file to make, once it is sure that making it loses nothing.
 
     Raises:
-        InvalidInput: it exists and ``force`` is not given, or replacing it would delete a source.
+        InvalidInput: it exists and ``force`` is not given, or replacing it would delete a source or the
+            current folder.
     """
     target = Path(os.path.realpath(target))
     if _is_taken(target):
@@ -35,19 +40,19 @@ def check_target(target: Path, *, force: bool, sources: tuple[Path, ...] = ()) -
 
 
 def check_space(target: Path, needed: int) -> None:
-    """Raises InvalidInput where the disk of ``target`` has less than ``needed`` bytes free."""
+    """Raises InvalidInput if the disk of ``target`` has fewer than ``needed`` bytes free."""
     existing = next(folder for folder in (target, *target.parents) if folder.exists())
     disk = shutil.disk_usage(existing)
-    if disk.free < needed and disk.total:  # what is no disk (/proc) has no size, and refuses by itself
+    if disk.free < needed and disk.total:  # a total of 0 is no disk (/proc, say); writing there fails with its own reason
         raise InvalidInput(f"{target}: needs {needed:,} bytes and its disk has {disk.free:,} free; free some, or name another")
 
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A hidden folder beside ``target`` to write in; it becomes ``target`` when the block ends well.
+    """Gives a hidden folder beside ``target`` to write in. It becomes ``target`` when the block ends without an error.
 
     Raises:
-        InvalidInput: the place cannot be written to, or something else appeared there meanwhile.
+        InvalidInput: the place cannot be written to, or something appeared there while the block ran.
     """
     with _staged([target]) as [folder]:
         folder.mkdir()
@@ -57,10 +62,10 @@ def staged(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_files(targets: list[Path]) -> Iterator[list[Path]]:
-    """A hidden path beside each target to write to; all are put in place when the block ends well, or none.
+    """Gives a hidden path beside each target to write to. When the block ends without an error, all become the targets.
 
     Raises:
-        InvalidInput: as `staged`.
+        InvalidInput: as `staged`; or a target is a folder.
     """
     for target in targets:
         if target.is_dir():
@@ -71,10 +76,10 @@ def staged_files(targets: list[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def _staged(targets: list[Path]) -> Iterator[list[Path]]:
-    """A hidden path beside each target; what is made there takes the targets' places when the block ends well.
+    """Gives a hidden path beside each target; what is made there takes the target's place when the block ends well.
 
-    What was there before (see `check_target`) is moved aside first and deleted last, and moved back
-    where a new one cannot take its place.
+    A target that exists already (`check_target` has allowed it) is first renamed to another hidden name and
+    is deleted last. If a new one cannot take its place, all old ones are renamed back.
     """
     new = [target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial") for target in targets]
     old = [path.with_suffix(".replaced") for path in new]
@@ -106,7 +111,7 @@ def _staged(targets: list[Path]) -> Iterator[list[Path]]:
             for leftover in (*new, *old):
                 _remove(leftover)
             for folder in reversed(missing):
-                with suppress(OSError):  # it holds something, or was never made
+                with suppress(OSError):  # it was never made, or somebody else has put something in it
                     folder.rmdir()
         raise
 
@@ -120,7 +125,7 @@ def _put_back(aside: Path, target: Path, was_placed: bool) -> None:
 
 @contextmanager
 def _os_errors_about(targets: list[Path]) -> Iterator[None]:
-    """What the system says no to, as one message that names the place."""
+    """Turns an OSError into an InvalidInput that names the targets and the system's reason."""
     try:
         yield
     except OSError as error:
@@ -131,33 +136,33 @@ def _os_errors_about(targets: list[Path]) -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C and a request to end wait until the block is done, so that it happens whole."""
+    """Makes Ctrl-C and SIGTERM wait until the block is done."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
+        yield  # signals reach only the main thread
         return
-    waiting: list[tuple] = []
-    handlers = {}
+    waiting: list[int] = []
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             handlers[number] = signal.getsignal(number)
-            if handlers[number] is not None:  # None: not Python's to change
-                signal.signal(number, lambda *caught: waiting.append(caught))
+            if handlers[number] is not None:  # None: not installed from Python, so Python could not put it back
+                signal.signal(number, lambda caught, _frame: waiting.append(caught))
         yield
     finally:
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
         if waiting:
-            signal.raise_signal(waiting[0][0])
+            signal.raise_signal(waiting[0])
 
 
 def _missing_parents(target: Path) -> list[Path]:
-    """The folders above the target that are not there yet, the outermost first."""
+    """The folders above the target that do not exist, the outermost first."""
     return [folder for folder in reversed(target.parents) if not folder.exists()]
 
 
 def _remove(path: Path) -> None:
-    """The folder or file, where there is one; what cannot be removed stays."""
+    """Deletes the folder or file, if there is one. What cannot be deleted stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -166,12 +171,12 @@ def _remove(path: Path) -> None:
 
 
 def _is_taken(target: Path) -> bool:
-    """Something is there that replacing would lose; an empty folder is nothing."""
+    """Whether something is there that would be lost; an empty folder is nothing."""
     return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 
 
 def _sync_folder(folder: Path) -> None:
-    """The folder's own entries on the disk, where the system can do so (Windows and some shares cannot)."""
+    """Brings the folder's own entries to the disk, where the system can (Windows and some network shares cannot)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -180,14 +185,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        sync(file)
-
-
 def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Writes a JSON file, indented, and syncs it to the disk."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+        sync(file)
 
 
 def sync_path(path: Path) -> None:
@@ -196,7 +198,7 @@ def sync_path(path: Path) -> None:
         sync(file)
 
 
-def sync(file) -> None:
-    """Returns when the file's bytes are on the disk, not only on their way."""
+def sync(file: IO[Any]) -> None:
+    """Returns when the file's bytes are on the disk, and no longer in a cache on their way there."""
     file.flush()
     os.fsync(file.fileno())

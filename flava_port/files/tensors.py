@@ -1,18 +1,21 @@
 """Tensors that are read piece by piece, so that no model ever has to fit in memory.
 
-Everything that can be written or compared is a `TensorSource`: it knows its dtype and shape, and
-yields its elements in row-major order as flat chunks. Chunks of two sources of the same shape
-have the same lengths, so two sources compare chunk by chunk. Nothing here needs torch: an element
-of a dtype that numpy lacks is held as its bits (see `flava_port.dtypes`), and is cast as torch casts it.
+Everything that can be written or compared is a `TensorSource`. It knows its dtype and shape, and gives
+its elements in row-major order as flat chunks. Two sources of one shape give chunks of the same
+lengths, so they can be compared chunk by chunk.
+
+Nothing here needs torch. Elements of a dtype that numpy lacks are held as their bits (see
+`flava_port.files.dtypes`), and `recast` casts as torch does.
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,10 +23,11 @@ from ..errors import InvalidInput
 from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Dtype
 
 CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the cache
+ALIGNMENT = 64  # bytes: torch.save and safetensors begin their data at a multiple of this
 
 
 class TensorSource(Protocol):
-    """Anything whose elements can be read in order: a stored, cast, seeded or in-memory tensor."""
+    """A tensor whose elements can be read in order, wherever they come from: a file, memory, a cast, a seed."""
 
     @property
     def dtype(self) -> Dtype: ...
@@ -34,7 +38,7 @@ class TensorSource(Protocol):
     def chunks(self) -> Iterator[np.ndarray]:
         """The elements in row-major order, as flat arrays of at most `CHUNK_ELEMENTS` elements.
 
-        A chunk is good until the next one is asked for, which may be read into the same memory.
+        A chunk is valid until the next one is asked for: both may use the same memory.
         """
 
 
@@ -42,8 +46,8 @@ class TensorSource(Protocol):
 class StoredTensor:
     """A tensor that still lies in its file; `chunks` reads it.
 
-    ``start`` is the byte at which its storage begins, ``offset`` and ``stride`` (in elements)
-    place the tensor inside that storage, as in `torch.as_strided`.
+    Its storage begins at byte ``start`` of the file. ``offset`` and ``stride``, in elements, place the
+    tensor inside that storage, as in `torch.as_strided`.
     """
 
     file: Path
@@ -61,10 +65,10 @@ class StoredTensor:
         )
 
     def is_same_memory_as(self, other: "StoredTensor") -> bool:
-        """Both read the very same bytes, as tied tensors saved by torch do."""
+        """Whether both read the very same bytes, as tied tensors do that torch saved."""
         return self.is_contiguous and other.is_contiguous and self._place() == other._place()
 
-    def _place(self):
+    def _place(self) -> tuple[object, ...]:
         return self.file, self.start, self.offset, self.dtype, self.shape
 
     def chunks(self) -> Iterator[np.ndarray]:
@@ -73,9 +77,9 @@ class StoredTensor:
             return
         with open(self.file, "rb", buffering=0) as file:
             file.seek(self.start + self.offset * self.dtype.itemsize)
-            if not self.is_contiguous:
+            if self.stride is not None and not self.is_contiguous:
                 span = self._read_into(np.empty(_span(self.shape, self.stride), self.dtype.held_in), file)
-                # the step along an axis of one element means nothing, and may be any number
+                # The stride of an axis of size 1 means nothing and may be any number.
                 strides = [step * self.dtype.itemsize if size > 1 else 0 for size, step in zip(self.shape, self.stride)]
                 yield from split(np.lib.stride_tricks.as_strided(span, self.shape, strides))
                 return
@@ -83,7 +87,7 @@ class StoredTensor:
             for first in range(0, total, CHUNK_ELEMENTS):
                 yield self._read_into(memory[: total - first], file)
 
-    def _read_into(self, chunk: np.ndarray, file: BinaryIO) -> np.ndarray:
+    def _read_into(self, chunk: np.ndarray, file: io.FileIO) -> np.ndarray:
         view = raw_bytes(chunk)
         while view:
             read = file.readinto(view)
@@ -91,6 +95,16 @@ class StoredTensor:
                 raise InvalidInput(f"{self.file}: the file ends inside a tensor; it was cut while being read")
             view = view[read:]
         return chunk
+
+
+@dataclass(frozen=True)
+class UnsupportedTensor:
+    """A tensor in a file that no conversion can place: ``kind`` says what it is (sparse, quantised, ...)."""
+
+    kind: str
+
+
+TensorInFile: TypeAlias = StoredTensor | UnsupportedTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,18 +141,18 @@ class CastTensor:
 
 
 def cast(source: TensorSource, dtype: Dtype) -> TensorSource:
-    """``source`` in ``dtype``; itself where it already is."""
+    """``source`` in ``dtype``: itself, if it has that dtype already."""
     return source if source.dtype == dtype else CastTensor(source, dtype)
 
 
 def split(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array's elements as `TensorSource.chunks` has them."""
+    """An array's elements in the chunks that `TensorSource.chunks` promises."""
     flat = np.ascontiguousarray(array).reshape(-1)
     return (flat[first : first + CHUNK_ELEMENTS] for first in range(0, flat.size, CHUNK_ELEMENTS))
 
 
 def whole(source: TensorSource) -> np.ndarray:
-    """All elements in memory, in the source's shape, as its dtype holds them."""
+    """All elements in memory, in the source's shape, as the dtype's ``held_in``."""
     flat = np.empty(prod(source.shape), source.dtype.held_in)
     filled = 0
     for chunk in source.chunks():
@@ -148,33 +162,39 @@ def whole(source: TensorSource) -> np.ndarray:
 
 
 def values(source: TensorSource) -> np.ndarray:
-    """All values in memory, in the source's shape, as numbers; those of bfloat16 as float32."""
+    """All values in memory, in the source's shape, as numbers: bfloat16 as float32."""
     return as_numbers(whole(source), source.dtype)
 
 
 def as_numbers(elements: np.ndarray, dtype: Dtype) -> np.ndarray:
-    """What elements of ``dtype`` are worth: bfloat16's bits are the upper half of a float32's."""
+    """The numbers that elements of ``dtype`` stand for. The bits of a bfloat16 are the upper half of a float32's."""
     return (elements.astype(np.uint32) << np.uint32(16)).view(np.float32) if dtype == BFLOAT16 else elements
 
 
 def recast(elements: np.ndarray, dtype: Dtype, target: Dtype) -> np.ndarray:
-    """Elements of ``dtype`` in ``target`` as torch casts them: to nearest and ties to even, to 16 bits by way of float32.
+    """Elements of ``dtype`` cast to ``target`` as torch casts them.
 
-    A NaN stays one; which of them it becomes when narrowed, torch itself leaves open.
+    Rounds to nearest, ties to even; a cast to 16 bits goes by way of float32. A NaN stays a NaN, but
+    torch leaves open which of the NaNs a narrowed one becomes.
     """
     if dtype == target:
         return elements
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = as_numbers(elements, dtype)
         if dtype == FLOAT16 and target in (FLOAT32, FLOAT64):
-            numbers = numbers.astype(target.held_in) * target.held_in.type(1)  # which makes signalling NaNs quiet, as a processor does
+            # The multiplication turns a signalling NaN into a quiet one, as a processor's own cast does.
+            numbers = numbers.astype(target.held_in) * target.held_in.type(1)
         if target in (FLOAT16, BFLOAT16):
             numbers = numbers.astype(FLOAT32.held_in, copy=False)
         return _rounded_to_bfloat16(numbers) if target == BFLOAT16 else numbers.astype(target.held_in, copy=False)
 
 
 def _rounded_to_bfloat16(numbers: np.ndarray) -> np.ndarray:
-    """The bits: the upper half of each float32's, one up where the lower half is more than a half or the upper is odd."""
+    """The bits of float32 numbers as bfloat16.
+
+    That is the upper half of each number's bits, plus one where the lower half is above the middle, or
+    is the middle and the upper half is odd.
+    """
     pattern = numbers.view(np.uint32)
     rounded = (pattern + (0x7FFF + ((pattern >> 16) & 1))) >> 16
     return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(BFLOAT16.held_in)
@@ -186,16 +206,17 @@ def is_zero(source: TensorSource) -> bool:
 
 
 def nbytes(source: TensorSource) -> int:
+    """Bytes of all elements together."""
     return prod(source.shape) * source.dtype.itemsize
 
 
 def raw_bytes(chunk: np.ndarray) -> memoryview:
-    """The memory of contiguous elements, to read and to write."""
+    """The memory of a contiguous array, to read from or write to."""
     return chunk.reshape(-1).view(np.uint8).data
 
 
 def sha256(source: TensorSource) -> str:
-    """Digest of the elements' little-endian bytes in row-major order (dtype and shape not included)."""
+    """Digest of the elements' little-endian bytes in row-major order. Dtype and shape are not part of it."""
     digest = hashlib.sha256()
     for chunk in source.chunks():
         digest.update(raw_bytes(chunk))
@@ -203,7 +224,7 @@ def sha256(source: TensorSource) -> str:
 
 
 def bits(chunk: np.ndarray) -> np.ndarray:
-    """The same memory as unsigned integers, so that equality is equality of bits: NaN equals itself, 0.0 is not -0.0."""
+    """The same memory as unsigned integers. Compared so, a NaN equals itself and 0.0 is not -0.0."""
     return chunk.view(f"u{min(chunk.itemsize, 8)}")
 
 
@@ -213,7 +234,7 @@ def are_equal(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
 
 def differing(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Which elements differ in any bit, in their shape; there must be some."""
+    """For each element, in the arrays' shape, whether any of its bits differs. The arrays must not be empty."""
     return (bits(ours) != bits(theirs)).reshape(ours.size, -1).any(axis=1).reshape(ours.shape)
 
 
@@ -230,7 +251,7 @@ class Mismatch:
 
 
 def first_difference(ours: TensorSource, theirs: TensorSource) -> Mismatch | None:
-    """The first element whose bits differ, or None; the shapes and dtypes must agree."""
+    """The first element whose bits differ, or None. The shapes and dtypes must agree."""
     if isinstance(ours, StoredTensor) and isinstance(theirs, StoredTensor) and ours.is_same_memory_as(theirs):
         return None
     seen = 0
@@ -238,7 +259,7 @@ def first_difference(ours: TensorSource, theirs: TensorSource) -> Mismatch | Non
         if not are_equal(mine, other):
             at = int(differing(mine, other).argmax())
             pair = (as_numbers(chunk[at : at + 1], ours.dtype).item() for chunk in (mine, other))
-            return Mismatch(_unravel(seen + at, ours.shape), *pair)
+            return Mismatch(tuple(map(int, np.unravel_index(seen + at, ours.shape))), *pair)
         seen += mine.size
     return None
 
@@ -250,25 +271,24 @@ def count_nonfinite(chunk: np.ndarray, dtype: Dtype) -> int:
     return chunk.size - int(np.count_nonzero(np.isfinite(as_numbers(chunk, dtype))))
 
 
-def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(map(int, np.unravel_index(flat, shape)))
-
-
 def _span(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """How many elements of the storage lie between the first and the last that the tensor shows."""
+    """How many elements of the storage lie from the tensor's first to its last, both included."""
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride))
 
 
 WORKERS = 2
-WORTH_A_THREAD = 16 << 20  # bytes: of less, threads only wait for each other
+WORTH_A_THREAD = 16 << 20  # bytes: threads that share less work than this spend their time waiting for each other
 
 _Result = TypeVar("_Result")
 
 
 def for_each(work: Callable[[str], _Result], tensors: Mapping[str, TensorSource]) -> Iterator[tuple[str, _Result]]:
-    """Each key with what ``work`` makes of it, in order. The first error ends it."""
+    """Each key with the result of ``work(key)``, in order, on `WORKERS` threads where that is faster.
+
+    The first error, in the order of the keys, is raised and ends the work.
+    """
     if sum(map(nbytes, tensors.values())) < WORTH_A_THREAD:
         yield from ((key, work(key)) for key in tensors)
         return

@@ -1,4 +1,4 @@
-"""torch's own files: its zip format read and written, its older one read. No code in them is executed."""
+"""torch's own files: the zip format, read and written, and the older legacy format, read. No code in them is executed."""
 
 import os
 import pickle
@@ -13,23 +13,37 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InvalidInput
-from ..progress import no_progress
+from ..progress import Advance, uncounted
 from ..text import shown
 from .dtypes import Dtype
 from .pickle_machine import PICKLE_BYTES_MAX, bounded, is_pickle, read_pickle
 from .pickle_names import SIZE_MAX, Storage
-from .safetensors_format import ALIGNMENT, name_of_dtype
 from .staging import sync_path
-from .tensors import TensorSource, nbytes, raw_bytes
+from .tensors import ALIGNMENT, TensorSource, nbytes, raw_bytes
 
-# The first 8-byte long integer and protocol that torch.save wrote before its zip format (torch < 1.6).
+# The number that a legacy file (written by torch before 1.6) begins with, pickled.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
-
-# ------------------------------------------------------------------------------------ torch, zip
+# What zipfile raises in one place or another for bytes that are no proper zip file.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    OSError,
+)
 
 
 def read_torch_zip(path: Path) -> Any:
+    """What a zip file of torch's holds, as plain data, its tensors not read yet.
+
+    Raises:
+        InvalidInput: torch did not write it so, or it is broken; the message does not name the file.
+    """
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             records = {info.filename: info for info in archive.infolist()}
@@ -46,26 +60,12 @@ def read_torch_zip(path: Path) -> Any:
             data = _read_record(archive, pickles[0], PICKLE_BYTES_MAX)
             return read_pickle(BytesIO(data), _ZipStorages(file, root, records))
     except _ZIP_ERRORS as error:
-        raise InvalidInput(f"a broken or truncated zip file ({shown(error)}); fetch or copy it again") from None
-
-
-# What zipfile raises, here and there, for bytes that are no proper zip file.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    OSError,
-)
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise InvalidInput(f"a broken or truncated zip file{reason}; fetch or copy it again") from None
 
 
 def _read_record(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
-    """A small record, after making sure that reading it costs no more than its bytes in the file."""
+    """A small record's bytes. It is read only if it is not compressed and not longer than ``bytes_max``."""
     record = _stored_as_is(archive.getinfo(name))
     if record.file_size > bytes_max:
         raise InvalidInput(f"its record {shown(name)} has {record.file_size:,} bytes, too many for a checkpoint")
@@ -79,7 +79,7 @@ def _stored_as_is(record: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 
 class _ZipStorages:
-    """Finds a storage's bytes in the archive, once per storage, and checks that they are all there."""
+    """Finds where a storage's bytes begin in the archive, once for each storage, and that all of them are there."""
 
     def __init__(self, file: BinaryIO, root: str, records: Mapping[str, zipfile.ZipInfo]):
         self.file, self.root, self.records = file, root, records
@@ -99,7 +99,7 @@ class _ZipStorages:
         if _stored_as_is(record).file_size != storage.nbytes:
             raise InvalidInput(f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}")
         self.file.seek(record.header_offset)
-        header = self.file.read(30)  # the local file header; its name and extra field follow
+        header = self.file.read(30)  # the record's local header; a name and an extra field follow, their lengths are in it
         if header[:4] != b"PK\x03\x04":
             raise InvalidInput(f"storage {storage.key!r} is not where the archive says")
         start = record.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
@@ -109,7 +109,7 @@ class _ZipStorages:
 
 
 def _known_storage(reference: tuple, known: dict[str, Storage]) -> Storage:
-    """The storage that a persistent id ``('storage', type, key, location, numel)`` describes, one object each."""
+    """The storage that a persistent id ``('storage', type, key, location, numel)`` describes: one object for each key."""
     if len(reference) not in (5, 6) or reference[0] != "storage":
         raise InvalidInput("the pickle refers to something that is not a tensor storage")
     _, dtype, key, _location, numel, *view = reference
@@ -126,17 +126,21 @@ def _known_storage(reference: tuple, known: dict[str, Storage]) -> Storage:
     return first
 
 
-# --------------------------------------------------------------------------------- torch, legacy
-
-
 def is_text_pickle(path: Path) -> bool:
-    """Pickles of the first protocols have no magic byte; torch.save never wrote one, and people may."""
+    """Whether the file is one pickle. The first protocols begin with no magic byte; torch.save never used them, but people may."""
     with open(path, "rb") as file:
         return is_pickle(file)
 
 
 def read_torch_legacy(path: Path) -> Any:
-    """Five pickles (magic, protocol, system, the object, storage keys), then the storages in that order."""
+    """What a legacy file of torch's holds, as plain data, its tensors not read yet.
+
+    It has five pickles (magic number, protocol, system, the object, the keys of its storages), and then
+    the storages in the order of those keys.
+
+    Raises:
+        InvalidInput: torch did not write it so, or it is broken; the message does not name the file.
+    """
     storages: dict[str, Storage] = {}
     storage_of = partial(_known_storage, known=storages)
     with open(path, "rb") as file:
@@ -155,7 +159,7 @@ def read_torch_legacy(path: Path) -> Any:
 
 
 def _find_storages(file: BinaryIO, position: int, storages: Iterable[Storage]) -> None:
-    """Sets where each storage starts: one behind another from a position on, each behind the count of its elements."""
+    """Sets where each storage starts. They follow each other from a position on, each after the count of its elements."""
     bytes_in_file = os.stat(file.fileno()).st_size
     for storage in storages:
         file.seek(position)
@@ -168,32 +172,34 @@ def _find_storages(file: BinaryIO, position: int, storages: Iterable[Storage]) -
             raise InvalidInput(f"storage {storage.key!r} has another size than its pickle says")
 
 
-def write_torch_zip(path: Path, state_dict: Mapping[str, TensorSource], progress=no_progress) -> None:
-    """A state dict as `torch.save` writes it (zip format, an OrderedDict of tensors), on the disk when it returns.
+def write_torch_zip(path: Path, state_dict: Mapping[str, TensorSource], advance: Advance = uncounted) -> None:
+    """Writes a state dict as `torch.save` does (zip format, an OrderedDict of tensors), and syncs it to the disk.
 
-    Keys that hold the very same source object share one storage, as tied weights do.
+    Keys that have the same source object share one storage, as tied weights do.
+
+    Raises:
+        InvalidInput: we know no name for a dtype in this format.
     """
     storages: dict[int, tuple[str, TensorSource]] = {}
     for tensor in state_dict.values():
         storages.setdefault(id(tensor), (str(len(storages)), tensor))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        _write_record(archive, "archive/data.pkl", [_pickled(state_dict, storages)])
-        _write_record(archive, "archive/byteorder", [b"little"])
+        _write_record(archive, "archive/data.pkl", _pickled(state_dict, storages))
+        _write_record(archive, "archive/byteorder", b"little")
         for name, tensor in storages.values():
             with archive.open(_record(archive, f"archive/data/{name}", nbytes(tensor)), "w") as record:
                 for chunk in tensor.chunks():
-                    progress(record.write(raw_bytes(chunk)))
-        _write_record(archive, "archive/version", [b"3\n"])
+                    advance(record.write(raw_bytes(chunk)))
+        _write_record(archive, "archive/version", b"3\n")
     sync_path(path)
 
 
-def _write_record(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:
-    content = b"".join(pieces)
+def _write_record(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(_record(archive, name, len(content)), content)
 
 
 def _record(archive: zipfile.ZipFile, name: str, size: int) -> zipfile.ZipInfo:
-    """A zip entry without a date, its data aligned by padding in the extra field."""
+    """The archive's next record. It has no date, and padding in its extra field aligns its data."""
     record = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     record.file_size = size
     unpadded = archive.start_dir + 30 + len(name) + 4
@@ -202,12 +208,12 @@ def _record(archive: zipfile.ZipFile, name: str, size: int) -> zipfile.ZipInfo:
     return record
 
 
-# What follows writes the instructions of a pickle that names torch's functions, which Python's own pickler
-# would have to import. `tests/files/test_written_files.py` holds it against torch.
+# The pickle is put together instruction by instruction, because Python's own pickler would have to import the torch
+# functions that it names. `tests/files/test_written_files.py` compares it with what torch writes.
 
 
 def _pickled(state_dict: Mapping[str, TensorSource], storages: Mapping[int, tuple[str, TensorSource]]) -> bytes:
-    """An OrderedDict of tensors, each a view of its storage, which it refers to by name."""
+    """An OrderedDict of tensors, each a view of a storage that it names."""
     items = [part for key, tensor in state_dict.items() for part in (_value(key), _tensor(storages[id(tensor)][0], tensor))]
     return b"".join([pickle.PROTO, b"\2", _EMPTY_ORDERED_DICT, pickle.MARK, *items, pickle.SETITEMS, pickle.STOP])
 
@@ -215,15 +221,14 @@ def _pickled(state_dict: Mapping[str, TensorSource], storages: Mapping[int, tupl
 def _tensor(storage: str, tensor: TensorSource) -> bytes:
     """``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks)``, as torch 1.6 and later write it."""
     strides = tuple(prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
-    reference = _tuple(
-        _value("storage"), _global("torch", name_of_dtype(tensor.dtype, "storage")), *map(_value, (storage, "cpu", prod(tensor.shape)))
-    )
+    storage_type = _global("torch", tensor.dtype.name_in("torch"))
+    reference = _tuple(_value("storage"), storage_type, *map(_value, (storage, "cpu", prod(tensor.shape))))
     arguments = _tuple(reference + pickle.BINPERSID, *map(_value, (0, tensor.shape, strides, False)), _EMPTY_ORDERED_DICT)
     return _global("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
 
 
 def _value(value: object) -> bytes:
-    """The instructions that give a text, a number or a tuple of numbers: a pickle's own, between its version and its end."""
+    """The instructions that push a text, a number or a tuple of numbers: its own pickle without the version and the end."""
     return pickle.dumps(value, protocol=2)[2:-1]
 
 

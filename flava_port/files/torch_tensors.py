@@ -1,6 +1,7 @@
-"""Between torch's tensors and those of `flava_port.tensors`.
+"""torch's tensors as a `TensorSource`, and a `TensorSource` as a torch tensor.
 
-Values pass as bytes, and not by torch's own way to numpy, which a torch that was built for another numpy lacks.
+Elements pass as bytes. torch's own bridge to numpy is not used: it is missing where torch was built for
+another numpy than the installed one.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from .tensors import CHUNK_ELEMENTS, TensorSource, raw_bytes
 
 
 def dtype_of(dtype: torch.dtype) -> Dtype:
-    """The entry of the table of dtypes."""
+    """torch's dtype in our table."""
     return DTYPES[str(dtype).removeprefix("torch.")]
 
 
@@ -39,7 +40,7 @@ class MemoryTensor:
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    """A copy of the tensor's elements, flat, as its dtype holds them."""
+    """A copy of the tensor's elements as a flat array of the dtype's ``held_in``."""
     array = np.empty(tensor.numel(), dtype_of(tensor.dtype).held_in)
     if array.size:
         torch.frombuffer(raw_bytes(array), dtype=tensor.dtype).copy_(tensor.reshape(-1))

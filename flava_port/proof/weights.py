@@ -11,8 +11,7 @@ from ..conversion.sources import Source, has_codebook
 from ..errors import FlavaPortError
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.model_folder import RECORD
-from ..files.pickle_names import UnsupportedTensor
-from ..files.tensors import StoredTensor, TensorSource
+from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
 from ..target.installed import expected_schema

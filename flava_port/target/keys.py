@@ -27,3 +27,13 @@ LOGIT_SCALE = "flava.logit_scale"
 
 
 HEAD_NAMES = {*HEADS, "itm_head"}
+
+
+# Key endings that transformers 5.0.0 to 5.3.0 write for a LayerNorm's weight and bias (seen by saving with them).
+_OLD_ENDINGS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+
+
+def current_name(key: str) -> str:
+    """The key as the model has it, whatever the release that saved the file called it."""
+    ending = next((ending for ending in _OLD_ENDINGS if key.endswith(ending)), None)
+    return key.removesuffix(ending) + _OLD_ENDINGS[ending] if ending else key

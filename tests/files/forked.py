@@ -1,4 +1,4 @@
-"""Runs commands in forks of one process that has imported everything, and sends each a signal after a while.
+"""Runs commands in forks of one process that has imported everything, and sends each fork a signal after a while.
 
 Started as a program, it reads requests from stdin and answers each with a line, both in JSON. A
 fresh interpreter takes seconds to import torch and transformers; a fork is at work at once.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit status (minus the signal, where that killed it), stderr, and how long it ran."""
+    """How a command ended: its exit status (minus the signal's number, if a signal killed it), its stderr, and the seconds it ran."""
 
     status: int
     err: str
@@ -27,7 +27,7 @@ class Ended(NamedTuple):
 
 @contextmanager
 def forks():
-    """Gives ``run(arguments, signal_number, delay)``; the signal is sent after so many seconds, or never."""
+    """Gives ``run(arguments, number, delay)``: runs a command and sends it signal ``number`` after ``delay`` seconds."""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.files.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -76,7 +76,7 @@ def run_forked(arguments: list[str], number: int, delay: float) -> Ended:
 
 
 def run_command(arguments: list[str], err: int, tell: int) -> None:
-    """In the fork; it never returns. It tells when it has read its arguments and begins to work."""
+    """Runs in the fork and never returns. It writes a byte to ``tell`` when the command begins its work."""
     from flava_port import cli, convert
 
     check_target = convert.check_target

@@ -1,6 +1,6 @@
-"""Hostile files assembled by hand: pickles from their opcodes, inside each of torch's two formats.
+"""Hostile files put together by hand: pickles from their instructions, in each of torch's two formats.
 
-Each function gives the bytes that push one value on the pickle's stack, so they nest as the values do.
+Each function gives the bytes that push one value onto the pickle's stack, so calls nest as the values do.
 """
 
 import struct
@@ -55,7 +55,7 @@ def get(index: int) -> bytes:
 
 
 def laughs(levels: int = 100) -> bytes:
-    """A tuple that holds one tuple twice, which holds one tuple twice, and so on: 2 to the ``levels`` leaves."""
+    """A tuple that holds one tuple twice, which holds one tuple twice, and so on: it has 2 to the ``levels`` leaves."""
     pickle = put(text("ha"), 0)
     for index in range(1, levels + 1):
         pickle += put(get(index - 1) + b"\x86", index)
@@ -67,7 +67,7 @@ def storage(key: bytes = text("0"), elements: bytes = number(4), kind: str = "Fl
 
 
 def tensor(stored: bytes | None = None, offset: bytes = number(0), shape: bytes | None = None, stride: bytes | None = None) -> bytes:
-    """Four floats, unless it says otherwise."""
+    """A tensor of four floats, as far as the arguments do not say otherwise."""
     parts = stored or storage(), offset, shape or group(number(4)), stride or group(number(1)), FALSE, EMPTY_DICT
     return call(name("torch._utils", "_rebuild_tensor_v2"), *parts)
 
@@ -78,7 +78,7 @@ FOUR_FLOATS = {"0": struct.pack("<4f", 1.5, -2.0, 0.25, 8.0)}
 def write_zip(
     path: Path, pickle: bytes, storages: dict[str, bytes] | None = None, *, compression=zipfile.ZIP_STORED, **records: bytes
 ) -> Path:
-    """A file as torch.save writes it; ``records`` are further ones."""
+    """A file as torch.save writes it, with further ``records``."""
     stored = FOUR_FLOATS if storages is None else storages
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", PROTOCOL + pickle + STOP)

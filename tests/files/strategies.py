@@ -1,4 +1,4 @@
-"""What files can hold: strided views of shared storages, safetensors of any shape, nested training state."""
+"""What files can hold: strided views of shared storages, tensors of any dtype and shape, training state."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int
 
 
 def seeded_tensor(seed: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Random bits where every bit pattern is a value, so NaN and infinity too."""
+    """A tensor of random bits, so with NaN and infinity too; of booleans, random truth values."""
     generator = torch.Generator().manual_seed(seed)
     if dtype == torch.bool:
         return torch.randint(0, 2, shape, generator=generator).bool()
@@ -52,7 +52,7 @@ def views(draw, storages: int) -> View:
 
 
 class Views(NamedTuple):
-    """Storages by their dtypes and seed, and the views of them that a file holds."""
+    """Some storages, each given by its dtype, and the views of them by key; one seed for all values."""
 
     dtypes: list[torch.dtype]
     views: dict[str, View]
@@ -65,7 +65,7 @@ class Views(NamedTuple):
 
 @st.composite
 def strided_state_dicts(draw) -> Views:
-    """One to three storages, each seen by any number of keys."""
+    """``Views([torch.int8], {"a.b": View(0, (2,), (1,), 3)}, seed=5)``: one to three storages, each with any number of views."""
     storage_dtypes = draw(st.lists(dtypes(), min_size=1, max_size=3))
     keys = st.text("abc.", min_size=1, max_size=6)
     seen = draw(st.dictionaries(keys, views(len(storage_dtypes)), min_size=1, max_size=6))
@@ -73,13 +73,13 @@ def strided_state_dicts(draw) -> Views:
 
 
 class Contents(NamedTuple):
-    """Contiguous tensors of one seed."""
+    """Contiguous tensors, given by dtype and shape; one seed for all values."""
 
-    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+    described: dict[str, tuple[torch.dtype, tuple[int, ...]]]
     seed: int
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {key: seeded_tensor(self.seed + n, shape, dtype) for n, (key, (dtype, shape)) in enumerate(self.layout.items())}
+        return {key: seeded_tensor(self.seed + n, shape, dtype) for n, (key, (dtype, shape)) in enumerate(self.described.items())}
 
 
 def safetensors_contents() -> st.SearchStrategy[Contents]:

@@ -1,4 +1,4 @@
-"""OpenAI's encoder reads the same as a pickled module and as a state dict, and its classes are never looked for."""
+"""OpenAI's encoder reads the same as a pickled module and as a state dict, and its classes are never imported."""
 
 import sys
 
@@ -13,12 +13,12 @@ from tests.files.reading import assert_same, read
 
 
 def test_the_pickled_module_holds_its_state_dict(tiny):
-    """Key by key and bit by bit, in the module's own order."""
+    """The keys are the module's, in its own order, and the values are equal bit for bit."""
     assert_same(read(tiny.codebook), tiny_codebook())
 
 
 def test_reading_the_pickled_module_imports_nothing(tiny):
-    """dall_e need not be installed, and is not imported where it is."""
+    """The package dall_e is not imported, so it need not be installed."""
     before = set(sys.modules)
     checkpoint = open_checkpoint(tiny.codebook)
     assert checkpoint.module_class == "dall_e.encoder.Encoder"
@@ -29,7 +29,7 @@ def test_reading_the_pickled_module_imports_nothing(tiny):
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # the legacy format looks for it; the classes have none
 def test_a_pickled_module_may_be_nested(tiny, tmp_path, name, new_format):
-    """Under the names that state dicts have."""
+    """A module is found in the same containers as a state dict, in both of torch's formats."""
     with _dall_e_classes():
         module = torch.load(tiny.codebook, weights_only=False)
         torch.save({name: module, "epoch": 1}, tmp_path / "nested.pkl", _use_new_zipfile_serialization=new_format)
@@ -37,7 +37,7 @@ def test_a_pickled_module_may_be_nested(tiny, tmp_path, name, new_format):
 
 
 def test_buffers_that_a_module_does_not_save_are_left_out(tiny, tmp_path):
-    """As `state_dict` leaves them out; persistent ones stay."""
+    """Non-persistent buffers and buffers that are None are left out, as `state_dict` leaves them out."""
     with _dall_e_classes() as (encoder_class, *_others):
         module = encoder_class()
         module.register_buffer("kept", torch.randn(2))
@@ -49,7 +49,7 @@ def test_buffers_that_a_module_does_not_save_are_left_out(tiny, tmp_path):
 
 
 def test_a_module_that_stands_in_two_places_is_read_in_both(tiny, tmp_path):
-    """Shared modules have a key for each place, as in `state_dict`."""
+    """A shared module has keys for each of its places, as in `state_dict`."""
     with _dall_e_classes() as (encoder_class, *_others):
         shared = torch.nn.Sequential(encoder_class())
         shared[0].w = torch.nn.Parameter(torch.randn(3))
@@ -58,7 +58,7 @@ def test_a_module_that_stands_in_two_places_is_read_in_both(tiny, tmp_path):
 
 
 def test_the_state_dict_converts_to_the_same_bytes_as_the_module(tiny, run_command, tmp_path):
-    """The folders differ in nothing but where they say they come from."""
+    """`convert-codebook` writes the same weights from the pickled module and from its state dict."""
     torch.save(tiny_codebook(), tmp_path / "state_dict.pkl")
     for name, source in (("one", tiny.codebook), ("other", tmp_path / "state_dict.pkl")):
         ran = run_command("convert-codebook", "--checkpoint_path", source, "--pytorch_dump_folder_path", tmp_path / name)
@@ -68,7 +68,7 @@ def test_the_state_dict_converts_to_the_same_bytes_as_the_module(tiny, run_comma
 
 
 def test_sizes_of_the_tiny_codebook_show_in_what_is_read(tiny):
-    """The fixture is not degenerate: no tensor is constant or the copy of another."""
+    """No tensor of the fixture is constant or equal to another, so a mix-up would show."""
     tensors = [load(tensor) for tensor in open_checkpoint(tiny.codebook).tensors.values()]
     assert all(tensor.std() > 0 for tensor in tensors) and len({tensor.sum().item() for tensor in tensors}) == len(tensors)
     assert tensors[0].shape[0] == TINY_CODEBOOK.hidden_size

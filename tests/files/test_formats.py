@@ -6,21 +6,20 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from flava_port.convert import upgrade_state_dict
 from tests.builders import tiny_state_dict
 from tests.files.reading import assert_same
+from tests.files.saving import SAVERS
 
 QUERY = "flava.text_model.encoder.layer.1.attention.attention.query.weight"
 
-WRITERS = {
-    "zip": lambda state, path: torch.save(state, path),
+ALL_SAVERS = {
+    **SAVERS,
     "zip, newest pickle": lambda state, path: torch.save(state, path, pickle_protocol=5),
-    "legacy": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
     "OrderedDict": lambda state, path: torch.save(OrderedDict(state), path),
     "parameters": lambda state, path: torch.save(_as_parameters(state), path),
-    "safetensors": lambda state, path: save_file({key: tensor.clone() for key, tensor in state.items()}, path),
 }
 
 
@@ -30,7 +29,7 @@ def _as_parameters(state):
 
 @pytest.fixture
 def convert(run_command, tmp_path):
-    """Converts ``source`` without a codebook through the command line; the weights that were written."""
+    """Converts ``source`` without a codebook through the command line, and gives the written weights."""
 
     def run(source, *options) -> dict[str, torch.Tensor]:
         out = tmp_path / "out"
@@ -46,16 +45,16 @@ def _expected(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: upgraded[key] for key in sorted(upgraded) if "position_ids" not in key}
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_every_format_gives_the_same_values(convert, tmp_path, write):
-    """Recognised by its bytes: the name of the file says nothing."""
-    write(tiny_state_dict(), tmp_path / "source")
+@pytest.mark.parametrize("save", ALL_SAVERS.values(), ids=ALL_SAVERS)
+def test_every_format_gives_the_same_values(convert, tmp_path, save):
+    """A file in any format is recognised by its bytes and gives the same weights; its name says nothing."""
+    save(tiny_state_dict(), tmp_path / "source")
     assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_every_float_dtype_becomes_float32(convert, tmp_path, dtype):
-    """The value of each number as that dtype has it."""
+    """Weights of any float dtype are written in float32 with the values that they have in their dtype."""
     narrow = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tiny_state_dict().items()}
     torch.save(narrow, tmp_path / "source")
     assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(narrow))
@@ -63,7 +62,7 @@ def test_every_float_dtype_becomes_float32(convert, tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_dtype_keep_keeps_every_bit(convert, tmp_path, dtype):
-    """And config.json says which dtype to load in."""
+    """With ``--dtype keep`` the bits and dtypes stay, and config.json names the dtype to load."""
     narrow = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tiny_state_dict().items()}
     torch.save(narrow, tmp_path / "source")
     kept = convert(tmp_path / "source", "--dtype", "keep")
@@ -72,7 +71,7 @@ def test_dtype_keep_keeps_every_bit(convert, tmp_path, dtype):
 
 
 def test_dtypes_may_be_mixed_in_one_file(convert, tmp_path):
-    """Each tensor keeps its own."""
+    """Each tensor keeps its own dtype."""
     mixed = tiny_state_dict()
     source_key = QUERY.replace("flava.text_model", "text_encoder.module")
     mixed[source_key] = mixed[source_key].half()
@@ -82,7 +81,7 @@ def test_dtypes_may_be_mixed_in_one_file(convert, tmp_path):
 
 
 def test_views_of_one_large_storage_convert(convert, tmp_path):
-    """As a checkpoint is that was cut out of a fused, transposed training buffer."""
+    """Weights that are strided views of larger tensors are read right, as from a fused training buffer."""
     fused = {
         key: torch.stack([torch.randn_like(tensor), tensor], dim=-1)[..., 1] if tensor.is_floating_point() else tensor
         for key, tensor in tiny_state_dict().items()
@@ -92,7 +91,7 @@ def test_views_of_one_large_storage_convert(convert, tmp_path):
 
 
 def test_what_was_written_names_its_framework(convert, tmp_path):
-    """Releases up to 4.47.1 refuse a safetensors file without it."""
+    """The file's metadata says ``pt``: transformers up to 4.47.1 refuses a safetensors file without it."""
     torch.save(tiny_state_dict(), tmp_path / "source")
     convert(tmp_path / "source")
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:

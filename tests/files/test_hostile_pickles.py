@@ -1,4 +1,4 @@
-"""A pickle runs nothing, imports nothing and names what it wanted, however it asks."""
+"""However a pickle asks for code to run, nothing runs, nothing is imported, and the message names what it asked for."""
 
 import io
 import os
@@ -31,7 +31,7 @@ from tests.files.refusal import UNREADABLE, assert_refused
 COMMAND = text("touch sentinel")
 SYSTEM = name("posix", "system")
 
-# How a pickle can ask for code to run, and what the message must name.
+# The ways in which a pickle can ask for code to run, and what the message must name.
 REQUESTS = {
     "REDUCE": (call(SYSTEM, COMMAND), "posix.system"),
     "os.system": (call(name("os", "system"), COMMAND), "os.system"),
@@ -65,7 +65,7 @@ REQUESTS = {
 
 @pytest.fixture(autouse=True)
 def nothing_ran(tmp_path, monkeypatch):
-    """No command left its sentinel, no module of the file's choice was imported."""
+    """After each test: no command has made its sentinel file, and no module of the file's choice was imported."""
     (tmp_path / "sentinel_module.py").write_text("import os\nos.system('touch sentinel')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -76,7 +76,7 @@ def nothing_ran(tmp_path, monkeypatch):
 @pytest.mark.parametrize("write", [*WRITERS.values(), write_plain], ids=[*WRITERS, "plain"])
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 def test_nothing_runs_and_what_was_asked_for_is_named(tmp_path, request_, write):
-    """In each format, through each instruction that calls, makes or looks up."""
+    """In each format, each instruction that calls, makes or looks up something is refused, and the message names it."""
     asked, named = request_
     with pytest.raises(InvalidInput) as refusal:
         open_checkpoint(write(tmp_path / "hostile.pt", asked))
@@ -90,14 +90,14 @@ class _Command:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_pickles_of_every_protocol_are_refused_by_name(run_command, tmp_path, protocol):
-    """The oldest begin with no byte that tells them from text."""
+    """A pickle that torch did not write is refused by name too; the oldest protocols look like text."""
     (tmp_path / "hostile.pt").write_bytes(pickle.dumps({"model": _Command()}, protocol))
     assert "the pickle names posix.system" in assert_refused(run_command, tmp_path, UNREADABLE, tmp_path / "hostile.pt")
 
 
 @pytest.mark.parametrize("as_codebook", [False, True], ids=["checkpoint", "codebook"])
 def test_the_command_refuses_it_for_either_file(run_command, tiny, tmp_path, as_codebook):
-    """And says that nothing was run, and what to do."""
+    """Given as checkpoint or as codebook, the file is refused with a message that says that nothing ran, and what to do."""
     hostile = write_zip(tmp_path / "hostile.pt", call(name("os", "system"), COMMAND))
     files = (tiny.checkpoint, hostile) if as_codebook else (hostile, tiny.codebook)
     message = assert_refused(run_command, tmp_path, UNREADABLE, files[0], codebook=files[1])
@@ -105,7 +105,7 @@ def test_the_command_refuses_it_for_either_file(run_command, tiny, tmp_path, as_
 
 
 def test_the_payload_would_have_run(tmp_path):
-    """The sentinel does appear where Python's own unpickler reads the same bytes."""
+    """Python's own unpickler does run the same bytes, so these tests would notice."""
     hostile = write_plain(tmp_path / "hostile.pkl", REQUESTS["REDUCE"][0])
     pickle.loads(hostile.read_bytes())
     assert (tmp_path / "sentinel").exists()
@@ -114,7 +114,7 @@ def test_the_payload_would_have_run(tmp_path):
 
 @pytest.mark.parametrize("called", ["a tensor", "a list", "a text", "a value", "a storage type"])
 def test_what_is_no_name_on_the_list_is_never_called(tmp_path, called):
-    """Values are not functions, even those that a harmless name stands for."""
+    """A plain value is never called, not even one that a name on the list stands for."""
     values = {
         "a tensor": tensor(),
         "a list": sequence(SYSTEM[:0]),
@@ -128,7 +128,7 @@ def test_what_is_no_name_on_the_list_is_never_called(tmp_path, called):
 
 @pytest.mark.parametrize("shown", ["\x1b[2J\x1b]0;title\x07", "\r\nflava-port: all is well", "x" * 100_000, "\ud800", "\u202e"])
 def test_a_name_cannot_play_with_the_terminal(run_command, tmp_path, shown):
-    """Names from a file are printed short, on one line, without control characters."""
+    """A name from a file is printed short, on one line and without control characters."""
     named = text(shown) + text("system") + b"\x93"
     message = assert_refused(run_command, tmp_path, UNREADABLE, write_zip(tmp_path / "hostile.pt", named))
     assert shown not in message and "the pickle names" in message
@@ -136,13 +136,13 @@ def test_a_name_cannot_play_with_the_terminal(run_command, tmp_path, shown):
 
 @pytest.mark.parametrize("key", ["\x1b[2Jblocks.input.w", "w\nflava-port: all is well", "w" * 5000, "\ud800.weight"])
 def test_a_key_cannot_either(run_command, tmp_path, key):
-    """Keys of weights stand in many messages; those that are no printable names are refused."""
+    """A weight's key that is not a printable name of reasonable length is refused."""
     keyed = write_zip(tmp_path / "hostile.pt", mapping({"model": mapping({key: tensor()})}))
     assert_refused(run_command, tmp_path, UNREADABLE, keyed)
 
 
 def test_a_training_state_s_names_cannot_either(run_command, tiny, tmp_path):
-    """They are listed as ignored, in the same form."""
+    """The names of ignored training state are printed without control characters."""
     import torch
 
     from tests.builders import tiny_state_dict
@@ -153,5 +153,5 @@ def test_a_training_state_s_names_cannot_either(run_command, tiny, tmp_path):
 
 
 def test_an_escape_that_python_does_not_know_is_read_without_a_word():
-    """Python 3.12 and later would warn, as of somebody's code."""
+    """No warning is shown for an escape in a pickle's string, although Python 3.12 and later has one."""
     assert is_pickle(io.BytesIO(b"S'a\\K'\n."))

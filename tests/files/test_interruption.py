@@ -1,4 +1,4 @@
-"""Interrupted at any moment, the target is what it was or the whole new one, and nothing else is left."""
+"""Whatever interrupts the staging, the target is the old one or the whole new one, and nothing else is left."""
 
 import signal
 import sys
@@ -17,7 +17,7 @@ OLD, NEW = {"weights": b"old", "extra": b"old"}, {"weights": b"new"}
 
 @contextmanager
 def signal_at_line(count: int, number: int):
-    """Sends this process a signal when the given line of staging.py is about to run; gives whether it was."""
+    """Sends this process a signal when the given line of staging.py is about to run; gives a list that is empty if none was sent."""
     lines = iter(range(count))
     sent = []
 
@@ -72,7 +72,7 @@ def files(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize("replacing", [False, True], ids=["nothing there", "replacing"])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_signal_before_any_line_leaves_old_or_new_whole(tmp_path, kind, replacing, number):
-    """Every line of the staging is tried, until there is none left to interrupt."""
+    """The signal is sent before the first line of staging that runs, then before the second, and so on to the last."""
     make, old, new = WHOLE[kind]
     outcomes = []
     for line in range(1000):
@@ -98,13 +98,13 @@ def test_a_signal_before_any_line_leaves_old_or_new_whole(tmp_path, kind, replac
 
 
 class Failure(Exception):
-    """Some error of the block that writes."""
+    """Stands for any error in the block that writes."""
 
 
 @pytest.mark.parametrize("failure", [Failure, KeyboardInterrupt, SystemExit, MemoryError])
 @pytest.mark.parametrize("replacing", [False, True], ids=["nothing there", "replacing"])
 def test_a_block_that_fails_changes_nothing(tmp_path, replacing, failure):
-    """Whatever it raises passes through."""
+    """Any exception passes through and leaves the place as it was."""
     place = tmp_path / "place"
     if replacing:
         (place / "out").mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path, replacing, failure):
 
 
 def test_what_appears_meanwhile_is_not_replaced(tmp_path):
-    """Two conversions to one place: the first that is done stays."""
+    """Of two conversions to one place, the first that finishes stays and the second is refused."""
     with pytest.raises(InvalidInput, match="appeared while it was being made"), staged(tmp_path / "out") as folder:
         (folder / "weights").write_bytes(b"second")
         make_folder(tmp_path)
@@ -127,7 +127,7 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path):
 @pytest.mark.parametrize("failing", ["mkdir", "rename"])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_system_call_that_fails_changes_nothing(tmp_path, monkeypatch, kind, failing):
-    """The first, the second, and so on, until all go well; the message names the place."""
+    """If the first call fails, or the second, or any other, the place stays as it was and the message names it."""
     make, old, new = WHOLE[kind]
     for name, content in old.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def test_a_system_call_that_fails_changes_nothing(tmp_path, monkeypatch, kind, f
 
 @pytest.mark.parametrize("made", ["folder", "file", "link to a folder", "link to nothing"])
 def test_force_replaces_what_is_there_whatever_it_is(tmp_path, made):
-    """A link's target is replaced, and the link still leads there."""
+    """A folder, a file or the target of a link is replaced; a link stays a link."""
     target = tmp_path / "out"
     real = tmp_path / "real"
     if made == "folder":
@@ -177,7 +177,7 @@ def test_force_replaces_what_is_there_whatever_it_is(tmp_path, made):
 
 
 def test_the_folder_has_the_permissions_that_new_folders_have(tmp_path):
-    """Not those of a private temporary one."""
+    """The new folder has the permissions of any new folder, not those of a private temporary one."""
     (tmp_path / "usual").mkdir()
     make_folder(tmp_path)
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -1,4 +1,4 @@
-"""A state dict is found wherever training code put it, under whatever prefix, and all else is listed."""
+"""A state dict is found in the usual containers and behind the usual prefixes, and everything else is listed."""
 
 import argparse
 import collections
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import CONTAINERS, open_checkpoint
+from flava_port.files.torch_tensors import load
 from tests.builders import tiny_state_dict
 from tests.files.reading import assert_same
 from tests.files.strategies import containers, training_states
@@ -32,7 +33,7 @@ def path(tmp_path_factory):
 
 @given(names=containers(), prefix=st.sampled_from(["", "model.", "module.", "module.model.", "model.module.model."]))
 def test_nested_and_prefixed_state_dicts_are_found(path, names, prefix):
-    """Under any of the usual names, up to three deep, with any prefix that all keys share."""
+    """A state dict up to three containers deep is found, and the prefix that its keys share is taken off."""
     torch.save(_nested({prefix + key: tensor for key, tensor in WEIGHTS.items()}, names), path)
     found = open_checkpoint(path)
     assert (list(found.tensors), found.container, found.prefix) == (list(WEIGHTS), ".".join(names), prefix)
@@ -41,7 +42,7 @@ def test_nested_and_prefixed_state_dicts_are_found(path, names, prefix):
 
 @given(beside=training_states(), name=st.sampled_from(CONTAINERS))
 def test_training_state_beside_the_weights_is_ignored_and_listed(path, beside, name):
-    """Whatever plain data it is."""
+    """Plain data of any kind beside the weights is ignored, and its names are listed."""
     torch.save({**beside, name: WEIGHTS}, path)
     found = open_checkpoint(path)
     assert (list(found.tensors), set(found.ignored)) == (list(WEIGHTS), set(beside))
@@ -71,27 +72,27 @@ OBJECTS = {
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_that_training_code_saves_are_ignored_and_listed(path, name, protocol):
-    """Recognised by name, never rebuilt."""
+    """The usual objects beside the weights are ignored, and their names are listed."""
     torch.save({"epoch": 3, "model": WEIGHTS, name: OBJECTS[name]}, path, pickle_protocol=protocol)
     found = open_checkpoint(path)
     assert (list(found.tensors), found.ignored) == (list(WEIGHTS), ("epoch", name))
 
 
 def test_what_lies_beside_the_tensors_of_a_state_dict_is_listed_too(path):
-    """A version string among the weights, say, with the name of its container."""
+    """What is no tensor inside the state dict is listed with the name of its container."""
     torch.save({"model": {**WEIGHTS, "version": "1.0", 7: None}, "step": 1}, path)
     assert open_checkpoint(path).ignored == ("step", "model.version", "model.7")
 
 
 def test_weights_under_a_name_that_nobody_uses_are_not_guessed_at(path):
-    """The message lists what is there."""
+    """Weights in an unknown container are refused, and the message lists the names in the file."""
     torch.save({"epoch": 3, "ema": WEIGHTS}, path)
     with pytest.raises(InvalidInput, match=r"no tensors in it \(it holds epoch, ema\)"):
         open_checkpoint(path)
 
 
 def test_the_command_converts_a_nested_prefixed_checkpoint_and_says_so(run_command, tmp_path):
-    """As distributed training leaves it: wrapped twice, an optimizer beside it."""
+    """A state dict in two containers, with two prefixes and an optimizer beside it, converts, and the summary says so."""
     state = {f"module.model.{key}": tensor for key, tensor in tiny_state_dict().items()}
     torch.save({"state_dict": {"model": state}, "epoch": 3, "optimizer": {"state": {0: torch.ones(2)}}}, tmp_path / "last.ckpt")
     ran = run_command(
@@ -103,8 +104,6 @@ def test_the_command_converts_a_nested_prefixed_checkpoint_and_says_so(run_comma
 
 
 def test_nested_values_are_the_saved_ones(path):
-    """Not only the keys."""
-    from flava_port.files.torch_tensors import load
-
+    """The values of a nested, prefixed state dict are the saved ones bit for bit."""
     torch.save({"module": {f"model.{key}": tensor for key, tensor in WEIGHTS.items()}}, path)
     assert_same({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS)

@@ -1,4 +1,4 @@
-"""Work on many tensors comes out the same on one thread and on several."""
+"""Work on many tensors has the same results on one thread and on several."""
 
 import threading
 
@@ -18,14 +18,14 @@ def threads(request, monkeypatch):
 
 
 def test_every_key_has_its_result_in_order(threads):
-    """And is worked on where it should be."""
+    """The results come in the order of the keys, and the work is done on the main thread only if there are no others."""
     found = dict(for_each(lambda key: (int(key) ** 2, threading.current_thread() is threading.main_thread()), TENSORS))
     assert list(found) == list(TENSORS)
     assert all(square == int(key) ** 2 and on_main is not threads for key, (square, on_main) in found.items())
 
 
 def test_the_first_error_ends_it():
-    """What has not begun by then never does."""
+    """After an error, no more work is begun."""
     begun, failed = [], threading.Event()
 
     def work(key):
@@ -43,7 +43,7 @@ def test_the_first_error_ends_it():
 
 
 def test_a_fault_is_found_by_verify_and_revert(tiny, run_command, tmp_path):
-    """The other users of it: verify names the key, revert writes what convert then gives back."""
+    """`verify` finds one changed bit, and `revert` proves what it writes, on one thread and on several."""
     both, out, back = ("--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook), tmp_path / "out", tmp_path / "back.pt"
     assert run_command("convert", *both, "--pytorch_dump_folder_path", out).status == 0
     reverted = run_command("revert", "--converted_path", out, "--checkpoint_path", back, "--codebook_path", tmp_path / "codes.pt")

@@ -1,4 +1,4 @@
-"""No small file takes long or much memory: every refusal costs about as much as the file is long."""
+"""No small file takes long or much memory: a refusal costs about as much as the file is long."""
 
 import struct
 import tracemalloc
@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from flava_port.errors import InvalidInput
-from flava_port.files import pickle_machine
+from flava_port.files import pickle_machine, torch_format
 from flava_port.files.checkpoint import open_checkpoint
 from tests.files.hostile import (
     EMPTY_DICT,
@@ -45,7 +45,7 @@ def assert_refused_in_time(path) -> str:
 
 
 def assert_refused_cheaply(path) -> str:
-    """In time, and without much memory (which takes long to watch)."""
+    """In time and without much memory. Watching the memory is slow, so not every test does it."""
     __tracebackhide__ = True
     tracemalloc.start()
     try:
@@ -60,7 +60,7 @@ def assert_refused_cheaply(path) -> str:
 
 MODULE = name("torch.nn.modules.container", "Sequential") + group() + b"\x81"
 
-# One tuple with 2^100 leaves, wherever something might hash, print, compare or walk it.
+# A tuple with 2^100 leaves, in each place where something might hash, print, compare or walk it.
 LAUGHS = {
     "dict key": EMPTY_DICT + laughs() + NONE + b"s",
     "OrderedDict key": call(name("collections", "OrderedDict"), sequence(laughs() + NONE + b"\x86")),
@@ -88,12 +88,12 @@ LAUGHS = {
 @pytest.mark.parametrize("pickle", LAUGHS.values(), ids=LAUGHS)
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_value_with_exponentially_many_parts_is_never_walked(tmp_path, write, pickle):
-    """Shared parts make it small in the file."""
+    """A value whose shared parts make it small in the file and huge in a walk is refused cheaply."""
     assert_refused_cheaply(write(tmp_path / "bomb.pt", pickle))
 
 
-def test_neither_in_the_list_of_legacy_storages(tmp_path):
-    """Which stands behind the object."""
+def test_nor_is_it_in_the_list_of_legacy_storages(tmp_path):
+    """The same value in place of a legacy file's list of storages is refused cheaply."""
     assert_refused_cheaply(write_legacy(tmp_path / "bomb.pt", mapping({"w": tensor()}), keys=sequence(laughs())))
 
 
@@ -101,7 +101,7 @@ LONG, COUNT = 200_000, 20_000
 
 
 def _again_and_again(made_once: bytes, use: bytes) -> bytes:
-    """A long value under memo index 0, and what is done with it each time."""
+    """A pickle with a long value in its memo, and then a use of that value, repeated `COUNT` times."""
     return put(made_once, 0) + b"0" + (use + b"0") * COUNT + NONE
 
 
@@ -126,7 +126,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("pickle", REPEATED.values(), ids=REPEATED)
 def test_a_long_value_is_not_worked_through_again_and_again(tmp_path, pickle):
-    """Named from the memo in a few bytes; hashed, compared or copied as often, it would take hours."""
+    """A long value that the memo repeats in a few bytes is not hashed, compared or copied each time."""
     assert_refused_in_time(write_zip(tmp_path / "bomb.pt", pickle))
 
 
@@ -152,13 +152,13 @@ LENGTHS = {
 @pytest.mark.parametrize("pickle", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_length_that_lies_allocates_nothing(tmp_path, write, pickle):
-    """Whatever it announces."""
+    """No memory is taken for bytes that an instruction announces and the file does not have."""
     assert_refused_cheaply(write(tmp_path / "bomb.pt", pickle))
 
 
 @pytest.mark.parametrize("opened", ["list", "tuple", "dict", "mark"])
 def test_nesting_without_end_is_refused(tmp_path, opened):
-    """Without recursion there is no depth at which it breaks."""
+    """Values nested 50,000 deep are refused in time: nothing here recurses into them."""
     levels = {
         "list": EMPTY_LIST * 50_000 + b"a" * 49_999,
         "tuple": NONE + b"\x85" * 50_000,
@@ -182,12 +182,12 @@ ITSELF = {
 
 @pytest.mark.parametrize("pickle", ITSELF.values(), ids=ITSELF)
 def test_what_holds_itself_is_refused(tmp_path, pickle):
-    """Pickle can say so; no state dict does."""
+    """A value that contains itself, which a pickle can describe, is refused cheaply."""
     assert_refused_cheaply(write_zip(tmp_path / "bomb.pt", pickle))
 
 
 def test_a_module_with_exponentially_many_parts_is_refused(run_command, tmp_path):
-    """Each module holds the one before twice."""
+    """Modules that each hold the one before twice are refused cheaply, and the message says why."""
     pickle = put(MODULE, 0) + mapping({"_parameters": mapping({"w": tensor()})}) + b"b"
     for index in range(1, 60):
         below = get(index - 1)
@@ -198,7 +198,7 @@ def test_a_module_with_exponentially_many_parts_is_refused(run_command, tmp_path
 
 
 def test_more_instructions_than_any_checkpoint_needs_are_refused(tmp_path, monkeypatch):
-    """Each costs a hundred times its byte."""
+    """A pickle with too many instructions is refused, and one with fewer is read."""
     monkeypatch.setattr(pickle_machine, "INSTRUCTIONS_MAX", 1000)
     assert "more than 1,000 instructions" in assert_refused_cheaply(write_zip(tmp_path / "bomb.pt", EMPTY_LIST * 1001))
     monkeypatch.setattr(pickle_machine, "INSTRUCTIONS_MAX", 10_000)
@@ -207,15 +207,15 @@ def test_more_instructions_than_any_checkpoint_needs_are_refused(tmp_path, monke
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_pickle_of_more_bytes_than_any_checkpoint_s_is_refused(tmp_path, monkeypatch, write):
-    """In the legacy format it would end where the storages begin."""
-    for module in (pickle_machine, __import__("flava_port.files.torch_format", fromlist=["_"])):
+    """A pickle that is too long is refused in both formats; in the legacy format it would run on into the storages."""
+    for module in (pickle_machine, torch_format):
         monkeypatch.setattr(module, "PICKLE_BYTES_MAX", 1000)
     assert "too many for a checkpoint" in assert_refused_cheaply(write(tmp_path / "bomb.pt", text("x" * 1001)))
 
 
 @pytest.mark.parametrize("bomb", ["data.pkl", "byteorder", "data/0"])
 def test_compressed_records_are_refused_unread(tmp_path, bomb):
-    """A thousandfold, from a small file; torch.save never compresses."""
+    """A compressed record is refused before it is unpacked: a small one can hold a thousand times its size."""
     records = {
         "data.pkl": PROTOCOL + mapping({"w": tensor(storage(elements=number(4)))}) + STOP,
         "byteorder": b"little",
@@ -231,6 +231,6 @@ def test_compressed_records_are_refused_unread(tmp_path, bomb):
 
 
 def test_a_byte_order_of_a_gigabyte_is_refused_unread(tmp_path):
-    """It is six letters."""
+    """A record of the byte order that is longer than the word is refused before it is read."""
     path = write_zip(tmp_path / "bomb.pt", mapping({"w": tensor()}), byteorder=b"x" * 20)
     assert "byteorder has 20 bytes" in assert_refused_cheaply(path)

@@ -1,4 +1,4 @@
-"""Our reading of a safetensors header takes what the library takes and refuses what it refuses."""
+"""Our reader of safetensors takes what the library takes and refuses what the library refuses."""
 
 import json
 
@@ -18,7 +18,7 @@ TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A file of the library's."""
+    """A file that the library wrote."""
     path = tmp_path_factory.mktemp("safetensors") / "written.safetensors"
     save_file(TENSORS, path, metadata={"format": "pt"})
     return path
@@ -56,7 +56,7 @@ def _we_take(path) -> bool:
 
 
 def test_every_tensor_is_read_as_the_library_reads_it(written):
-    """Dtypes, shapes and values, empty tensors and scalars too."""
+    """Dtypes, shapes and values are the library's, of empty tensors and scalars too."""
     ours, theirs = read_safetensors(written), load_file(written)
     assert set(ours) == set(theirs)
     for key, value in theirs.items():
@@ -84,7 +84,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_header_is_refused_by_both(name, written, tmp_path):
-    """Whatever does not describe the file to its last byte."""
+    """A header that does not describe the file to its last byte is refused by us and by the library."""
     header, data = _parts(written)
     path = _write(tmp_path / "broken.safetensors", BROKEN[name](header, data), data)
     assert not _library_takes(path) and not _we_take(path)
@@ -92,7 +92,7 @@ def test_a_broken_header_is_refused_by_both(name, written, tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 9, 40])
 def test_a_cut_file_is_refused_by_both(cut, written, tmp_path):
-    """In the data, in the header, in the length."""
+    """A file that is cut in its data, its header or its length is refused by us and by the library."""
     content = written.read_bytes()
     for path, part in ((tmp_path / "end", content[:-cut]), (tmp_path / "begin", content[:cut])):
         path.write_bytes(part)
@@ -100,7 +100,7 @@ def test_a_cut_file_is_refused_by_both(cut, written, tmp_path):
 
 
 def test_a_header_longer_than_the_file_is_refused_by_both(written, tmp_path):
-    """Nothing of that length is read into memory."""
+    """A header that announces more bytes than the file has is refused by us and by the library."""
     header, data = _parts(written)
     for length in (10**6, 10**9, 2**63):
         path = _write(tmp_path / "long.safetensors", header, data, length=length)
@@ -108,7 +108,7 @@ def test_a_header_longer_than_the_file_is_refused_by_both(written, tmp_path):
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path):
-    """Of two tensors under one name only one would be seen."""
+    """A header that has one name twice is refused: only one of the two tensors would be seen."""
     entry = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
     path = _write(tmp_path / "twice.safetensors", f'{{"a":{entry},"a":{entry}}}'.encode(), bytes(4))
     assert not _we_take(path)
@@ -116,7 +116,7 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
 
 @given(data=st.data())
 def test_a_changed_byte_of_the_header_is_judged_as_the_library_judges_it(data, written, tmp_path_factory):
-    """Or more strictly: what we take, it takes."""
+    """After a byte of the header is changed, what we take, the library takes too."""
     content = bytearray(written.read_bytes())
     end = 8 + int.from_bytes(content[:8], "little")
     content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))

@@ -1,12 +1,10 @@
-"""Whatever view of whatever storage was saved is read as torch itself reads it."""
+"""Whatever view of a storage was saved, it is read as torch itself reads it."""
 
 import pytest
 import torch
 from hypothesis import given
 from safetensors.torch import save_file
 
-from flava_port.files.tensors import count_nonfinite
-from flava_port.files.torch_tensors import as_array, dtype_of
 from tests.files.reading import assert_same, read
 from tests.files.strategies import Contents, Views, safetensors_contents, strided_state_dicts
 
@@ -19,7 +17,7 @@ def path(tmp_path_factory):
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
 @given(state=strided_state_dicts())
 def test_views_read_as_torch_reads_them(path, new_format, state: Views):
-    """Transposed, expanded, overlapping, empty and scalar views of shared storages, with offsets."""
+    """Transposed, expanded, overlapping, empty and scalar views of shared storages are read bit for bit."""
     torch.save(state.tensors(), path, _use_new_zipfile_serialization=new_format)
     theirs = torch.load(path, weights_only=True)
     assert_same(read(path), {key: tensor.contiguous() for key, tensor in theirs.items()})
@@ -27,32 +25,22 @@ def test_views_read_as_torch_reads_them(path, new_format, state: Views):
 
 @given(contents=safetensors_contents())
 def test_safetensors_read_as_they_were_saved(path, contents: Contents):
-    """Any keys, dtypes and shapes."""
+    """Safetensors files with any keys, dtypes and shapes are read bit for bit."""
     save_file(contents.tensors(), path)
     assert_same(dict(sorted(read(path).items())), dict(sorted(contents.tensors().items())))
 
 
 def test_tensors_above_one_chunk_read_whole(path):
-    """More elements than one read takes, contiguous and transposed, from the middle of their storage."""
+    """A tensor of more elements than one chunk is read whole, contiguous or transposed."""
     storage = torch.arange(3 * (1 << 21) + 7, dtype=torch.float32)
     views = {"long": storage[5:], "wide": storage[2 : 2 + (1 << 22)].view(2048, 2048).T}
     torch.save(views, path)
     assert_same(read(path), {key: view.contiguous() for key, view in views.items()})
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_what_is_not_finite_is_counted(dtype):
-    """In any precision, and in nothing at all."""
-
-    def count(*values: float) -> int:
-        return count_nonfinite(as_array(torch.tensor(values, dtype=dtype)), dtype_of(dtype))
-
-    assert (count(), count(*[1.0] * 7), count(1, float("nan"), float("-inf"), 2)) == (0, 0, 2)
-
-
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
 def test_what_torch_says_of_an_axis_without_steps_means_nothing(path, new_format):
-    """The step along an axis of one element, and where a tensor without elements begins, may be any number."""
+    """The stride of an axis of size 1 and the offset of an empty tensor may be any number."""
     storage = torch.arange(64.0)
     views = {
         "one": torch.as_strided(storage, (1, 1, 3), (1 << 61, 1 << 61, 2)),

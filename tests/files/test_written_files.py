@@ -1,4 +1,4 @@
-"""What is written is read by those whom it is written for: torch and safetensors."""
+"""The files that we write are read by torch and safetensors."""
 
 import pickletools
 import zipfile
@@ -28,7 +28,7 @@ def sources(tensors: dict[str, torch.Tensor]) -> dict[str, MemoryTensor]:
 
 @given(contents=safetensors_contents())
 def test_torch_reads_what_is_written_as_torch_writes_it(path, contents: Contents):
-    """Any keys, dtypes and shapes, with nothing but weights allowed; and so do we."""
+    """torch reads any keys, dtypes and shapes back from our zip file with ``weights_only``, and so do we."""
     write_torch_zip(path, sources(contents.tensors()))
     assert_same(torch.load(path, weights_only=True), contents.tensors())
     assert_same(read(path), contents.tensors())
@@ -36,13 +36,13 @@ def test_torch_reads_what_is_written_as_torch_writes_it(path, contents: Contents
 
 @given(contents=safetensors_contents())
 def test_safetensors_reads_what_is_written_for_it(path, contents: Contents):
-    """In its order: wider dtypes first."""
+    """The safetensors library reads any keys, dtypes and shapes back from our file."""
     write_safetensors(path, sources(contents.tensors()))
     assert_same(dict(sorted(load_file(path).items())), dict(sorted(contents.tensors().items())))
 
 
 def test_keys_of_one_source_share_one_storage(path):
-    """As tied weights do in a file of torch's."""
+    """Keys that have one source object share memory when torch loads them, as tied weights do."""
     one, other = sources({"one": torch.randn(3), "other": torch.randn(3)}).values()
     write_torch_zip(path, {"a": one, "b": other, "c": one})
     read_back = torch.load(path, weights_only=True)
@@ -50,7 +50,7 @@ def test_keys_of_one_source_share_one_storage(path):
 
 
 def test_a_written_file_names_what_torchs_own_names(path):
-    """The same functions and storage classes in the pickle, the same version, byte order and alignment."""
+    """Our file names the same functions and storage classes as torch's, with the same version, byte order and alignment."""
     tensors = {"half": torch.randn(2).half(), "wide": torch.randn(2, 3).double(), "scalar": torch.tensor(1.5), "ids": torch.arange(4)[None]}
     torch.save(OrderedDict(tensors), path)
     theirs = described(path)
@@ -76,6 +76,6 @@ def described(path) -> tuple:
 
 @pytest.mark.parametrize("write", [write_torch_zip, write_safetensors])
 def test_a_dtype_that_a_format_has_no_name_for_is_refused(path, write):
-    """Rather than written under none."""
+    """A tensor whose dtype the format cannot name is refused."""
     with pytest.raises(InvalidInput, match="float8_e5m2 cannot be written"):
         write(path, sources({"key": torch.zeros(1).to(torch.float8_e5m2)}))
