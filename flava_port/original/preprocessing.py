@@ -60,9 +60,7 @@ def training_views(image: Image.Image, size: int, codebook_size: int, generator:
     """One random crop of the image, resized twice; here both views are made from the crop."""
     rgb = to_rgb(image)
     crop = rgb.crop(random_box(rgb.width, rgb.height, generator))
-    return Views(
-        crop.resize((size, size), Image.Resampling.BICUBIC), crop.resize((codebook_size, codebook_size), Image.Resampling.LANCZOS)
-    )
+    return Views(crop.resize((size, size), Image.Resampling.BICUBIC), crop.resize((codebook_size, codebook_size), Image.Resampling.LANCZOS))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

