@@ -10,7 +10,7 @@ import flava_port.codebook
 import flava_port.convert
 from flava_port import InvalidInput, NotFaithful
 from tests.builders import from_pretrained, tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 
 SIGNATURES = {
     flava_port.convert.convert_flava_checkpoint: "checkpoint_path, codebook_path, pytorch_dump_folder_path, config_path",

@@ -5,7 +5,7 @@ import torch
 
 from flava_port import InvalidInput, convert_flava_checkpoint, convert_to_torchmultimodal
 from tests.builders import tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
 
 NOTE = (

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from flava_port.convert import upgrade_state_dict
 from tests.builders import tiny_state_dict
-from tests.files.reading import assert_same
+from tests.comparing import assert_same_tensors
 
 QUERY = "flava.text_model.encoder.layer.1.attention.attention.query.weight"
 
@@ -50,7 +50,7 @@ def _expected(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_every_format_gives_the_same_values(convert, tmp_path, write):
     """Recognised by its bytes: the name of the file says nothing."""
     write(tiny_state_dict(), tmp_path / "source")
-    assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()))
+    assert_same_tensors(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()), in_order=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -58,7 +58,7 @@ def test_every_float_dtype_becomes_float32(convert, tmp_path, dtype):
     """The value of each number as that dtype has it."""
     narrow = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tiny_state_dict().items()}
     torch.save(narrow, tmp_path / "source")
-    assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(narrow))
+    assert_same_tensors(dict(sorted(convert(tmp_path / "source").items())), _expected(narrow), in_order=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -67,7 +67,7 @@ def test_dtype_keep_keeps_every_bit(convert, tmp_path, dtype):
     narrow = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tiny_state_dict().items()}
     torch.save(narrow, tmp_path / "source")
     kept = convert(tmp_path / "source", "--dtype", "keep")
-    assert_same(dict(sorted(kept.items())), {key: tensor.to(dtype) for key, tensor in _expected(narrow).items()})
+    assert_same_tensors(dict(sorted(kept.items())), {key: tensor.to(dtype) for key, tensor in _expected(narrow).items()}, in_order=True)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == str(dtype).removeprefix("torch.")
 
 
@@ -88,7 +88,7 @@ def test_views_of_one_large_storage_convert(convert, tmp_path):
         for key, tensor in tiny_state_dict().items()
     }
     torch.save(fused, tmp_path / "source")
-    assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()))
+    assert_same_tensors(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()), in_order=True)
 
 
 def test_what_was_written_names_its_framework(convert, tmp_path):

@@ -104,7 +104,7 @@ OPCODES = b"(.0NIJKMLGTUSXV)]}aesudtlqrjhpg\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\
 @given(opcodes=st.lists(st.sampled_from(OPCODES), max_size=40), operands=st.binary(max_size=10))
 def test_any_opcodes_are_read_or_refused(folder, opcodes, operands):
     """In any order, with operands that make sense or not."""
-    from tests.files.hostile import write_zip
+    from tests.files.hostile_pickles import write_zip
 
     pickle = b"".join(bytes([opcode]) + operands[: index % 3] for index, opcode in enumerate(opcodes))
     _read_or_refuse(write_zip(folder / "any.zip", pickle))

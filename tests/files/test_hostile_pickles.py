@@ -10,7 +10,7 @@ import pytest
 from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import open_checkpoint
 from flava_port.files.pickle_machine import is_pickle
-from tests.files.hostile import (
+from tests.files.hostile_pickles import (
     EMPTY_DICT,
     EMPTY_LIST,
     NONE,

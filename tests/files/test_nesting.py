@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import CONTAINERS, open_checkpoint
 from tests.builders import tiny_state_dict
-from tests.files.reading import assert_same
+from tests.comparing import assert_same_tensors
 from tests.files.strategies import containers, training_states
 
 WEIGHTS = {"text_encoder.module.layernorm.weight": torch.randn(3), "mm_text_projection.bias": torch.randn(2)}
@@ -107,4 +107,4 @@ def test_nested_values_are_the_saved_ones(path):
     from flava_port.files.torch_tensors import load
 
     torch.save({"module": {f"model.{key}": tensor for key, tensor in WEIGHTS.items()}}, path)
-    assert_same({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS)
+    assert_same_tensors({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS, in_order=True)

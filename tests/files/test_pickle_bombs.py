@@ -9,7 +9,7 @@ import pytest
 from flava_port.errors import InvalidInput
 from flava_port.files import pickle_machine
 from flava_port.files.checkpoint import open_checkpoint
-from tests.files.hostile import (
+from tests.files.hostile_pickles import (
     EMPTY_DICT,
     EMPTY_LIST,
     NONE,
