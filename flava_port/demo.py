@@ -20,17 +20,19 @@ from .progress import Progress, silent
 from .revert import revert_flava_checkpoint
 from .target.installed import load_model
 
+# `tiny` is what most tests use too. Every size differs from every other where the architecture allows it, so that a
+# mix-up shows; heads are 64 wide, as a conversion takes them to be.
 DEMO_SIZES = {
-    "full": (FlavaConfig(), CodebookConfig()),
     "tiny": (
         FlavaConfig(
-            ImageConfig(64, 2, 1, 96, image_size=32, patch_size=8, vocab_size=48),
-            TextConfig(64, 2, 1, 96, vocab_size=80, max_position_embeddings=24),
-            MultimodalConfig(64, 2, 1, 96),
-            projection_dim=32,
+            ImageConfig(64, 2, 1, 80, image_size=24, patch_size=8, vocab_size=40),
+            TextConfig(64, 3, 1, 72, vocab_size=60, max_position_embeddings=20, type_vocab_size=3),
+            MultimodalConfig(64, 1, 1, 88),
+            projection_dim=16,
         ),
-        CodebookConfig(hidden_size=8, vocab_size=48),
+        CodebookConfig(hidden_size=8, vocab_size=40),
     ),
+    "full": (FlavaConfig(), CodebookConfig()),
 }
 
 

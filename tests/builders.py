@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 
+from flava_port.demo import DEMO_SIZES
 from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import load
-from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.config import CodebookConfig, FlavaConfig
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict, write_pickled_codebook
 from flava_port.target.keys import POSITION_IDS
 
@@ -21,14 +22,8 @@ class Ran(NamedTuple):
     err: str
 
 
-# Every size differs from every other where the architecture allows it, so that a mix-up shows.
-TINY = FlavaConfig(
-    ImageConfig(64, 2, 1, 80, image_size=24, patch_size=8, vocab_size=40),
-    TextConfig(64, 3, 1, 72, vocab_size=60, max_position_embeddings=20, type_vocab_size=3),
-    MultimodalConfig(64, 1, 1, 88),
-    projection_dim=16,
-)
-TINY_CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=40)
+# The demo's: every size differs from every other where the architecture allows it, so that a mix-up shows.
+TINY, TINY_CODEBOOK = DEMO_SIZES["tiny"]
 
 
 @dataclass(frozen=True)
