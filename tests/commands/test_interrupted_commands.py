@@ -10,8 +10,8 @@ import time
 import pytest
 
 from flava_port import cli, commands
-from tests.files.forked import forks
-from tests.files.refusal import assert_one_short_message, listing
+from tests.commands.forked import forks
+from tests.refusal import assert_one_short_message, listing
 
 INTERRUPTED = 130
 

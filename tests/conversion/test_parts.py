@@ -12,6 +12,8 @@ from tests.builders import from_pretrained
 from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
 
+pytestmark = pytest.mark.peers
+
 
 @pytest.fixture(scope="module")
 def sources(tiny, tmp_path_factory):

@@ -8,6 +8,8 @@ from tests.builders import tiny_codebook, tiny_state_dict
 from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
 
+pytestmark = pytest.mark.peers
+
 NOTE = (
     "note     it computes the same in FLAVAPretrainingLoss(layer_norm_eps=1e-12, ignore_index=-100); "
     "that class's own defaults are 1e-5 and -1"

@@ -17,6 +17,8 @@ from tests.comparing import assert_same_tensors
 from tests.rules.grammar import first_release, projection_itm_mp, remapped, side_by_side, tiny_torchmultimodal
 from tests.strategies import original_codebook_configs, original_configs
 
+pytestmark = pytest.mark.peers
+
 
 @pytest.fixture(scope="module")
 def expected(tiny, tmp_path_factory):

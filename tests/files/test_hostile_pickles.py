@@ -26,7 +26,7 @@ from tests.files.hostile_pickles import (
     write_plain,
     write_zip,
 )
-from tests.files.refusal import UNREADABLE, assert_refused
+from tests.refusal import UNREADABLE, assert_refused
 
 COMMAND = text("touch sentinel")
 SYSTEM = name("posix", "system")

@@ -31,7 +31,7 @@ from tests.files.hostile_pickles import (
     write_legacy,
     write_zip,
 )
-from tests.files.refusal import UNREADABLE, assert_refused, time_limit
+from tests.refusal import UNREADABLE, assert_refused, time_limit
 
 SECONDS = 5
 BYTES_AT_MOST = 40 << 20  # while reading the files here, none of which has more than one megabyte

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.builders import tiny_state_dict
-from tests.files.refusal import UNREADABLE, assert_refused
+from tests.refusal import UNREADABLE, assert_refused
 
 
 def _missing(path):

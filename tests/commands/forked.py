@@ -30,7 +30,7 @@ def forks():
     """Gives ``run(arguments, signal_number, delay)``; the signal is sent after so many seconds, or never."""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.files.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.commands.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
 
         def run(arguments, number: int = 0, delay: float = 60.0) -> Ended:
