@@ -1,4 +1,4 @@
-"""``flava-port demo``: makes a checkpoint as it was published, converts it, and proves the result."""
+"""``flava-port demo``: makes a checkpoint of the published form, converts it, and proves the result."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from .errors import NotFaithful
 from .files.checkpoint import file_sha256
 from .files.model_folder import WEIGHTS
 from .files.staging import check_target
-from .files.tensors import first_difference
+from .files.tensors import StoredTensor, first_difference
 from .files.torch_format import write_torch_zip
 from .files.torch_tensors import MemoryTensor
 from .original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
@@ -37,11 +37,17 @@ DEMO_SIZES = {
 
 
 def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say: Callable[[str], object] = print) -> None:
-    """Makes, converts, loads and reverts a seeded checkpoint; ``say`` is told what happened.
+    """Makes a seeded checkpoint, converts it, loads the result, and reverts it.
+
+    Args:
+        size: a key of `DEMO_SIZES`.
+        keep: the folder that keeps the files; None for a temporary one.
+        progress: shows bars; see `flava_port.progress`.
+        say: gets each line of the report.
 
     Raises:
         InvalidInput: ``keep`` is a folder that exists and is not empty.
-        NotFaithful: a value is not the one it was. That would be a bug, here or in transformers.
+        NotFaithful: a value changed, which would be a bug here or in transformers.
     """
     with ExitStack() as stack:
         if keep is None:
@@ -68,10 +74,11 @@ def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say:
 
 
 def _loads_exactly(folder: Path) -> str:
-    """A line that says so, after comparing what `from_pretrained` loads with the file, bit for bit."""
+    """Compares what `from_pretrained` loads with the folder's file, bit for bit. Returns the line that says so."""
     model, version = load_model(folder)
     loaded = model.state_dict()
     for key, stored in read_model_folder(folder).items():
+        assert isinstance(stored, StoredTensor)  # an unsupported tensor cannot be in a file that we wrote
         if difference := first_difference(stored, MemoryTensor(loaded[key])):
             raise NotFaithful(f"transformers {version} loads {key} wrong, {difference}; please report this")
     return f"loaded   by FlavaForPreTraining.from_pretrained (transformers {version}): every value equal, bit for bit"
