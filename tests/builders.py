@@ -1,4 +1,4 @@
-"""Builds what tests need: tiny checkpoints on disk, and models loaded from a folder."""
+"""Builds what tests need: tiny checkpoints on disk and in memory, and models loaded from a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class TinyFiles:
 
 
 def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
+    """Writes both files into the folder."""
     files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl")
     write_torch_zip(files.checkpoint, seeded_state_dict(TINY, seed))
     write_pickled_codebook(files.codebook, TINY_CODEBOOK, seed)
@@ -68,7 +69,7 @@ def from_pretrained(folder: Path, name: str = "FlavaForPreTraining"):
 
 
 def loaded_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """What the installed transformers ends up with, without the buffer that releases up to 4.30.2 add by themselves."""
+    """The weights that the installed transformers ends up with, without the buffer that releases up to 4.30.2 add by themselves."""
     state_dict = from_pretrained(folder).state_dict()
     state_dict.pop(POSITION_IDS, None)
     return state_dict

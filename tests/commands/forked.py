@@ -1,7 +1,7 @@
 """Runs commands in forks of one process that has imported everything, and sends each a signal after a while.
 
-Started as a program, it reads requests from stdin and answers each with a line, both in JSON. A
-fresh interpreter takes seconds to import torch and transformers; a fork is at work at once.
+A fresh interpreter takes seconds to import torch and transformers; a fork begins at once. Started as a program, this
+module reads requests from stdin and answers each with a line, both in JSON.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
+from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class Ended(NamedTuple):
 
 @contextmanager
 def forks():
-    """Gives ``run(arguments, signal_number, delay)``; the signal is sent after so many seconds, or never."""
+    """Gives ``run(arguments, signal_number, delay)``, which sends the signal after so many seconds, or never."""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.commands.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -76,18 +77,18 @@ def run_forked(arguments: list[str], number: int, delay: float) -> Ended:
 
 
 def run_command(arguments: list[str], err: int, tell: int) -> None:
-    """In the fork; it never returns. It tells when it has read its arguments and begins to work."""
-    from flava_port import cli, convert
+    """Runs in the fork and never returns. It writes a byte to ``tell`` when it has read its arguments and begins to work."""
+    from flava_port import cli, commands
 
-    check_target = convert.check_target
+    convert = commands.convert
 
-    def tell_and_check(*arguments, **options):
+    def tell_and_convert(options: Namespace) -> int:
         os.write(tell, b"!")
-        return check_target(*arguments, **options)
+        return convert(options)
 
     status = 99
     try:
-        convert.check_target = tell_and_check
+        commands.convert = tell_and_convert
         os.dup2(err, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = cli.main(arguments)
