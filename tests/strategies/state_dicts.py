@@ -30,7 +30,7 @@ class Original(NamedTuple):
 
     @property
     def keys(self) -> list[str]:
-        """Shuffled by the seed, seed 0 in the files' order."""
+        """The keys, shuffled by the seed; with seed 0 in the order of the published files."""
         keys = [*fixed_keys(self.heads, self.second_copies), *self.decoys]
         keys += [key for encoder, numbers in zip(ENCODERS, self.layers) for n in numbers for key in layer_keys(encoder, n)]
         keys = list(dict.fromkeys(keys))
@@ -40,7 +40,7 @@ class Original(NamedTuple):
 
     @property
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """No two tensors alike, but second copies and tied biases one tensor with their twins."""
+        """The tensors, no two of them equal, except that second copies and tied biases share the tensor of their twin."""
         return {key: _tensor(twin_of(key), self.seed) for key in self.keys}
 
 
@@ -58,7 +58,7 @@ class Wrapped(NamedTuple):
 
 
 def twin_of(key: str) -> str:
-    """The key whose tensor this one shares: second copies share the kept copy's, a decoder's bias its head's."""
+    """The key whose tensor this one shares: a second copy shares the kept copy's, a decoder's bias its head's."""
     for encoder in EMBEDDINGS:
         key = key.replace(f"{encoder}.embeddings.", f"{encoder}.module.embeddings.")
     return key.replace("predictions.decoder.bias", "predictions.bias")
