@@ -1,4 +1,4 @@
-"""Checks that a command refuses its input as it should: exit status, one short message, no file left behind."""
+"""What a refusal looks like: its exit status, one short message, and a file system as it was."""
 
 import re
 import signal
@@ -12,12 +12,12 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:
-    """Every path below a folder, hidden ones too, with the content of files."""
+    """Everything below a folder, hidden things too, with what files hold."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def assert_refused(run_command, folder: Path, status: int, checkpoint: Path | str, *options, codebook: Path | None = None) -> str:
-    """Runs `flava-port convert` on these files, which it must refuse without leaving anything in ``folder``. Returns the message."""
+    """`flava-port convert` refuses these files and leaves nothing in ``folder``; gives the message."""
     __tracebackhide__ = True
     place = folder / "place"
     place.mkdir()
@@ -36,7 +36,7 @@ def assert_refused(run_command, folder: Path, status: int, checkpoint: Path | st
 
 
 def assert_one_short_message(err: str, lines: int = 1) -> None:
-    """The text is one message of flava-port, of at most so many lines, without control characters and without a traceback."""
+    """From flava-port, of so many lines, nothing in it that a terminal would act on."""
     __tracebackhide__ = True
     complaints = {
         "does not begin with flava-port:": not err.startswith("flava-port: ") or "\nflava-port: " in err,
@@ -51,7 +51,7 @@ def assert_one_short_message(err: str, lines: int = 1) -> None:
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Fails if the block takes longer."""
+    """Fails where the block takes longer."""
 
     def out_of_time(*_):
         raise AssertionError(f"took longer than {seconds} seconds")

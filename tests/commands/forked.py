@@ -1,7 +1,7 @@
 """Runs commands in forks of one process that has imported everything, and sends each a signal after a while.
 
-A fresh interpreter takes seconds to import torch and transformers; a fork begins at once. Started as a program, this
-module reads requests from stdin and answers each with a line, both in JSON.
+Started as a program, it reads requests from stdin and answers each with a line, both in JSON. A
+fresh interpreter takes seconds to import torch and transformers; a fork is at work at once.
 """
 
 import json
@@ -28,7 +28,7 @@ class Ended(NamedTuple):
 
 @contextmanager
 def forks():
-    """Gives ``run(arguments, signal_number, delay)``, which sends the signal after so many seconds, or never."""
+    """Gives ``run(arguments, signal_number, delay)``; the signal is sent after so many seconds, or never."""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.commands.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -77,7 +77,7 @@ def run_forked(arguments: list[str], number: int, delay: float) -> Ended:
 
 
 def run_command(arguments: list[str], err: int, tell: int) -> None:
-    """Runs in the fork and never returns. It writes a byte to ``tell`` when it has read its arguments and begins to work."""
+    """In the fork; it never returns. It tells when it has read its arguments and begins to work."""
     from flava_port import cli, commands
 
     convert = commands.convert

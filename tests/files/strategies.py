@@ -73,13 +73,13 @@ def strided_state_dicts(draw) -> Views:
 
 
 class Contents(NamedTuple):
-    """Contiguous tensors by their dtypes and shapes, and the seed of their values."""
+    """Contiguous tensors of one seed."""
 
-    entries: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]]
     seed: int
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {key: seeded_tensor(self.seed + n, shape, dtype) for n, (key, (dtype, shape)) in enumerate(self.entries.items())}
+        return {key: seeded_tensor(self.seed + n, shape, dtype) for n, (key, (dtype, shape)) in enumerate(self.layout.items())}
 
 
 def safetensors_contents() -> st.SearchStrategy[Contents]:

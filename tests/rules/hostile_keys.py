@@ -1,4 +1,4 @@
-"""Keys that show a wrong rule: for every way of getting one wrong, a key that comes out differently."""
+"""Keys made so that every way of getting a rule wrong shows on one of them."""
 
 import random
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from itertools import product
 
 from tests.strategies import CODEBOOK_FRAGMENTS, FRAGMENTS, Edit, codebook_keys, edited, original_keys
 
-# The shortest keys that show the order of two rules, as `flava-port rules --order` computes them.
+# The shortest keys on which the order of two rules shows, as `flava-port rules --order` computes them.
 OUT_OF_ORDER = (
     "heads.cmd.mim_head.cls.predictionss.cmd.mlm_head.cls.predictions",
     "heads.cmd.itm_head.clss.cmd.mim_head.cls.predictions",
@@ -29,7 +29,7 @@ OUT_OF_ORDER = (
     "heads.imagenet.mim_head.cls.predictionss.cmd.clip_head.logit_scale",
     "heads.fairseq_mlm.cls.predictionss.imagenet.mim_head.cls.predictions",
 )
-# Keys that show a rule that runs twice: what it makes of the key holds its source again.
+# On which a rule that runs twice shows: what it makes of the key holds its source again.
 TWICE = (
     "heads.cmd.mim_head.cls.predictionss.cmd.mim_head.cls.predictions",
     "heads.cmd.mlm_head.cls.predictionss.cmd.mlm_head.cls.predictions",
