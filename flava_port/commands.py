@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .errors import InvalidInput
 from .text import printable
@@ -171,7 +171,7 @@ def drift(options: Namespace) -> int:
 
     if options.bisect is not None:
         return _bisect(options)
-    say = _say_on_stderr(options)
+    say = _say(options, sys.stderr)
     text, status = drift_report(observation_of(parse(options.old), say), observation_of(parse(options.new), say))
     return _done(text, options, status)
 
@@ -180,7 +180,7 @@ def _bisect(options: Namespace) -> int:
     from .releases.bisect import bisect, describe_step
     from .releases.environments import parse, releases_between
 
-    releases, observe = releases_between(parse(options.old), parse(options.new), _say_on_stderr(options))
+    releases, observe = releases_between(parse(options.old), parse(options.new), _say(options, sys.stderr))
     count = 0
     for step in bisect(releases, observe, options.bisect):
         _done(describe_step(step), options)
@@ -202,14 +202,9 @@ def _progress(options: Namespace) -> "Progress":
     return silent if options.quiet else bars
 
 
-def _say(options: Namespace) -> Callable[[str], object]:
-    """What prints a line, or with ``--quiet`` does not."""
-    return (lambda _: None) if options.quiet else print
-
-
-def _say_on_stderr(options: Namespace) -> Callable[[str], object]:
-    """The same for lines on how the work goes, which are no part of the result."""
-    return (lambda _: None) if options.quiet else lambda line: print(line, file=sys.stderr)
+def _say(options: Namespace, stream: TextIO | None = None) -> Callable[[str], object]:
+    """A function that prints a line, by default to stdout; with ``--quiet`` it prints nothing."""
+    return (lambda _: None) if options.quiet else lambda line: print(line, file=stream)
 
 
 def _done(summary: str, options: Namespace, status: int = 0) -> int:
