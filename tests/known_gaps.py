@@ -1,7 +1,7 @@
-"""What is known to fail under some releases of transformers, and why: the release's doing, each entry strict.
+"""The tests that fail under some releases of transformers because of these releases, and why.
 
-`conftest.py` turns an entry into a strict expected failure under the releases that it names, so that a test that
-passes there fails the run, and the entry goes. What these releases compute otherwise, `flava-port drift` shows.
+`conftest.py` turns an entry into a strict expected failure under the releases that it names: a test that passes there
+fails the run, and its entry must go. `flava-port drift` shows what these releases compute differently.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 
 class Why(Enum):
-    """What the release does otherwise than FLAVA's authors."""
+    """What the release does differently from FLAVA's authors."""
 
     STOPS = "pairs that do not match stop the forward pass where masked losses are computed (IndexError; mended in 4.37.0)"
     PADDING = "the multimodal encoder attends to padding (mended in 4.39.0)"

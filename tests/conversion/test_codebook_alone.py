@@ -10,7 +10,7 @@ from flava_port.codebook import convert_dalle_checkpoint
 from flava_port.errors import InvalidInput
 from flava_port.target.config import DEFAULTS
 from tests.builders import TINY_CODEBOOK, from_pretrained, tiny_codebook
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 
 
 def test_the_config_is_the_codebooks_own(tiny, tmp_path):

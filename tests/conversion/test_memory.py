@@ -10,7 +10,7 @@ import torch
 from flava_port.files.torch_format import write_torch_zip
 from flava_port.original.config import FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from flava_port.original.seeded import seeded_state_dict
-from tests.conversion.helpers import assert_converted
+from tests.comparing import assert_converted
 
 MEGABYTE = 1 << 20
 

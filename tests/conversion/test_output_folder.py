@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from flava_port import InvalidInput, convert_flava_checkpoint
 from flava_port.target.keys import HEADS
 from tests.builders import loaded_weights, tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_converted, assert_same_tensors
+from tests.comparing import assert_converted, assert_same_tensors
 
 
 @pytest.fixture(scope="module")

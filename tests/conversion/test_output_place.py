@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flava_port.files import safetensors_format, staging
-from tests.files.refusal import UNREADABLE, assert_one_short_message, listing
+from tests.refusal import UNREADABLE, assert_one_short_message, listing
 
 KILOBYTES = 512  # of the small disk; the tiny model has more
 

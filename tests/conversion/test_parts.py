@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from flava_port import convert_flava_checkpoint
 from flava_port.target.parts import PARTS
 from tests.builders import from_pretrained
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
+
+pytestmark = pytest.mark.peers
 
 
 @pytest.fixture(scope="module")

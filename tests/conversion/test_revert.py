@@ -11,7 +11,7 @@ from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import MemoryTensor, load
 from flava_port.target.keys import HEADS, POSITION_IDS
 from tests.builders import tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 
 
 @pytest.fixture(scope="module")

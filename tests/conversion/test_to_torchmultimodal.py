@@ -5,8 +5,10 @@ import torch
 
 from flava_port import InvalidInput, convert_flava_checkpoint, convert_to_torchmultimodal
 from tests.builders import tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
+
+pytestmark = pytest.mark.peers
 
 NOTE = (
     "note     it computes the same in FLAVAPretrainingLoss(layer_norm_eps=1e-12, ignore_index=-100); "

@@ -13,9 +13,11 @@ from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import load
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 from tests.builders import TINY_CODEBOOK, tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_same_tensors
-from tests.conversion.strategies import codebook_configs, flava_configs
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import first_release, projection_itm_mp, remapped, side_by_side, tiny_torchmultimodal
+from tests.strategies import original_codebook_configs, original_configs
+
+pytestmark = pytest.mark.peers
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ def test_the_record_has_the_fate_of_every_key_under_its_own_name(convert, tmp_pa
 @st.composite
 def models(draw):
     """A config for a model and its codebook, and a seed."""
-    return draw(flava_configs(one_width=True)), draw(codebook_configs()), draw(st.integers(0, 999))
+    return draw(original_configs(one_width=True)), draw(original_codebook_configs()), draw(st.integers(0, 999))
 
 
 @settings(max_examples=5)

@@ -8,7 +8,7 @@ import torch
 from flava_port.conversion import account, plan
 from flava_port.errors import InvalidInput
 from tests.builders import from_pretrained, tiny_codebook, tiny_state_dict
-from tests.files.refusal import UNFAITHFUL, assert_refused
+from tests.refusal import UNFAITHFUL, assert_refused
 
 QUERY = "text_encoder.module.encoder.layer.1.attention.attention.query.weight"
 CONVERTED_QUERY = "flava.text_model.encoder.layer.1.attention.attention.query.weight"

@@ -12,6 +12,8 @@ from flava_port.target.preprocessor import preprocessor_json
 from tests.builders import tiny_state_dict
 from tests.rules.grammar import tiny_torchmultimodal
 
+pytestmark = pytest.mark.peers
+
 CLASSES = {
     None: ("FlavaForPreTraining", True),
     "model": ("FlavaModel", True),

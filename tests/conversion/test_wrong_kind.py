@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from flava_port.files.checkpoint import open_checkpoint
 from flava_port.rules.layouts import Layout, recognise
 from tests.builders import tiny_codebook, tiny_state_dict
-from tests.files.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing
+from tests.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing
 from tests.rules.grammar import tiny_torchmultimodal
 
 

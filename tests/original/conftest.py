@@ -1,11 +1,19 @@
-"""One thread, and the authors' own code where it is installed."""
+"""One thread, the authors' own code where it is installed, and the mark of the tests that go with it."""
 
 import types
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.original.peers import GET_PEERS, stand_in_for_torchvision
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder is one of those that run beside the authors' own code."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("peers")
 
 
 @pytest.fixture(autouse=True, scope="package")

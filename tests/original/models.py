@@ -1,5 +1,6 @@
 """Tiny reference models with recognisable weights, inputs for them, and the comparison of two computations."""
 
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -12,20 +13,20 @@ from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig,
 from flava_port.original.flava import Flava
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 
-# Every size differs from every other, so that a mix-up cannot pass...
-CONFIG = FlavaConfig(
-    ImageConfig(24, 2, 4, 44, image_size=24, patch_size=8, vocab_size=21),
-    TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
-    MultimodalConfig(40, 1, 5, 60),
-    projection_dim=14,
-)
-# ...but MMM's heads, and torchmultimodal's, need encoders of one width. Heads are 4 or 16 wide, as
-# torchmultimodal rounds the square root of that number to float32 in every precision.
+# Other sizes than `builders.TINY`, whose heads are 64 wide because that is what the converter takes them to be. Here each
+# encoder has several heads, 4 or 16 wide, as torchmultimodal rounds the square root of that number to float32 in every
+# precision. Encoders are of one width, as the MMM heads and torchmultimodal need it...
 ONE_WIDTH = FlavaConfig(
     ImageConfig(32, 2, 8, 44, image_size=24, patch_size=8, vocab_size=21),
     TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
     MultimodalConfig(32, 1, 8, 60),
     projection_dim=14,
+)
+# ...and of three widths where the heads do not run, so that no two sizes are equal and a mix-up cannot pass.
+CONFIG = replace(
+    ONE_WIDTH,
+    image_config=replace(ONE_WIDTH.image_config, hidden_size=24, num_attention_heads=4),
+    multimodal_config=replace(ONE_WIDTH.multimodal_config, hidden_size=40, num_attention_heads=5),
 )
 CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=21)
 

@@ -137,7 +137,7 @@ def assert_same_encoder(name: str, theirs, ours: Twice) -> None:
 COMPUTED_FROM = {"global_contrastive_loss": "contrastive_logits_per_image"}
 
 
-def assert_same(name: str, theirs: Tensor, ours: Twice, at=...) -> None:
+def assert_same_tensors(name: str, theirs: Tensor, ours: Twice, at=..., in_order=True) -> None:
     __tracebackhide__ = True
     exact, rounded = (getattr(side, name)[at] for side in ours)
     assert_rounding_apart(name, theirs, exact, rounded, getattr(ours.exact, COMPUTED_FROM[name]) if name in COMPUTED_FROM else None)
@@ -151,7 +151,7 @@ def test_every_state_of_every_encoder_agrees(build_theirs, dtype):
     for name in ("image", "image_masked", "text", "text_masked", "multimodal", "multimodal_masked"):
         assert_same_encoder(name, getattr(states, name), ours)
     for name in ("image_embeddings", "text_embeddings"):
-        assert_same(name, nn.functional.normalize(getattr(states, f"projected_{name}"), dim=-1), ours)
+        assert_same_tensors(name, nn.functional.normalize(getattr(states, f"projected_{name}"), dim=-1), ours, in_order=True)
 
 
 @both_precisions
@@ -159,13 +159,13 @@ def test_every_multimodal_logit_and_loss_agrees(build_theirs, dtype):
     """With labels for all of it, one pair not matching."""
     _, theirs = theirs_run(build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype))
     ours = ours_twice(*Batch._fields)
-    assert_same("itm_logits", theirs.itm_output.logits, ours)
-    assert_same("mmm_image_logits", theirs.mmm_image_output.logits, ours)
-    assert_same("mmm_text_logits", theirs.mmm_text_output.logits, ours)
-    assert_same("contrastive_logits_per_image", theirs.global_contrastive_output.image_logits, ours)
-    assert_same("contrastive_logits_per_text", theirs.global_contrastive_output.text_logits, ours)
+    assert_same_tensors("itm_logits", theirs.itm_output.logits, ours, in_order=True)
+    assert_same_tensors("mmm_image_logits", theirs.mmm_image_output.logits, ours, in_order=True)
+    assert_same_tensors("mmm_text_logits", theirs.mmm_text_output.logits, ours, in_order=True)
+    assert_same_tensors("contrastive_logits_per_image", theirs.global_contrastive_output.image_logits, ours, in_order=True)
+    assert_same_tensors("contrastive_logits_per_text", theirs.global_contrastive_output.text_logits, ours, in_order=True)
     for loss in ("itm_loss", "mmm_image_loss", "mmm_text_loss", "global_contrastive_loss"):
-        assert_same(loss, getattr(theirs.losses, loss), ours)
+        assert_same_tensors(loss, getattr(theirs.losses, loss), ours, in_order=True)
 
 
 @both_precisions
@@ -174,10 +174,10 @@ def test_mim_agrees(build_theirs, dtype):
     theirs, inputs = build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)
     ours = ours_twice("pixel_values", "bool_masked_pos", "mim_labels")
     _, labelled = theirs_run(theirs, inputs, text=False)
-    assert_same("mim_logits", labelled.mim_output.logits, ours)
-    assert_same("mim_loss", labelled.losses.mim_loss, ours)
+    assert_same_tensors("mim_logits", labelled.mim_output.logits, ours, in_order=True)
+    assert_same_tensors("mim_loss", labelled.losses.mim_loss, ours, in_order=True)
     _, unlabelled = theirs_run(theirs, inputs, text=False, labels=False)
-    assert_same("mim_logits", unlabelled.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos"))
+    assert_same_tensors("mim_logits", unlabelled.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos"), in_order=True)
 
 
 @both_precisions
@@ -186,11 +186,11 @@ def test_mlm_agrees(build_theirs, dtype):
     theirs, inputs = build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)
     ours = ours_twice("input_ids", "input_ids_masked", "mlm_labels")
     _, labelled = theirs_run(theirs, inputs, image=False)
-    assert_same("mlm_logits", labelled.mlm_output.logits, ours)
-    assert_same("mlm_loss", labelled.losses.mlm_loss, ours)
+    assert_same_tensors("mlm_logits", labelled.mlm_output.logits, ours, in_order=True)
+    assert_same_tensors("mlm_loss", labelled.losses.mlm_loss, ours, in_order=True)
     _, unlabelled = theirs_run(theirs, inputs, image=False, labels=False)
     after_first = (slice(None), slice(1, None))
-    assert_same("mlm_logits", unlabelled.mlm_output.logits, ours_twice("input_ids", "input_ids_masked"), after_first)
+    assert_same_tensors("mlm_logits", unlabelled.mlm_output.logits, ours_twice("input_ids", "input_ids_masked"), after_first, in_order=True)
 
 
 @both_precisions
@@ -200,7 +200,7 @@ def test_if_no_pair_matches_the_losses_agree(build_theirs, dtype):
     _, theirs = theirs_run(build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)._replace(itm_labels=labels))
     ours = ours_twice(*Batch._fields[:-1], itm_labels=labels)
     for loss in ("itm_loss", "mmm_image_loss", "mmm_text_loss", "global_contrastive_loss"):
-        assert_same(loss, getattr(theirs.losses, loss), ours)
+        assert_same_tensors(loss, getattr(theirs.losses, loss), ours, in_order=True)
 
 
 @both_precisions
@@ -255,4 +255,6 @@ def test_the_published_head_epsilon_would_be_seen(build_theirs, dtype):
     """Their default of 1e-5 is the weakest difference known: the comparison must fail on it."""
     _, theirs = theirs_run(build_theirs(dtype, head_eps=1e-5), batch(ONE_WIDTH, dtype=dtype), text=False)
     with pytest.raises(AssertionError, match=r"^mim_logits: max \|Δ\| .*, tolerance"):
-        assert_same("mim_logits", theirs.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos", "mim_labels"))
+        assert_same_tensors(
+            "mim_logits", theirs.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos", "mim_labels"), in_order=True
+        )

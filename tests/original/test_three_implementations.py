@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from flava_port.original.config import CodebookConfig, FlavaConfig
 from tests.builders import from_pretrained
-from tests.conversion.strategies import flava_configs
 from tests.original.models import ONE_WIDTH
 from tests.original.three import (
     CONVERTED,
@@ -25,6 +24,7 @@ from tests.original.three import (
     run_three,
     write_config,
 )
+from tests.strategies import original_configs
 
 CODEBOOK = CodebookConfig(hidden_size=4, vocab_size=ONE_WIDTH.image_config.vocab_size, num_blocks_per_group=1)
 
@@ -35,7 +35,7 @@ QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a model takes
 @st.composite
 def models(draw) -> tuple[FlavaConfig, CodebookConfig]:
     """A tiny model whose encoders are of one width, and a codebook of its vocabulary."""
-    config = draw(flava_configs(one_width=True))
+    config = draw(original_configs(one_width=True))
     codebook = CodebookConfig(4, draw(st.integers(1, 2)), 4, config.image_config.vocab_size, draw(st.integers(1, 3)))
     return config, codebook
 

@@ -14,12 +14,12 @@ from flava_port.files.torch_format import write_torch_zip
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 from flava_port.proof.certificate import Verdict
 from flava_port.verify import verify_flava_checkpoint
-from tests.conversion.strategies import codebook_configs, flava_configs
+from tests.strategies import original_codebook_configs, original_configs
 
 
 # An example takes a second: a few by default, many under the thorough profile.
 @settings(max_examples=max(2, settings.default.max_examples // 16), phases=(Phase.explicit, Phase.reuse, Phase.generate))
-@given(config=flava_configs(one_width=True), codebook=codebook_configs(), seed=st.integers(0, 2**20))
+@given(config=original_configs(one_width=True), codebook=original_codebook_configs(), seed=st.integers(0, 2**20))
 def test_a_converted_model_of_any_config_computes_the_same(config, codebook, seed):
     """Every claim is proven; where one is not, the certificate says which module diverged."""
     with TemporaryDirectory() as name:

@@ -9,6 +9,8 @@ from flava_port.verify import verify_flava_checkpoint
 from tests.proof.faults import FAULTS, plant
 from tests.rules.grammar import first_release, tiny_torchmultimodal
 
+pytestmark = pytest.mark.peers
+
 
 @pytest.fixture
 def theirs(tmp_path):

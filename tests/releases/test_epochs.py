@@ -18,7 +18,7 @@ from flava_port.target.epochs import Epoch, known_shapes
 from flava_port.target.installed import built_schema
 from flava_port.target.keys import POSITION_IDS
 from flava_port.target.parts import CODEBOOK_PART, PARTS
-from tests.target.strategies import codebook_configs, flava_configs
+from tests.strategies import hugging_face_codebook_configs, hugging_face_configs
 
 RELEASE = transformers.__version__
 KNOWN_RELEASE = epochs.epoch_of(RELEASE).releases[-1]
@@ -54,13 +54,13 @@ def test_what_set_the_epochs_apart_is_told():
     assert epochs.schema_differences(lines["5.0.0"], lines["5.1.0"]) == [f"added tie {tie}" for tie in ties]
 
 
-@given(flava_configs())
+@given(hugging_face_configs())
 def test_a_known_layout_is_what_a_model_has(config):
     """Every key and shape, for any config, without building one; fields left out take their defaults."""
     assert known_shapes(config, KNOWN_RELEASE) == built_schema(config).shapes
 
 
-@given(codebook_configs())
+@given(hugging_face_codebook_configs())
 def test_a_known_layout_is_what_a_codebook_alone_has(config):
     """Its part of the whole, under its own keys."""
     whole = known_shapes({"image_codebook_config": config, "init_codebook": True}, KNOWN_RELEASE)
@@ -69,7 +69,7 @@ def test_a_known_layout_is_what_a_codebook_alone_has(config):
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=str)
-@given(config=flava_configs())
+@given(config=hugging_face_configs())
 @settings(max_examples=5)
 def test_a_known_layout_is_what_each_part_alone_has(part, config):
     """`FlavaModel`, and each encoder by itself."""

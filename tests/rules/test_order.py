@@ -12,7 +12,7 @@ from flava_port.rules.engine import Rule, RuleTable
 from flava_port.rules.from_file import known_keys
 from flava_port.rules.order import TooManyStates, dependencies, describe_order, distinguishing_key, swapped
 from flava_port.rules.tables import CODEBOOK, FLAVA, TABLES
-from tests.rules.hostile import OUT_OF_ORDER, hostile_codebook_keys, hostile_keys
+from tests.rules.hostile_keys import OUT_OF_ORDER, hostile_codebook_keys, hostile_keys
 from tests.strategies import codebook_keys, decoy_keys, original_keys, source_keys
 
 KNOWN = {

@@ -1,8 +1,12 @@
 """The README's table of the three layouts is what the rules do; write it anew with ``python -m tests.rules.test_readme``."""
 
+import pytest
+
 from flava_port.rules.layouts import to_hugging_face
 from flava_port.rules.tables import TORCHMULTIMODAL
 from tests.readme import section, write_section
+
+pytestmark = pytest.mark.peers
 
 SHOWN = (
     *("image_encoder.module.", "text_encoder.module.", "mm_encoder.module.", "mm_encoder.module.encoder.cls_token"),

@@ -13,6 +13,8 @@ from tests.rules.grammar import first_release, projection_itm_mp, remapped, side
 from tests.rules.reports import assert_all
 from tests.strategies import MOST_LAYERS, codebook_keys, every_original_key
 
+pytestmark = pytest.mark.peers
+
 RECORDED = Path(__file__).parents[2] / "fixtures" / "keys_torchmultimodal.json"
 OLDER = {"first release": first_release, "remapped by their notebook": remapped, "projection_itm_mp": projection_itm_mp}
 

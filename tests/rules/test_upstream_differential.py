@@ -10,6 +10,7 @@ from hypothesis import given
 from flava_port import codebook
 from flava_port.convert import count_parameters, upgrade_state_dict
 from flava_port.errors import FlavaPortError
+from tests.comparing import assert_same_tensors
 from tests.rules.upstream import converters
 from tests.strategies import (
     adversarial_state_dicts,
@@ -41,20 +42,11 @@ REFUSALS = {
 }
 
 
-def assert_same(actual: dict, expected: dict) -> None:
-    __tracebackhide__ = True
-    if wrong := sorted(actual.keys() ^ expected.keys(), key=len):
-        raise AssertionError(f"{wrong[0]}: only {'ours' if wrong[0] in actual else 'upstream'} has it")
-    for key, value in actual.items():
-        if value.dtype != expected[key].dtype or not torch.equal(value, expected[key]):
-            raise AssertionError(f"{key}: another value than upstream's")
-
-
 @given(original_state_dicts())
 def test_generated_state_dicts_come_out_as_upstreams(original):
     """Keys, values and dtypes, the codebook's beside."""
     source, added = original.state_dict, {"blocks.x": ONE}
-    assert_same(upgrade_state_dict(source, added), theirs(source, added))
+    assert_same_tensors(upgrade_state_dict(source, added), theirs(source, added))
 
 
 @given(adversarial_state_dicts())
@@ -66,7 +58,7 @@ def test_adversarial_state_dicts_come_out_as_upstreams_or_are_refused_for_a_list
     except FlavaPortError as refusal:
         assert any(why in str(refusal) for why in REFUSALS), refusal
     else:
-        assert_same(actual, theirs(source, {}))
+        assert_same_tensors(actual, theirs(source, {}))
 
 
 @given(decoy_keys() | source_keys())
@@ -88,7 +80,7 @@ def test_codebook_keys_come_out_as_upstreams(key):
 def test_a_whole_codebook_comes_out_as_upstreams():
     """Keys, values and dtypes."""
     source = {key: torch.tensor([n, 0.5], dtype=torch.float16) for n, key in enumerate(codebook_keys())}
-    assert_same(codebook.upgrade_state_dict(source), their_codebook(source))
+    assert_same_tensors(codebook.upgrade_state_dict(source), their_codebook(source))
 
 
 @given(original_state_dicts())

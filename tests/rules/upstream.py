@@ -50,7 +50,7 @@ def _rules_in_source() -> dict:
 
 
 def main() -> None:
-    from tests.rules.hostile import hostile_codebook_keys, hostile_keys
+    from tests.rules.hostile_keys import hostile_codebook_keys, hostile_keys
     from tests.strategies import codebook_keys, original_keys
 
     origin = f"transformers 4.47.1's upgrade_state_dict. {REGENERATE}"

@@ -12,7 +12,7 @@ from flava_port.target.config import normal_form, read_config
 from flava_port.target.installed import built_schema
 from flava_port.target.sizes import config_from_shapes, sizes_found
 from tests.builders import TINY, TINY_CODEBOOK
-from tests.conversion.strategies import codebook_configs, flava_configs
+from tests.strategies import original_codebook_configs, original_configs
 
 NOT_IN_SHAPES = {"num_attention_heads", "hidden_act", "layer_norm_eps", "pad_token_id"}
 
@@ -21,7 +21,7 @@ def _fields(config, codebook) -> dict:
     return {**asdict(config), "hidden_size": config.multimodal_config.hidden_size, "image_codebook_config": asdict(codebook)}
 
 
-@given(config=flava_configs(), codebook=codebook_configs())
+@given(config=original_configs(), codebook=original_codebook_configs())
 def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
     """Hidden sizes, layers, vocabularies, patches, positions, projection, codebook: all of them."""
     expected = normal_form(_fields(config, codebook))

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from itertools import product
 
-from tests.strategies import CODEBOOK_FRAGMENTS, FRAGMENTS, Edit, _edited, codebook_keys, original_keys
+from tests.strategies import CODEBOOK_FRAGMENTS, FRAGMENTS, Edit, codebook_keys, edited, original_keys
 
 # The shortest keys on which the order of two rules shows, as `flava-port rules --order` computes them.
 OUT_OF_ORDER = (
@@ -80,7 +80,7 @@ def hostile_codebook_keys() -> list[str]:
 def _edits(keys: tuple[str, ...], fragments: tuple[str, ...], count: int) -> Iterator[str]:
     dice = random.Random(0)
     for _ in range(count):
-        yield _edited(dice.randrange(100), dice.choice(list(Edit)), dice.choice(fragments), dice.choice(keys))
+        yield edited(dice.randrange(100), dice.choice(list(Edit)), dice.choice(fragments), dice.choice(keys))
 
 
 def _unique(keys: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
+from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def forks():
     """Gives ``run(arguments, number, delay)``: runs a command and sends it signal ``number`` after ``delay`` seconds."""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.files.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.commands.forked"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
 
         def run(arguments, number: int = 0, delay: float = 60.0) -> Ended:
@@ -77,17 +78,17 @@ def run_forked(arguments: list[str], number: int, delay: float) -> Ended:
 
 def run_command(arguments: list[str], err: int, tell: int) -> None:
     """Runs in the fork and never returns. It writes a byte to ``tell`` when the command begins its work."""
-    from flava_port import cli, convert
+    from flava_port import cli, commands
 
-    check_target = convert.check_target
+    convert = commands.convert
 
-    def tell_and_check(*arguments, **options):
+    def tell_and_convert(options: Namespace) -> int:
         os.write(tell, b"!")
-        return check_target(*arguments, **options)
+        return convert(options)
 
     status = 99
     try:
-        convert.check_target = tell_and_check
+        commands.convert = tell_and_convert
         os.dup2(err, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = cli.main(arguments)
