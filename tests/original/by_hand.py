@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from flava_port.original.encoder import Layer, Pooler, SelfAttention
-from flava_port.original.flava import PredictionHead
+from flava_port.original.heads import PredictionHead
 
 Vector = list[float]
 
