@@ -1,4 +1,4 @@
-"""One thread, and the authors' own code where it is installed."""
+"""Fixtures: torch on one thread, and the authors' own code where it is installed."""
 
 import types
 
@@ -10,7 +10,7 @@ from tests.original.peers import GET_PEERS, stand_in_for_torchvision
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
-    """Tiny tensors gain nothing from threads, and lose much of their time to them on a busy machine."""
+    """Runs torch on one thread: tiny tensors gain nothing from more, and lose much time to them on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
