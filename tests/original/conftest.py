@@ -1,4 +1,4 @@
-"""Fixtures: torch on one thread, and the authors' own code where it is installed."""
+"""One thread, and the authors' own code where it is installed."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Tiny reference models with recognisable weights, inputs for them, and an assertion that two results differ only by rounding."""
+"""Tiny reference models with recognisable weights, inputs for them, and the comparison of two computations."""
 
 from functools import cache
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig,
 from flava_port.original.flava import Flava
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 
-# Every size differs from every other, so that a mix-up shows.
+# Every size differs from every other, so that a mix-up cannot pass...
 CONFIG = FlavaConfig(
     ImageConfig(24, 2, 4, 44, image_size=24, patch_size=8, vocab_size=21),
     TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
     MultimodalConfig(40, 1, 5, 60),
     projection_dim=14,
 )
-# MMM's heads, and torchmultimodal's, need encoders of one width. Attention heads are 4 or 16 wide, because
+# ...but MMM's heads, and torchmultimodal's, need encoders of one width. Heads are 4 or 16 wide, as
 # torchmultimodal rounds the square root of that number to float32 in every precision.
 ONE_WIDTH = FlavaConfig(
     ImageConfig(32, 2, 8, 44, image_size=24, patch_size=8, vocab_size=21),
