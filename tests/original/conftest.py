@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
-    """Tiny tensors gain nothing from threads, and lose much of their time to them on a busy machine."""
+    """Runs torch on one thread: tiny tensors gain nothing from more, and lose much time to them on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -34,7 +34,7 @@ IGNORE = CONFIG.ce_ignore_index
 
 
 class Batch(NamedTuple):
-    """Inputs of `Flava.forward`: three pairs, nine patches of which some are masked, seven tokens, no padding."""
+    """Inputs of `Flava.forward`: three pairs of nine patches and seven tokens, some masked, without padding."""
 
     pixel_values: Tensor  # [3, 3, 24, 24]
     input_ids: Tensor  # [3, 7], none of them 0
@@ -64,7 +64,7 @@ def dalle_encoder(config: CodebookConfig = CODEBOOK, dtype: torch.dtype = torch.
 
 
 def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
-    """Every row masks something; the second pair does not match."""
+    """A batch in which every row has masked patches and tokens, and the second pair does not match."""
     generator = torch.Generator().manual_seed(seed)
     side = config.image_config.image_size
     pixels = torch.randn(3, 3, side, side, generator=generator, dtype=torch.float64)
@@ -84,18 +84,18 @@ def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torc
     )
 
 
-# Tolerance over noise floor. Over 40 seeds, every output of both peers, torch 2.13 on CPU: peers lie at
-# most 1.0 floors from ours in float32 and 0 in float64; the weakest fault (heads' eps 1e-5 for 1e-12)
-# lies 31 away in float32, 1.7e10 in float64. 6 is about the middle, on a log scale, of 1 and 31.
+# The tolerance, in noise floors. Measured over 40 seeds, every output of both peers, torch 2.13 on CPU: peers lie
+# at most 1.0 floors from ours in float32, and 0 in float64. The weakest fault (an epsilon of 1e-5 for 1e-12 in the
+# heads) lies 31 floors away in float32, and 1.7e10 in float64. 6 is about the middle of 1 and 31 on a log scale.
 MARGIN = 6
 
 
 def assert_rounding_apart(name: str, theirs: Tensor, ours: Tensor, ours_float32: Tensor, computed_from: Tensor | None = None) -> None:
-    """Theirs is ours (float64) but for rounding in theirs' dtype.
+    """Asserts that theirs equals ours (float64) but for rounding in the dtype of theirs.
 
-    The noise floor is how far our own float32 run strays from our float64 run, scaled by the
-    precision of theirs' dtype; and no less than one rounding of the largest value, or of the
-    largest among what it was computed from.
+    The noise floor is how far our own float32 run lies from our float64 run, scaled to the precision of
+    the dtype of theirs. It is at least one rounding of the largest value, or of the largest value that it
+    was computed from.
     """
     __tracebackhide__ = True
     assert theirs.shape == ours.shape, f"{name}: shape {[*theirs.shape]}, expected {[*ours.shape]}"

@@ -1,4 +1,4 @@
-"""Keys made so that every way of getting a rule wrong shows on one of them."""
+"""Keys made so that every mistake in a rule shows on one of them."""
 
 import random
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ OUT_OF_ORDER = (
     "heads.imagenet.mim_head.cls.predictionss.cmd.clip_head.logit_scale",
     "heads.fairseq_mlm.cls.predictionss.imagenet.mim_head.cls.predictions",
 )
-# On which a rule that runs twice shows: what it makes of the key holds its source again.
+# Keys on which it shows that a rule ran twice: the renamed key contains the rule's source again.
 TWICE = (
     "heads.cmd.mim_head.cls.predictionss.cmd.mim_head.cls.predictions",
     "heads.cmd.mlm_head.cls.predictionss.cmd.mlm_head.cls.predictions",
@@ -41,7 +41,7 @@ TWICE = (
 
 
 def hostile_keys() -> list[str]:
-    """Every fragment alone, doubled, and in odd places of keys; fragments next to each other; those above."""
+    """The keys above, and fragments alone, doubled, beside each other and in odd places of keys."""
     keys = [*OUT_OF_ORDER, *TWICE]
     keys += [form.format(fragment) for fragment in FRAGMENTS for form in ("{0}", "x{0}", "{0}x", "x.{0}.y", "{0}.{0}", "{0}{0}")]
     keys += [f"{one}.{other}" for one, other in product(FRAGMENTS, repeat=2)]
@@ -49,7 +49,7 @@ def hostile_keys() -> list[str]:
 
 
 def hostile_codebook_keys() -> list[str]:
-    """`.w` and `.b` inside and at the end, group_1 beside group_10, and fragments in odd places."""
+    """Codebook keys with `.w` and `.b` inside and at the end, with group_1 and group_10, and with fragments in odd places."""
     keys = [
         "group_1.group_1.w",
         "blocks.group_10.block_1.w",

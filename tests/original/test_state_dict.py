@@ -1,4 +1,4 @@
-"""The state dict has the original checkpoint's keys, shapes and shared tensors."""
+"""The reference's state dict has the original checkpoint's keys, shapes and shared tensors, and is read back from them."""
 
 import copy
 from itertools import product
@@ -49,12 +49,12 @@ def published_keys(image_layers: int, text_layers: int, multimodal_layers: int) 
 
 
 def test_the_keys_are_those_of_the_original():
-    """No key is missing, none is extra."""
+    """The state dict has exactly the original's keys."""
     assert set(flava().state_dict()) == published_keys(2, 3, 1)
 
 
 def test_the_published_size_builds_on_the_meta_device():
-    """The default config has 12 + 12 + 6 layers and the published shapes, without a byte of memory."""
+    """The default config has 12 + 12 + 6 layers and the published shapes, and builds on the meta device."""
     with torch.device("meta"):
         state_dict = Flava().state_dict()
     shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
@@ -68,7 +68,7 @@ def test_the_published_size_builds_on_the_meta_device():
 
 
 def test_the_defaults_are_the_published_ones():
-    """What shapes cannot tell, for all three encoders; the rest is in the shapes above."""
+    """The defaults of what no shape shows are the published ones, for all three encoders."""
     config = FlavaConfig()
     for encoder in (config.image_config, config.text_config, config.multimodal_config):
         assert (encoder.num_attention_heads, encoder.hidden_act, encoder.layer_norm_eps) == (12, "gelu", 1e-12)
@@ -78,7 +78,7 @@ def test_the_defaults_are_the_published_ones():
 
 
 def test_position_ids_count_up_from_zero():
-    """They are int64, [1, max_position_embeddings], and stay so when the model is cast."""
+    """position_ids are int64 [1, max_position_embeddings], and stay so when the model is cast."""
     for key in ("text_encoder.module.embeddings.position_ids", "text_encoder.embeddings.position_ids"):
         position_ids = flava().bfloat16().state_dict()[key]
         assert torch.equal(position_ids, torch.arange(11)[None])
@@ -87,7 +87,7 @@ def test_position_ids_count_up_from_zero():
 
 @pytest.mark.parametrize("cast", ["double", "bfloat16", "half", "deepcopied", "moved off meta", "read back"])
 def test_what_the_original_holds_twice_is_one_tensor(cast):
-    """Second embeddings and head biases share memory, and go on doing so whatever happens to the model."""
+    """Second embeddings and head biases are the same tensors, also after the model is cast, copied or moved."""
     model = flava()
     match cast:
         case "deepcopied":
@@ -107,14 +107,14 @@ def test_what_the_original_holds_twice_is_one_tensor(cast):
 
 
 def test_a_config_is_read_off_the_shapes():
-    """Only heads, which no shape tells, are passed in; on the meta device it costs nothing."""
+    """The config comes back from the shapes, with only the numbers of attention heads passed in."""
     assert config_of(flava().state_dict(), **UNSEEN) == CONFIG
     with torch.device("meta"):
         assert config_of(Flava().state_dict()) == FlavaConfig()
 
 
 def test_a_model_is_read_from_a_state_dict():
-    """Every tensor arrives, with its dtype, and can be trained."""
+    """The model has every tensor in its dtype, and every parameter can be trained."""
     state_dict = flava().half().state_dict()
     model = Flava.from_state_dict(state_dict, **UNSEEN)
     assert all(torch.equal(value, state_dict[key]) for key, value in model.state_dict().items())
@@ -124,7 +124,7 @@ def test_a_model_is_read_from_a_state_dict():
 
 @pytest.mark.parametrize("key", ["image_encoder.embeddings.mask_token", "heads.fairseq_mlm.cls.predictions.bias"])
 def test_copies_that_differ_are_refused(key):
-    """The message names both keys."""
+    """Where two copies of one tensor differ, the message names both keys."""
     state_dict = {name: value.clone() for name, value in flava().state_dict().items()}
     state_dict[key].view(-1)[3] += 1e-9
     with pytest.raises(ValueError, match=rf"^{key} and .* differ"):
@@ -132,7 +132,7 @@ def test_copies_that_differ_are_refused(key):
 
 
 def test_a_missing_and_an_extra_key_are_refused():
-    """Loading is strict."""
+    """A missing and an unknown key are both refused."""
     for change in ("missing", "extra"):
         state_dict = flava().state_dict()
         if change == "missing":
@@ -144,7 +144,7 @@ def test_a_missing_and_an_extra_key_are_refused():
 
 
 def test_sizes_that_fit_no_flava_are_refused():
-    """Heads must divide the width, an activation must be known, patches must fill a square."""
+    """Heads that do not divide the width, an unknown activation, and patches that fill no square are refused."""
     state_dict = flava().state_dict()
     with pytest.raises(ValueError, match="hidden_size 24 does not split into num_attention_heads 0"):
         config_of(state_dict)
@@ -156,7 +156,7 @@ def test_sizes_that_fit_no_flava_are_refused():
 
 
 def test_the_codebook_keys_are_those_of_dall_e():
-    """A group's first block widens by a convolution of its own, but for the first group's."""
+    """The codebook has exactly DALL-E's keys; the first block of each group but the first has an id_path."""
     keys = {"blocks.input", "blocks.output.conv"}
     for group, block in product(range(1, 5), range(1, 3)):
         keys |= {f"blocks.group_{group}.block_{block}.res_path.conv_{conv}" for conv in range(1, 5)}
@@ -165,7 +165,7 @@ def test_the_codebook_keys_are_those_of_dall_e():
 
 
 def test_the_codebook_is_read_from_a_state_dict():
-    """Its sizes are read off the shapes; the default has DALL-E's."""
+    """The codebook's sizes come back from the shapes, and the default sizes are DALL-E's."""
     state_dict = dalle_encoder(CodebookConfig(4, 3, 12, 17, 2)).state_dict()
     ours = DalleEncoder.from_state_dict(state_dict)
     assert ours.config == CodebookConfig(4, 3, 12, 17, 2)
