@@ -150,9 +150,15 @@ def _parser() -> argparse.ArgumentParser:
         subparsers,
         "layout",
         commands.layout,
-        "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything",
+        "which schema the installed transformers expects of FLAVA, or what it changed; exit status 1 if anything",
     )
-    layout.add_argument("--record", nargs="?", const="", metavar="FILE", help="record the layout in FILE (default: among the known epochs)")
+    layout.add_argument(
+        "--record",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="add the installed release to the list of known ones in FILE (default: the package's own)",
+    )
     layout.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     repair = _command(

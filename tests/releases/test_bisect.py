@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port.releases.bisect import bisect, describe_step
-from flava_port.releases.drift import Unobservable
-from flava_port.releases.observation import FORMS, Observation
-from flava_port.target.epochs import known_epochs
+from flava_port.releases.observation import FORMS, Observation, Unobservable
+from flava_port.releases.schema import known_schema
+from flava_port.target.epochs import EPOCHS
 
-LAYOUT = known_epochs()[-1].snapshot
-NOTHING = Observation({}, LAYOUT, {}, {}, {form: "right" for form in FORMS}, {})
+NOTHING = Observation({}, known_schema(EPOCHS[-1]), {}, {}, {form: "right" for form in FORMS}, {})
 
 
 def _history(count: int, changes: set[int], broken: set[int]):

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from flava_port.releases import environments
-from flava_port.releases.drift import Unobservable, changes
-from flava_port.releases.observation import read, write
+from flava_port.releases.drift import changes
+from flava_port.releases.observation import Unobservable, read, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ def test_equal_files_are_safe(run_command, file):
     ran = run_command("drift", "--from", file, "--to", file)
     assert ran.status == 0 and ran.out.rstrip().endswith("verdict: safe to upgrade")
     assert f"from  transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}" in ran.out
-    assert all(f"{kind:<15} the same" in ran.out for kind in ("layout", "initialisation", "saving", "loading", "forward"))
+    assert all(f"{kind:<15} the same" in ran.out for kind in ("schema", "initialisation", "saving", "loading", "forward"))
 
 
 @pytest.mark.slow

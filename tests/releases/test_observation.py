@@ -67,7 +67,7 @@ def test_a_file_gives_back_what_was_observed(observed, file):
     """Every part of it."""
     again = read(file)
     assert changes(observed, again) == [] and changes(again, observed) == []
-    assert again.versions == observed.versions and again.layout == observed.layout
+    assert again.versions == observed.versions and again.schema == observed.schema
     for name, run in observed.runs.items():
         assert again.runs[name].answers.keys() == run.answers.keys()
         assert [module for module, _ in again.runs[name].modules] == [module for module, _ in run.modules]
@@ -90,8 +90,8 @@ HARMS = {
     "versions a list": lambda about: about.update(versions=["5.0.0"]),
     "a version that is a number": lambda about: about["versions"].update(torch=2.13),
     "nothing saved": lambda about: about.update(saved=None),
-    "no shapes": lambda about: about["layout"].update(shapes=None),
-    "a tie that is none": lambda about: about["layout"].update(ties=[3]),
+    "no shapes": lambda about: about["schema"].update(shapes=None),
+    "a tie that is none": lambda about: about["schema"].update(ties=[3]),
     "a distance in words": lambda about: next(iter(about["runs"].values())).update(from_original="far"),
     "a run that is none": lambda about: about["runs"].update(pairs=7),
     "a module too many": lambda about: about["runs"]["pairs"]["modules"].append("more"),

@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint
+from flava_port.releases.schema import PROBE, flat
 from flava_port.target.config import normal_form, read_config
-from flava_port.target.installed import built_schema
-from flava_port.target.sizes import config_from_shapes, sizes_found
+from flava_port.target.installed import built_shapes
+from flava_port.target.keys import HEADS
+from flava_port.target.shapes import expected_shapes
+from flava_port.target.sizes import SIZES, config_from_shapes, sizes_found
 from tests.builders import TINY, TINY_CODEBOOK
 from tests.conversion.strategies import codebook_configs, flava_configs
 
@@ -25,7 +28,7 @@ def _fields(config, codebook) -> dict:
 def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
     """Hidden sizes, layers, vocabularies, patches, positions, projection, codebook: all of them."""
     expected = normal_form(_fields(config, codebook))
-    actual, _ = config_from_shapes(built_schema(expected).shapes)
+    actual, _ = config_from_shapes(built_shapes(expected))
     for section, fields in asdict(config).items():
         for field in fields if isinstance(fields, dict) else ():
             if field not in NOT_IN_SHAPES:
@@ -62,6 +65,26 @@ def test_a_config_that_contradicts_a_shape_stops_with_both_numbers(tiny, tmp_pat
     value = (fields[section] if section else fields)[field]
     with pytest.raises(NotFaithful, match=rf"{field} = {value}, but .* shows {value - 4}"):
         convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out", tmp_path)
+
+
+EVIDENCE = [(f"{size.section}.{size.field}".lstrip("."), key) for size in SIZES for key, _axis in size.evidence]
+
+
+@pytest.mark.parametrize(("name", "key"), EVIDENCE, ids=[f"{name} by {key}" for name, key in EVIDENCE])
+def test_each_weight_alone_shows_the_size_that_it_is_evidence_of(name, key):
+    """Every size of the probe's config is another, so that a weight that shows another size shows a wrong number."""
+    [found] = [size for size in sizes_found({key: expected_shapes(PROBE)[key]}) if size.name == name]
+    value = flat(PROBE)[name]
+    assert (found.value, found.key) == (value[0] if isinstance(value, list) else value, key)
+
+
+@pytest.mark.parametrize("part", ["bias", "decoder.bias", "decoder.weight"])
+@pytest.mark.parametrize("head", HEADS)
+def test_each_head_alone_shows_its_encoders_vocabulary(head, part):
+    """Images for mim_head and mmm_image_head, texts for mlm_head and mmm_text_head."""
+    section = "image_config" if head in ("mim_head", "mmm_image_head") else "text_config"
+    shapes = {f"{head}.{part}": expected_shapes(PROBE)[f"{head}.{part}"]}
+    assert [(size.name, size.value) for size in sizes_found(shapes)] == [(f"{section}.vocab_size", PROBE[section]["vocab_size"])]
 
 
 def test_sizes_are_decided_by_most_of_the_weights():
