@@ -122,7 +122,7 @@ def flattened(answer: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def circumstances() -> list[Circumstance]:
     """All of them; pixels in float64."""
     inputs = _Inputs()
-    return [*_without_labels(inputs), *_with_labels(inputs), *_of_the_scale(inputs), *_of_parts(inputs)]
+    return [*_without_labels(inputs), *_with_labels(inputs), *_of_parts(inputs)]
 
 
 class _Inputs:
@@ -159,8 +159,8 @@ class _Inputs:
         self.padding, self.a_text_of_padding = {"attention_mask": padded}, {"attention_mask": unseen}
 
 
-_PLAIN: Mapping[str, object] = {"return_loss": False}
-_STATES: Mapping[str, object] = {"output_hidden_states": True}
+_PLAIN = {"return_loss": False}
+_STATES = {"output_hidden_states": True}
 
 
 def _without_labels(of: _Inputs) -> Iterator[Circumstance]:
@@ -174,6 +174,9 @@ def _without_labels(of: _Inputs) -> Iterator[Circumstance]:
     yield Circumstance("pairs, nothing said of losses", of.pairs, judged_by=None)
     yield Circumstance("pairs, every hidden state and attention", padded, {**_PLAIN, **_STATES, "output_attentions": True})
     yield Circumstance("pairs, answered as a tuple", of.pairs, {**_PLAIN, "return_dict": False}, judged_by=None)
+    yield Circumstance("logit scale above 4.6052", of.pairs, _PLAIN, logit_scale=6.0)
+    yield Circumstance("logit scale below 0", of.pairs, _PLAIN, logit_scale=-2.0)
+    yield Circumstance("logit scale above 4.6052, training", of.pairs, _PLAIN, logit_scale=6.0, training=True, judged_by=None)
 
 
 def _with_labels(of: _Inputs) -> Iterator[Circumstance]:
@@ -189,12 +192,6 @@ def _with_labels(of: _Inputs) -> Iterator[Circumstance]:
     yield Circumstance("images alone, labels", of.images | of.mim)
     yield Circumstance("texts alone, padded, labels", of.texts | of.mlm | of.padding)
     yield Circumstance("labels from the codebook", of.pairs | of.codebook_images, judged_by=None)
-
-
-def _of_the_scale(of: _Inputs) -> Iterator[Circumstance]:
-    yield Circumstance("logit scale above 4.6052", of.pairs, _PLAIN, logit_scale=6.0)
-    yield Circumstance("logit scale below 0", of.pairs, _PLAIN, logit_scale=-2.0)
-    yield Circumstance("logit scale above 4.6052, training", of.pairs, _PLAIN, logit_scale=6.0, training=True, judged_by=None)
 
 
 def _of_parts(of: _Inputs) -> Iterator[Circumstance]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..proof.forward import relative_error
-from ..target.keys import TIED
+from ..target.keys import TIED_KEYS
 from ..text import count_of, few
 from .observation import FORMS, OURS, Observation, Run
 from .schema_differences import schema_differences
@@ -209,17 +209,9 @@ def _computes_no_longer(pairs: Mapping[str, tuple[Run, Run]]) -> Iterator[str]:
 
 def _form_saved(observation: Observation) -> str | None:
     """The form of folder that save_pretrained makes, one of `FORMS`; None where it is none of them."""
-    left_out = {str(key) for key in observation.saved.get("left out", ())}
+    left_out = {str(key) for key in observation.saved.get("left out", ())} & TIED_KEYS
     says_tied = observation.saved.get("config says that they are tied")
-    keys = [key for pair in TIED for key in pair]
-    return next(
-        (
-            name
-            for name, form in FORMS.items()
-            if form.says_tied == says_tied and [*map(form.left_out, keys)] == [key in left_out for key in keys]
-        ),
-        None,
-    )
+    return next((name for name, form in FORMS.items() if form.left_out == left_out and form.says_tied == says_tied), None)
 
 
 def drift_report(old: Observation, new: Observation) -> tuple[str, int]:

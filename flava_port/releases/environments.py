@@ -89,11 +89,7 @@ def _release(wanted: Mapping[str, str], name: str) -> str:
 
 
 def _of_these(releases: Mapping[str, str], observation: Observation) -> Observation:
-    """The observation.
-
-    Raises:
-        InvalidInput: it is of other releases.
-    """
+    """The observation; an InvalidInput where it is of other releases."""
     for name, number in releases.items():
         if _number(observation.versions.get(name, "")) != _number(number):
             raise InvalidInput(f"an environment with {name} {number} was asked for, and {observation} was observed")
@@ -191,9 +187,6 @@ def _observe_with(python: Path, scratch: Path, also: str | None = None) -> Obser
     """The observation that this package makes under that Python.
 
     The package is copied, so that nothing that is installed beside it can be imported; the paths in ``also`` can be.
-
-    Raises:
-        DoesNotRun: it does not run there.
     """
     file = scratch / "observation"
     way = scratch / "way"
@@ -213,11 +206,7 @@ def _runs(command: Sequence[str]) -> bool:
 
 
 def _run(command: Sequence[str | Path], what: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
-    """Runs a command and returns what it prints; ``what`` names the purpose in errors.
-
-    Raises:
-        Unobservable: it fails, or does not exist; with the last line that it printed on stderr.
-    """
+    """What a command prints; where it fails, an Unobservable that says what it was for and what it last printed on stderr."""
     try:
         ran = subprocess.run(
             [str(part) for part in command], capture_output=True, text=True, check=False, cwd=folder,

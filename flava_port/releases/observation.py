@@ -5,10 +5,9 @@ a sketch of what each module gave. Its metadata are the schema, initialisation, 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import torch
@@ -59,27 +58,20 @@ class Observation:
 
 @dataclass(frozen=True)
 class Form:
-    """A form in which releases have saved the heads' biases: which keys are left out, and whether the config says that they are tied."""
+    """A form in which releases have saved the heads' biases: the keys that are left out, and whether the config says that they are tied."""
 
-    left_out: Callable[[str], bool] = lambda key: False
+    left_out: frozenset[str] = frozenset()
     says_tied: bool = True
 
 
-def is_bias(key: str) -> bool:
-    return any(key == bias for bias, _ in TIED)
-
-
-def is_decoder_bias(key: str) -> bool:
-    return any(key == bias for _, bias in TIED)
-
-
+_BIASES, _DECODER_BIASES = (frozenset(keys) for keys in zip(*TIED))
 OURS = "both keys of each head's bias"
 FORMS = {
     OURS: Form(),
-    "bias alone": Form(is_decoder_bias),
-    "bias alone, the config says nothing of ties": Form(is_decoder_bias, says_tied=False),
-    "decoder.bias alone": Form(is_bias),
-    "decoder.bias alone, the config says nothing of ties": Form(is_bias, says_tied=False),
+    "bias alone": Form(_DECODER_BIASES),
+    "bias alone, the config says nothing of ties": Form(_DECODER_BIASES, says_tied=False),
+    "decoder.bias alone": Form(_BIASES),
+    "decoder.bias alone, the config says nothing of ties": Form(_BIASES, says_tied=False),
     "both keys, the config says nothing of ties": Form(says_tied=False),
 }
 
@@ -129,31 +121,20 @@ def read(path: Path) -> Observation:
 
 
 # What a part of a file must be, as `_like` takes it: a type, a list of one, or a dict from one to one.
-_Kind = type | UnionType | list | dict
-_ABOUT: dict[str, _Kind] = {"versions": str, "initial": str, "saved": str | bool | list, "loaded": str}
-_SCHEMA: dict[str, _Kind] = {
-    "shapes": {str: [int]},
-    "switched": [str],
-    "dtypes": {str: str},
-    "buffers": [str],
-    "ties": [str],
-    "epsilons": {str: str},
-    "defaults": {str: object},
-}
+_ABOUT = {"versions": str, "initial": str, "saved": str | bool | list, "loaded": str}
+_SCHEMA = {
+    "shapes": {str: [int]}, "switched": [str], "dtypes": {str: str}, "buffers": [str], "ties": [str],
+    "epsilons": {str: str}, "defaults": {str: object},
+}  # fmt: skip
 
 
-def _like(kind: _Kind, value: Any) -> Any:
-    """The value.
-
-    Raises:
-        TypeError: it is not of that kind.
-    """
+def _like(kind: Any, value: Any) -> Any:
+    """The value; a TypeError where it is not of that kind."""
     if isinstance(kind, dict):
-        _like(dict, value)
-        for of_key, of_item in kind.items():
-            for key, item in value.items():
-                _like(of_key, key)
-                _like(of_item, item)
+        [(of_key, of_item)] = kind.items()
+        for key, item in _like(dict, value).items():
+            _like(of_key, key)
+            _like(of_item, item)
     elif isinstance(kind, list):
         for item in _like(list, value):
             _like(kind[0], item)

@@ -6,7 +6,7 @@ from ..errors import InvalidInput, NotFaithful
 from ..files.staging import staged_files
 from ..target.epochs import EPOCHS, RELEASES, Epoch, RecordedRelease, read_releases, recorded_releases, releases_json
 from ..target.shapes import expected_shapes
-from ..text import count_of, few
+from ..text import count_of
 from .schema import Schema, known_schema
 from .schema_differences import schema_differences
 
@@ -18,23 +18,25 @@ def nearest(observed: Schema) -> tuple[Epoch, list[str]]:
 
 
 def schema_report(release: str, observed: Schema) -> tuple[str, int]:
-    """Which epoch the schema of a release of transformers is of, or what differs from the nearest; and the exit status, 1 for a new schema."""
+    """Which epoch the schema of a release of transformers is of, or in what it is new; and the exit status, 1 for a new one."""
     epoch, found = nearest(observed)
     if found:
-        lines = [
+        return _what_is_new(release, epoch, found), 1
+    keys, buffers = len(expected_shapes({})) + len(observed.buffers), count_of(len(observed.buffers), "persistent buffer")
+    size = f"{count_of(keys, 'key')} at FLAVA's own size, {len(epoch.tied)} tied, {buffers}"
+    seen = "" if epoch.covers(release) else ", in which it was not yet seen: flava-port layout --record"
+    return f"transformers {release}: the schema of epoch {epoch} ({size}){seen}", 0
+
+
+def _what_is_new(release: str, epoch: Epoch, found: list[str]) -> str:
+    return "\n".join(
+        [
             f"transformers {release}: FLAVA's schema is new. It differs from that of {epoch} in {len(found)}:",
             *(f"  {line}" for line in found),
+            "Once you know what this means for conversion, state it in flava_port/target/shapes.py and epochs.py, "
+            "then record the release: flava-port layout --record",
         ]
-        return "\n".join([*lines, f"{_TEACH}, then record the release: flava-port layout --record"]), 1
-    keys = len(expected_shapes({})) + epoch.saves_position_ids
-    text = (
-        f"transformers {release}: the schema of epoch {epoch} ({count_of(keys, 'key')} at FLAVA's own size, "
-        f"{len(epoch.tied)} tied, {count_of(len(observed.buffers), 'persistent buffer')})"
     )
-    return text if epoch.covers(release) else f"{text}, in which it was not yet seen: flava-port layout --record", 0
-
-
-_TEACH = "Once you know what this means for conversion, state it in flava_port/target/shapes.py and epochs.py"
 
 
 def record_release(release: str, sources: str | None, observed: Schema, path: Path | None = None) -> str:
@@ -48,14 +50,10 @@ def record_release(release: str, sources: str | None, observed: Schema, path: Pa
     """
     epoch, found = nearest(observed)
     if found:
-        differences = "".join(f"\n  {line}" for line in few(found, 10))
-        raise NotFaithful(
-            f"transformers {release}: not recorded, FLAVA's schema is new. From that of {epoch} differ:{differences}\n{_TEACH}"
-        )
+        raise NotFaithful(f"not recorded: {_what_is_new(release, epoch, found)}")
     path = path or RELEASES
     releases = read_releases(path) if path.exists() else {}
-    before = releases.get(release)
-    if before is not None and before.sources not in (None, sources):
+    if release in releases and releases[release].sources not in (None, sources):
         raise InvalidInput(f"{path}: has transformers {release} with other sources; the installed ones were changed, or those were")
     with staged_files([path]) as [partial]:
         partial.write_text(releases_json({**releases, release: RecordedRelease(epoch.first, sources)}))

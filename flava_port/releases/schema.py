@@ -16,54 +16,30 @@ from ..target.config import with_defaults
 from ..target.epochs import Epoch
 from ..target.installed import empty_model, quiet
 from ..target.keys import POSITION_IDS
+from ..target.parts import CODEBOOK_PART, PARTS
 from ..target.shapes import Shapes, expected_shapes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-PROBE = with_defaults(
-    {
-        "text_config": {
-            "hidden_size": 31,
-            "intermediate_size": 37,
-            "vocab_size": 41,
-            "max_position_embeddings": 43,
-            "type_vocab_size": 47,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 1,
-            "layer_norm_eps": 0.001,
-        },
-        "image_config": {
-            "hidden_size": 53,
-            "intermediate_size": 59,
-            "vocab_size": 61,
-            "num_channels": 67,
-            "patch_size": [71, 73],
-            "image_size": [3 * 71, 5 * 73],
-            "num_hidden_layers": 3,
-            "num_attention_heads": 1,
-            "layer_norm_eps": 0.002,
-        },
-        "multimodal_config": {
-            "hidden_size": 79,
-            "intermediate_size": 83,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 1,
-            "layer_norm_eps": 0.003,
-        },
-        "image_codebook_config": {"hidden_size": 101, "input_channels": 103, "vocab_size": 107},
-        "hidden_size": 89,
-        "projection_dim": 97,
-        "layer_norm_eps": 0.004,
-    }
-)
+PROBE = with_defaults({
+    "text_config": {
+        "hidden_size": 31, "intermediate_size": 37, "vocab_size": 41, "max_position_embeddings": 43, "type_vocab_size": 47,
+        "num_hidden_layers": 2, "num_attention_heads": 1, "layer_norm_eps": 0.001,
+    },
+    "image_config": {
+        "hidden_size": 53, "intermediate_size": 59, "vocab_size": 61, "num_channels": 67, "patch_size": [71, 73], "image_size": [213, 365],
+        "num_hidden_layers": 3, "num_attention_heads": 1, "layer_norm_eps": 0.002,
+    },
+    "multimodal_config": {
+        "hidden_size": 79, "intermediate_size": 83,
+        "num_hidden_layers": 4, "num_attention_heads": 1, "layer_norm_eps": 0.003,
+    },
+    "image_codebook_config": {"hidden_size": 101, "input_channels": 103, "vocab_size": 107},
+    "hidden_size": 89, "projection_dim": 97, "layer_norm_eps": 0.004,
+})  # fmt: skip
 
-_SUB_CONFIGS = {
-    "image_config": "FlavaImageConfig",
-    "text_config": "FlavaTextConfig",
-    "multimodal_config": "FlavaMultimodalConfig",
-    "image_codebook_config": "FlavaImageCodebookConfig",
-}
+_SUB_CONFIGS = {part.section: part.config_class for part in (*PARTS.values(), CODEBOOK_PART) if part.section}
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def read_config(path: Path) -> dict:
+def read_config(path: Path) -> dict[str, Any]:
     """The normal form of the ``config.json`` in ``path`` (the file, or the folder that holds it).
 
     Raises:
@@ -113,25 +113,24 @@ def read_config(path: Path) -> dict:
     content, path = read_json(path)
     if content.get("model_type", "flava") != "flava":
         raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of 'flava'")
-    try:
-        return normal_form(content)
-    except InvalidInput as error:
-        raise InvalidInput(f"{path}: {error}") from None
+    return _normal_form_in(path, content)
 
 
-def read_codebook_config(path: Path) -> dict:
+def read_codebook_config(path: Path) -> dict[str, Any]:
     """The normal form of a whole config, read from a codebook's own config or from a whole model's.
 
     Raises:
         InvalidInput: as `read_config`.
     """
     content, path = read_json(path)
-    if content.get("model_type") == "flava":
-        return read_config(path)
-    if content.get("model_type", "flava_image_codebook") != "flava_image_codebook":
+    if content.get("model_type", "flava_image_codebook") not in ("flava", "flava_image_codebook"):
         raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of a codebook")
+    return _normal_form_in(path, content if content.get("model_type") == "flava" else {"image_codebook_config": content})
+
+
+def _normal_form_in(path: Path, content: Mapping) -> dict[str, Any]:
     try:
-        return normal_form({"image_codebook_config": content})
+        return normal_form(content)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
 
@@ -169,13 +168,10 @@ def normal_form(content: Mapping) -> dict[str, Any]:
     Raises:
         InvalidInput: a field has the wrong type, or counts more modules than any model has.
     """
-    content = dict(content)
-    config: dict[str, Any] = {}
-    for name, default in DEFAULTS.items():
-        if isinstance(default, dict):
-            config[name] = _normal_section(name, default, content)
-        else:
-            config[name] = _of_type(name, content.get(name, default), default)
+    config = {
+        name: _normal_section(name, default, content) if isinstance(default, dict) else _of_type(name, content.get(name, default), default)
+        for name, default in DEFAULTS.items()
+    }
     unknown = {k: v for k, v in content.items() if k not in config and k not in _WRITTEN_ANEW and not k.endswith("_config_dict")}
     return {**config, **unknown}
 
@@ -198,11 +194,7 @@ MODULES_MAX = 10_000
 
 
 def _of_type(name: str, value: object, default: object) -> object:
-    """``value`` as the type of its default: 1 becomes 1.0 where a float belongs, and [16, 16] the side 16.
-
-    Raises:
-        InvalidInput: it is of another type, or counts more modules than any model has; the message names the field.
-    """
+    """``value`` as the type of its default: 1 becomes 1.0 where a float belongs. An InvalidInput names the field that has another."""
     if name == "text_config.pad_token_id" and value is None:
         return None
     if name in ("image_config.image_size", "image_config.patch_size") and isinstance(value, list) and [*map(type, value)] == [int, int]:

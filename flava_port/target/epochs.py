@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -79,12 +79,11 @@ def final_version(release: str) -> Version | None:
     return version if str(version) == version.base_version else None
 
 
-@dataclass(frozen=True)
-class RecordedRelease:
-    """A release that was observed: the epoch that its schema is of, and the digest of its sources, None where that was not recorded."""
+class RecordedRelease(NamedTuple):
+    """A release that was observed."""
 
-    epoch: str
-    sources: str | None
+    epoch: str  # whose schema it has
+    sources: str | None  # the digest of its sources; None where that was not recorded
 
 
 def read_releases(path: Path) -> dict[str, RecordedRelease]:
@@ -95,11 +94,10 @@ def read_releases(path: Path) -> dict[str, RecordedRelease]:
     """
     try:
         rows = {release: RecordedRelease(**row) for release, row in json.loads(path.read_bytes()).items()}
-        known = {epoch.first for epoch in EPOCHS}
         for release, row in rows.items():
-            if row.epoch not in known or not isinstance(row.sources, str | None):
+            if row.epoch not in [epoch.first for epoch in EPOCHS] or not isinstance(row.sources, str | None):
                 raise ValueError(f"{release} has {row}")
-        return dict(sorted(rows.items(), key=lambda item: Version(item[0])))
+        return {release: rows[release] for release in sorted(rows, key=Version)}
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError) as error:
@@ -108,8 +106,7 @@ def read_releases(path: Path) -> dict[str, RecordedRelease]:
 
 def releases_json(releases: Mapping[str, RecordedRelease]) -> str:
     """The content of such a file, a line for each release, oldest first."""
-    rows = {release: {"epoch": row.epoch, "sources": row.sources} for release, row in releases.items()}
-    lines = [f" {json.dumps(release)}: {json.dumps(rows[release])}" for release in sorted(rows, key=Version)]
+    lines = [f" {json.dumps(release)}: {json.dumps(releases[release]._asdict())}" for release in sorted(releases, key=Version)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

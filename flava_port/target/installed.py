@@ -119,40 +119,28 @@ def source_digest(package: Path | None = None) -> str | None:
     return digest.hexdigest() if modules else None
 
 
-class _Silence:
-    """Warnings and log lines, put aside when the first user begins and let through again when the last one ends.
-
-    Users may overlap, in one thread or in several. Without the count, the one that ends last would bring back what
-    it found when it began: the silence of the other.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.users, self.undo = Lock(), 0, ExitStack()
-
-    def begin(self) -> None:
-        with self.lock:
-            self.users += 1
-            if self.users == 1:
-                self.undo.callback(logging.disable, logging.root.manager.disable)
-                logging.disable(max(logging.root.manager.disable, logging.WARNING))
-                self.undo.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-
-    def end(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                self.undo.close()
-
-
-_silence = _Silence()
+_lock, _users, _undo = Lock(), list[object](), ExitStack()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the warnings and log lines of building and running a model from being shown; errors still raise."""
-    _silence.begin()
+    """Keeps the warnings and log lines of building and running a model from being shown; errors still raise.
+
+    Users may overlap, in one thread or in several. The first puts them aside, and the last one to end lets them through
+    again: what each found when it began may be the silence of another.
+    """
+    user = object()
+    with _lock:
+        if not _users:
+            _undo.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(max(logging.root.manager.disable, logging.WARNING))
+            _undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _users.append(user)
     try:
         yield
     finally:
-        _silence.end()
+        with _lock:
+            _users.remove(user)
+            if not _users:
+                _undo.close()

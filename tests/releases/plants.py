@@ -26,7 +26,7 @@ def rename_intermediate(layer: nn.Module) -> None:
 
 
 def untie_mlm_head(model: nn.Module) -> None:
-    """The heads of 5.0.0 are not tied to begin with; a release that ties one again is a change as well."""
+    """Unties the head's biases; in 5.0.0, where they are not tied, it ties them, which is a change as well."""
     head = model.mlm_head
     head.decoder.bias = nn.Parameter(torch.zeros_like(head.bias)) if head.decoder.bias is head.bias else head.bias
 
@@ -145,7 +145,7 @@ def change_when_built(monkeypatch: pytest.MonkeyPatch, name: str, change: Callab
 
 
 def plant_default_epsilon(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Text encoders whose config says nothing of an epsilon get another than before."""
+    """Gives text encoders whose config says nothing of an epsilon another one, and returns the lines that must name it."""
     from transformers import FlavaTextConfig
 
     original = FlavaTextConfig.__init__

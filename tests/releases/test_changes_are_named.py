@@ -22,7 +22,7 @@ def _lines(old, new) -> str:
 
 
 def _with_runs_anew(observed):
-    """The observation with new runs; a third of the time, where a change reaches nothing but the forward pass."""
+    """The observation with runs observed anew, which suffices where a change reaches the forward pass alone."""
     with quiet():
         return replace(observed, runs=observe_runs())
 
@@ -32,7 +32,7 @@ def _with_schema_anew(observed):
 
 
 def test_changes_of_the_schema_planted_together_are_all_named(observed_schema, monkeypatch):
-    """Each by its own lines, and nothing else is."""
+    """Each planted change is named by its own lines, and nothing else is."""
     named = [line for name in PLANTS for line in plant(name, observed_schema, monkeypatch)]
     named += plant_default_epsilon(monkeypatch)
     assert sorted(schema_differences(observed_schema, observe_schema())) == sorted(named)
@@ -41,7 +41,7 @@ def test_changes_of_the_schema_planted_together_are_all_named(observed_schema, m
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_change_of_the_schema_planted_alone_is_named(observed_schema, name, monkeypatch):
-    """By its own lines, and by no other."""
+    """A planted change is named by its own lines, and nothing else is."""
     named = plant(name, observed_schema, monkeypatch)
     assert sorted(schema_differences(observed_schema, observe_schema())) == sorted(named)
 
@@ -79,7 +79,7 @@ COMPUTATIONS = {
 
 @pytest.mark.parametrize("name", COMPUTATIONS)
 def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch):
-    """The circumstance, its outputs, the first module to differ, and that it departs from the original."""
+    """The line has the circumstance, its outputs, the first module to differ, and that it departs from the original."""
     changed, change, begins, says = COMPUTATIONS[name]
     change_when_built(monkeypatch, changed, change)
     new = _with_runs_anew(observed)
@@ -93,14 +93,14 @@ def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PLANTS if name not in ("another dtype", "a wider pooler")])
 def test_another_schema_is_named_key_by_key_in_an_observation(observed, name, monkeypatch):
-    """With the lines that `flava-port layout` has for it."""
+    """`drift` names a planted change with the lines that `flava-port layout` has for it."""
     named = plant(name, observed.schema, monkeypatch)
     found = _lines(observed, observe())
     assert all(f"schema: {line}" in found for line in named)
 
 
 def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
-    """A converted folder does not load, and nothing runs with its weights."""
+    """If a module is renamed, a converted folder does not load, nothing runs with its weights, and the advice is not to upgrade."""
     plant("a renamed submodule", observed.schema, monkeypatch)
     text, status = drift_report(observed, observe())
     assert status == 1
@@ -109,7 +109,7 @@ def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
 
 
 def test_a_changed_default_is_named_and_harmless(observed, monkeypatch):
-    """A converted folder spells every field out."""
+    """A changed default is named, and it is safe to upgrade, since a converted folder spells every field out."""
     [line] = plant_default_epsilon(monkeypatch)
     new = _with_schema_anew(_with_runs_anew(observed))
     assert f"schema: {line}" in _lines(observed, new)
@@ -117,7 +117,7 @@ def test_a_changed_default_is_named_and_harmless(observed, monkeypatch):
 
 
 def test_another_beginning_is_named(observed, monkeypatch):
-    """How a new model's parameters are initialised."""
+    """A change of how parameters are initialised is named with both deviations."""
     from transformers import FlavaPreTrainedModel
 
     original = FlavaPreTrainedModel._init_weights
@@ -134,7 +134,7 @@ def test_another_beginning_is_named(observed, monkeypatch):
 
 
 def test_what_stops_is_named_and_a_reason_to_stay(observed, monkeypatch):
-    """With the error; and coming back, that it runs again."""
+    """A circumstance that stops is named with the error; in the other direction, that it runs again."""
     from transformers.models.flava import modeling_flava
 
     original = modeling_flava.FlavaITMHead.forward
@@ -153,7 +153,7 @@ def test_what_stops_is_named_and_a_reason_to_stay(observed, monkeypatch):
 
 
 def test_a_folder_that_only_the_old_release_can_read_again_is_to_be_converted_again(observed):
-    """What OLD's save_pretrained leaves out is what NEW does not make up for."""
+    """If the new release does not load what the old one saves, the advice is to reconvert or to repair."""
     old = replace(
         observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in HEADS], "config says that they are tied": True}
     )
@@ -168,7 +168,7 @@ def _with_run(observation, name: str, **changes):
 
 
 def test_gradients_that_change_or_go_are_named_and_to_be_looked_at(observed):
-    """Outputs and losses may agree all the same: somebody detached something."""
+    """A gradient that changes, goes or comes is named and to be looked at, though outputs and losses agree."""
     name = "pairs, labels, all match"
     gradients = dict(observed.runs[name].gradients)
     moved = _with_run(observed, name, gradients={**gradients, "itm_head.pooler.dense.bias": gradients["itm_head.pooler.dense.bias"] * 2})
@@ -182,7 +182,7 @@ def test_gradients_that_change_or_go_are_named_and_to_be_looked_at(observed):
 
 
 def test_an_answer_where_no_original_judges_is_to_be_looked_at(observed):
-    """One that is new is not."""
+    """A changed answer for which the original is no reference is to be looked at; a new answer is not."""
     name = "the codebook alone"
     answers = observed.runs[name].answers
     moved = _with_run(observed, name, answers={key: value + 1 for key, value in answers.items()})
@@ -191,14 +191,14 @@ def test_an_answer_where_no_original_judges_is_to_be_looked_at(observed):
 
 
 def test_a_model_that_cannot_be_saved_is_named(observed):
-    """Though nothing of what was saved before is there to compare."""
+    """If saving stops with an error, the error is named and to be looked at."""
     new = replace(observed, saved={"error": "RuntimeError: no space"})
     assert "saving: error: absent -> RuntimeError: no space" in _lines(observed, new)
     assert verdict(observed, new).advice == LOOK
 
 
 def test_a_name_that_a_line_has_no_room_for_is_found_all_the_same(observed):
-    """By --bisect, which looks for names."""
+    """`--bisect TEXT` finds a name that the line cut short."""
     new = replace(observed, initial=dict.fromkeys(observed.initial, "3 throughout"))
     [found] = [change for change in changes(observed, new) if change.text.startswith("flava.") and "0 throughout" in change.text]
     last = [key for key, value in observed.initial.items() if value == "0 throughout"][-1]

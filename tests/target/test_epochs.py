@@ -16,7 +16,7 @@ RELEASE = transformers.__version__
 
 
 def test_no_release_is_in_two_epochs():
-    """And every epoch has been seen in one."""
+    """Every epoch has releases of its own, and covers none of another's."""
     for older, newer in zip(EPOCHS, EPOCHS[1:]):
         assert older.releases and newer.releases
         assert not any(older.covers(release) for release in newer.releases)
@@ -38,24 +38,24 @@ def test_no_release_is_in_two_epochs():
     ],
 )
 def test_a_release_is_in_the_epoch_whose_ends_it_lies_between(release, epoch):
-    """4.9 is older than 4.25, and what lies between two epochs is in neither."""
+    """Releases compare by number, so that 4.9 is older than 4.25; what lies between two epochs is in neither."""
     assert str(epoch_of(release)).startswith(epoch)
 
 
 @pytest.mark.parametrize("release", ("4.18.0", "99.0.0", "5.23.0.dev0", "5.4.0rc1", "5.4.0+mine", "main", ""))
 def test_a_release_outside_every_range_is_not_guessed_at(release):
-    """Its schema may be any, and so may that of a development release."""
+    """No shapes are stated for a release newer or older than all that were seen, nor for one that is not final."""
     assert known_shapes(DEFAULTS, release) is None
 
 
 def test_a_known_release_is_not_imported():
-    """The import takes longer than a conversion's own work."""
+    """The shapes that a known release expects are found without importing it, which takes longer than a conversion."""
     code = "import sys, flava_port.target.installed as i, flava_port.target.config as c; i.shapes_for(c.DEFAULTS); sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == (0 if epoch_of(RELEASE) else 1)
 
 
 def test_the_list_of_releases_is_written_as_it_is_committed():
-    """A line for each release, oldest first, so that recording one changes one line."""
+    """The list has a line for each release, oldest first, so that recording one changes one line."""
     assert releases_json(recorded_releases()) == RELEASES.read_text()
     shuffled = dict(reversed(recorded_releases().items()))
     assert releases_json(shuffled) == RELEASES.read_text()
@@ -67,7 +67,7 @@ def test_the_list_of_releases_is_written_as_it_is_committed():
      b'{"main": {"epoch": "5.0.0", "sources": null}}', b'{"5.0.0": {"epoch": "5.0.0", "sources": 3}}'),
 )  # fmt: skip
 def test_a_file_that_is_no_list_of_releases_is_refused(content, tmp_path):
-    """By its name."""
+    """The message names the file."""
     path = tmp_path / "new.json"
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"new\.json: no list of releases"):
@@ -75,19 +75,19 @@ def test_a_file_that_is_no_list_of_releases_is_refused(content, tmp_path):
 
 
 def test_a_list_of_releases_that_is_not_there_cannot_be_read(tmp_path):
-    """By its name, too."""
+    """The message names the file."""
     with pytest.raises(InvalidInput, match=r"new\.json: cannot be read"):
         read_releases(tmp_path / "new.json")
 
 
 def test_the_sources_of_the_installed_release_are_those_that_were_recorded():
-    """Where its digest was; a release that was patched has another."""
+    """If a digest was recorded for the installed release, it is that of the installed sources."""
     recorded = recorded_releases().get(RELEASE, RecordedRelease("", None))
     assert recorded.sources in (None, source_digest())
 
 
 def test_sources_are_told_apart_by_every_byte_of_every_module(tmp_path):
-    """But for scripts that convert checkpoints, and what is no module."""
+    """Any change to a module changes the digest; scripts that convert checkpoints, and files that are no modules, do not count."""
     files = {"__init__.py": "", "modeling_flava.py": "x = 1", "configuration_flava.py": "y = 1"}
     variants = {
         "as it is": files,
@@ -110,7 +110,7 @@ def test_sources_are_told_apart_by_every_byte_of_every_module(tmp_path):
 
 
 def test_the_digest_is_of_what_would_be_imported_and_imports_nothing(tmp_path):
-    """transformers takes seconds to import, and whatever is installed may not even import."""
+    """The digest is that of the transformers that comes first on the path, even if importing it fails."""
     flava = tmp_path / "transformers" / "models" / "flava"
     flava.mkdir(parents=True)
     (tmp_path / "transformers" / "__init__.py").write_text("raise ImportError('this must not be imported')")

@@ -34,7 +34,7 @@ from tests.target.strategies import flava_configs
     ),
 )  # fmt: skip
 def test_a_config_that_a_release_may_refuse_is_left_to_it(section, field, value):
-    """A value is out of range or of another type, or a field is not FLAVA's."""
+    """No shapes are stated for a value out of range or of another type, or for a field that is not FLAVA's."""
     config = json.loads(json.dumps(DEFAULTS))
     (config[section] if section else config)[field] = value
     assert known_shapes(config, "5.23.0") is None
@@ -42,5 +42,5 @@ def test_a_config_that_a_release_may_refuse_is_left_to_it(section, field, value)
 
 @given(flava_configs())
 def test_configs_of_flavas_own_fields_are_plain_in_every_epoch(config):
-    """No release needs to be asked about them."""
+    """A config of FLAVA's own fields is one that no known release refuses."""
     assert all(is_plain(config, epoch.defaults) for epoch in EPOCHS)

@@ -10,7 +10,7 @@ from flava_port.target.installed import quiet
 
 
 def _heard(caplog) -> list[str]:
-    """Which of a warning and a log line get through."""
+    """The warning and the log line that get through, if they do."""
     caplog.clear()
     with warnings.catch_warnings(record=True) as warned:
         warnings.warn("a warning", stacklevel=1)
@@ -21,7 +21,7 @@ def _heard(caplog) -> list[str]:
 @pytest.mark.parametrize("first_to_end", [0, 1], ids=["the first ends first", "the last ends first"])
 @pytest.mark.filterwarnings("always")
 def test_it_is_quiet_until_the_last_user_has_ended(caplog, first_to_end):
-    """Two users overlap, as they do in two threads."""
+    """Where two users overlap, as in two threads, nothing is shown until both have ended, in whichever order."""
     users = [ExitStack(), ExitStack()]
     for user in users:
         user.enter_context(quiet())
@@ -33,7 +33,7 @@ def test_it_is_quiet_until_the_last_user_has_ended(caplog, first_to_end):
 
 
 def test_a_level_that_the_caller_has_disabled_stays_disabled():
-    """Inside of `quiet` and after it."""
+    """A log level that the caller disabled is disabled inside of `quiet` and after it."""
     logging.disable(logging.ERROR)
     try:
         with quiet(), quiet():

@@ -18,13 +18,13 @@ from tests.target.strategies import codebook_configs, flava_configs
 
 @given(flava_configs())
 def test_every_key_and_shape_is_what_a_model_has(config):
-    """Without building one; fields that the config leaves out take their defaults."""
+    """The stated shapes are those of a model built on the meta device, for any config, whichever fields it leaves out."""
     assert expected_shapes(config) == built_shapes(config)
 
 
 @given(codebook_configs())
 def test_the_codebooks_keys_and_shapes_are_what_a_codebook_alone_has(config):
-    """`FlavaImageCodebook` has the whole model's keys under `image_codebook.`."""
+    """The stated shapes under `image_codebook.` are those of a `FlavaImageCodebook`."""
     whole = expected_shapes({"image_codebook_config": config, "init_codebook": True})
     own = {key: shape for key, shape in whole.items() if CODEBOOK_PART.holds(key)}
     assert own == built_shapes({"image_codebook_config": config}, CODEBOOK_PART)
@@ -34,7 +34,7 @@ def test_the_codebooks_keys_and_shapes_are_what_a_codebook_alone_has(config):
 @given(config=flava_configs())
 @settings(max_examples=5)
 def test_each_parts_keys_and_shapes_are_what_that_part_alone_has(part, config):
-    """`FlavaModel`, and each encoder by itself."""
+    """The stated shapes of a part are those of its own class: `FlavaModel`, and each encoder."""
     whole = normal_form(config)
     own = {key: shape for key, shape in expected_shapes(whole).items() if part.holds(key)}
     assert own == built_shapes(whole, part)
@@ -42,20 +42,20 @@ def test_each_parts_keys_and_shapes_are_what_that_part_alone_has(part, config):
 
 @pytest.mark.parametrize("part", [*PARTS.values(), CODEBOOK_PART, WITHOUT_CODEBOOK], ids=str)
 def test_a_part_is_asked_for_by_itself(part):
-    """`shapes_for` gives the part's keys, the codebook's too where the config's whole model has none."""
+    """`shapes_for` gives a part's keys alone; the codebook's even where the config says that the whole model has none."""
     whole = expected_shapes({})
     own = {key: shape for key, shape in whole.items() if part.holds(key)}
     assert own and shapes_for({"init_codebook": part is not CODEBOOK_PART}, part) == own
 
 
 def test_a_config_that_only_transformers_understands_is_built():
-    """`shapes_for` asks the installed transformers about a field that is not FLAVA's."""
+    """`shapes_for` builds a model where the config has a field that is not FLAVA's."""
     config = {"text_config": {"num_hidden_layers": 1, "a_field_of_mine": 3}}
     assert shapes_for(config) == built_shapes(config) == expected_shapes(config)
 
 
 def test_layers_stand_side_by_side():
-    """The order of the keys decides the bytes of what is written: by name in a layer, then by layer, blocks likewise."""
+    """Keys are in the order that decides the bytes of what is written: a key of all layers, then the next key; blocks likewise."""
     config = {"text_config": {"num_hidden_layers": 3}}
     keys = list(expected_shapes(config))
     first = [f"flava.text_model.encoder.layer.{number}.attention.attention.query.weight" for number in range(3)]
@@ -76,7 +76,7 @@ def test_layers_stand_side_by_side():
 
 
 def test_stating_shapes_imports_neither_torch_nor_transformers():
-    """Either import takes longer than a conversion's own work."""
+    """The shapes of a known release are stated without torch and transformers, whose imports take longer than a conversion."""
     program = (
         "import sys\n"
         "from flava_port.target.installed import known_shapes\n"
