@@ -21,7 +21,7 @@ from .progress import Progress, silent
 from .rules.layouts import Layout, recognise
 from .rules.tables import CODEBOOK, CODEBOOK_PREFIX
 from .target.config import config_json, read_codebook_config
-from .target.installed import expected_schema
+from .target.installed import shapes_for
 from .target.parts import CODEBOOK_PART
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def convert_dalle_checkpoint(
         sources = [open_source("codebook", checkpoint_path, (Layout.DALLE,), downloads, progress)]
         renamed, dropped = rename_all(sources)
         config, _ = settle_config(given, renamed, with_codebook=True)
-        placement = account(renamed, dropped, expected_schema(config, CODEBOOK_PART).shapes)
+        placement = account(renamed, dropped, shapes_for(config, CODEBOOK_PART))
         if not save_checkpoint:
             from .files.torch_tensors import load
 

@@ -140,16 +140,17 @@ def _analyse_rules(options: Namespace) -> int:
 def layout(options: Namespace) -> int:
     from pathlib import Path
 
-    from .releases.schema import observe_schema as observe
-    from .releases.schema import record
-    from .releases.schema import schema_report as report
+    import transformers
 
-    observation = observe()
+    from .releases.recorder import record_release, schema_report
+    from .releases.schema import observe_schema
+    from .target.installed import source_digest
+
+    release, schema = transformers.__version__, observe_schema()
     if options.record is None:
-        text, status = report(observation)
+        text, status = schema_report(release, schema)
         return _done(text, options, status)
-    path = record(observation, Path(options.record) if options.record else None)
-    return _done(f"{path}: has the layout of transformers {observation.release}", options)
+    return _done(record_release(release, source_digest(), schema, Path(options.record) if options.record else None), options)
 
 
 def repair(options: Namespace) -> int:

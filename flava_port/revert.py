@@ -15,7 +15,7 @@ from .files.staging import check_target
 from .files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from .progress import Progress, silent
 from .target.config import read_config
-from .target.installed import expected_schema
+from .target.installed import shapes_for
 from .target.keys import POSITION_IDS, TIED
 from .target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
 
@@ -107,7 +107,7 @@ def complete(tensors: Mapping[str, StoredTensor | UnsupportedTensor], config: Ma
     Raises:
         NotFaithful: naming what is missing, misshapen, left over, or one bias with two values.
     """
-    expected = expected_schema(config, part).shapes
+    expected = shapes_for(config, part)
     found = {key: tensor for key, tensor in tensors.items() if key != POSITION_IDS}
     problems = []
     if POSITION_IDS in tensors and not counts_up(tensors[POSITION_IDS], config["text_config"]["max_position_embeddings"]):

@@ -13,7 +13,7 @@ from ..files.tensors import ArrayTensor, values
 from ..progress import Progress
 from ..rules.layouts import ORIGINAL_SEMANTICS, Layout, Semantics, semantics_of
 from ..target.config import config_json, read_config
-from ..target.installed import expected_schema
+from ..target.installed import shapes_for
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE
 from ..target.parts import MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from ..target.preprocessor import preprocessor_json
@@ -68,7 +68,7 @@ def prepare(
     renamed, dropped = rename_all(sources)
     config, assumed = settle_config(given, renamed, with_codebook=chosen is WHOLE and has_codebook(sources), semantics=made_by)
     try:
-        placement = account(renamed, dropped, expected_schema(config, chosen).shapes, chosen, _can_be_made(chosen, config))
+        placement = account(renamed, dropped, shapes_for(config, chosen), chosen, _can_be_made(chosen, config))
     except NotFaithful as error:
         raise NotFaithful(f"{error}{_hint(chosen, renamed)}") from None
     return Prepared(sources, chosen, config, assumed, placement, made_by, inexpressible(config, placement, made_by))

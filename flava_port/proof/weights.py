@@ -14,7 +14,7 @@ from ..files.model_folder import RECORD
 from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
-from ..target.installed import expected_schema
+from ..target.installed import shapes_for
 from ..target.keys import POSITION_IDS, TIED, lost_in
 from ..target.parts import WHOLE, Part
 from ..target.preprocessor import preprocessor_differences
@@ -83,7 +83,7 @@ class WeightClaims:
         """The original is whole: every key placed, second copies equal, position_ids counting up."""
         self.renamed, self.dropped = rename_all(self.sources)
         self.placed = self.renamed
-        placement = account(self.placed, self.dropped, expected_schema(self.expected_config(), self.part).shapes, self.part)
+        placement = account(self.placed, self.dropped, shapes_for(self.expected_config(), self.part), self.part)
         self.placed, self.whole = dict(placement.filled), True
         claim.verdict = Verdict.PROVEN
         claim.summary = f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof"

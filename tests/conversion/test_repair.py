@@ -317,7 +317,7 @@ REFUSED = {
     "an index that names no possible file": (_index("a\0b"), 2, "names the file"),
     "an index that names no file of any system": (_index("\ud800"), 2, "names the file"),
     "an index that leads elsewhere": (_index("../flava.pt"), 2, "does not lie beside it"),
-    "a config that is a pipe": (_piped_config, 2, "not a config: no file"),
+    "a config that is a pipe": (_piped_config, 2, "not a config: it is no regular file"),
     "more layers than any model has": (_config(num_hidden_layers=10**8), 2, "no model has so many"),
 }
 

@@ -116,7 +116,7 @@ def test_a_layer_number_costs_nothing(run_command, tmp_path, monkeypatch):
     def too_late(*_):
         raise InvalidInput("a model of ten thousand layers")
 
-    monkeypatch.setattr(plan, "expected_schema", too_late)
+    monkeypatch.setattr(plan, "shapes_for", too_late)
     torch.save(_another_layer(9999), tmp_path / "odd.pt")
     assert "layer.9999" in assert_refused(run_command, tmp_path, UNFAITHFUL, tmp_path / "odd.pt")
 

@@ -12,7 +12,7 @@ from flava_port.original.codebook import DalleEncoder
 from flava_port.original.config import CodebookConfig, FlavaConfig
 from flava_port.original.flava import Flava
 from flava_port.rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
-from flava_port.target.installed import built_schema
+from flava_port.target.installed import built_shapes
 from flava_port.target.keys import POSITION_IDS
 from flava_port.target.parts import CODEBOOK_PART
 from tests.builders import TINY
@@ -109,7 +109,7 @@ def test_the_targets_are_the_installed_transformers_keys(counts):
     """The renamed grammar is the key set of FlavaForPreTraining, but for position_ids and the codebook."""
     parts = zip(("image_config", "text_config", "multimodal_config"), counts)
     config = {name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8} for name, n in parts}
-    expected = {k for k in built_schema({**config, "hidden_size": 8}).shapes if not k.startswith(CODEBOOK_PREFIX)}
+    expected = {k for k in built_shapes({**config, "hidden_size": 8}) if not k.startswith(CODEBOOK_PREFIX)}
     keys = [*fixed_keys(), *(key for e, n in zip(ENCODERS, counts) for i in range(n) for key in layer_keys(e, i))]
     assert_all(
         FLAVA,
@@ -124,7 +124,7 @@ def test_the_codebooks_targets_are_the_installed_transformers_keys():
     """The renamed keys of the reference encoder are those of FlavaImageCodebook, and the grammar contains them."""
     with torch.device("meta"):
         keys = list(DalleEncoder(CodebookConfig(hidden_size=8)).state_dict())
-    shapes = built_schema({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART).shapes
+    shapes = built_shapes({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART)
     expected = {key.removeprefix(CODEBOOK_PREFIX) for key in shapes}
     assert_all(CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected)
     assert len(keys) == len(expected)
