@@ -9,7 +9,7 @@ from flava_port.target.config import DEFAULTS
 from flava_port.target.epochs import EPOCHS
 from flava_port.target.installed import known_shapes
 from flava_port.target.plain import is_plain
-from tests.target.strategies import flava_configs
+from tests.strategies import hugging_face_configs
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_config_that_a_release_may_refuse_is_left_to_it(section, field, value)
     assert known_shapes(config, "5.23.0") is None
 
 
-@given(flava_configs())
+@given(hugging_face_configs())
 def test_configs_of_flavas_own_fields_are_plain_in_every_epoch(config):
     """A config of FLAVA's own fields is one that no known release refuses."""
     assert all(is_plain(config, epoch.defaults) for epoch in EPOCHS)

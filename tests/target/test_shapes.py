@@ -13,16 +13,16 @@ from flava_port.target.installed import built_shapes, empty_model, shapes_for
 from flava_port.target.keys import POSITION_IDS
 from flava_port.target.parts import CODEBOOK_PART, PARTS, WITHOUT_CODEBOOK
 from flava_port.target.shapes import expected_shapes
-from tests.target.strategies import codebook_configs, flava_configs
+from tests.strategies import hugging_face_codebook_configs, hugging_face_configs
 
 
-@given(flava_configs())
+@given(hugging_face_configs())
 def test_every_key_and_shape_is_what_a_model_has(config):
     """The stated shapes are those of a model built on the meta device, for any config, whichever fields it leaves out."""
     assert expected_shapes(config) == built_shapes(config)
 
 
-@given(codebook_configs())
+@given(hugging_face_codebook_configs())
 def test_the_codebooks_keys_and_shapes_are_what_a_codebook_alone_has(config):
     """The stated shapes under `image_codebook.` are those of a `FlavaImageCodebook`."""
     whole = expected_shapes({"image_codebook_config": config, "init_codebook": True})
@@ -31,7 +31,7 @@ def test_the_codebooks_keys_and_shapes_are_what_a_codebook_alone_has(config):
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=str)
-@given(config=flava_configs())
+@given(config=hugging_face_configs())
 @settings(max_examples=5)
 def test_each_parts_keys_and_shapes_are_what_that_part_alone_has(part, config):
     """The stated shapes of a part are those of its own class: `FlavaModel`, and each encoder."""
