@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # Loaded on first use, so that `flava-port --help` and the rules need no torch.
 _HOMES = {
     "convert_flava_checkpoint": "convert",
-    "convert_to_torchmultimodal": "convert",
+    "convert_to_torchmultimodal": "to_torchmultimodal",
     "count_parameters": "convert",
     "upgrade_state_dict": "convert",
     "convert_dalle_checkpoint": "codebook",

@@ -9,7 +9,8 @@ from .text import printable
 
 
 def convert(options) -> int:
-    from .convert import convert_flava_checkpoint, convert_to_torchmultimodal
+    from .convert import convert_flava_checkpoint
+    from .to_torchmultimodal import convert_to_torchmultimodal
 
     if options.no_codebook and options.codebook_path:
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")

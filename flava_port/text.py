@@ -1,6 +1,9 @@
 """What is said in words: counts, lists cut short, columns, and texts out of files made fit to print."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
 
 
 def count_of(count: int, noun: str) -> str:
@@ -8,7 +11,7 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def few(items: Sequence[str], most: int) -> list[str]:
+def few(items: Sequence[_Item], most: int) -> list[_Item | str]:
     """The first ``most`` items, and where there are others one more entry: ``... and 5 more``."""
     left_out = len(items) - most
     return [*items[:most], f"... and {left_out:,} more"] if left_out > 0 else list(items)

@@ -90,14 +90,14 @@ def test_a_missing_key_is_named_in_both_layouts(convert):
     edited = tiny_state_dict()
     edited[QUERY.replace("query", "qury")] = edited.pop(QUERY)
     message = convert(edited)
-    assert f"missing {QUERY}: nothing fills flava.text_model.encoder.layer.1" in message
+    assert f"missing {QUERY}: the checkpoint has no tensor for flava.text_model.encoder.layer.1" in message
     assert "qury.weight (checkpoint, rule 11)" in message
 
 
 def test_a_key_that_no_rule_places_is_named_with_its_nearest(convert):
     """A stray key is never left out in silence."""
     message = convert({**tiny_state_dict(), "image_projektion.weight": torch.ones(2)})
-    assert "image_projektion.weight (checkpoint, no rule): no rule places it" in message
+    assert "image_projektion.weight (checkpoint, no rule): the model has no place for it" in message
 
 
 def test_two_sources_of_one_target_stop_it(convert):

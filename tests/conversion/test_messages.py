@@ -40,7 +40,7 @@ def test_a_key_that_rules_lead_nowhere_is_named_with_where_to_and_the_nearest(sa
 def test_a_key_that_no_rule_knows_is_named_as_such(said):
     """And nothing is said to be near what is not."""
     assert said(tiny_state_dict() | {"zzz": torch.ones(2)}) == (
-        "cannot be converted faithfully:\n  unexpected zzz (checkpoint, no rule): no rule places it"
+        "cannot be converted faithfully:\n  unexpected zzz (checkpoint, no rule): the model has no place for it"
     )
 
 
@@ -49,8 +49,8 @@ def test_a_misspelt_key_is_named_with_the_one_that_it_should_be(said):
     state = tiny_state_dict()
     state["mm_text_projektion.bias"] = state.pop("mm_text_projection.bias")
     assert said(state).splitlines()[1:] == [
-        "  unexpected mm_text_projektion.bias (checkpoint, no rule): no rule places it; the nearest key is mm_text_projection.bias",
-        "  missing mm_text_projection.bias: nothing fills flava.text_to_mm_projection.bias [64]",
+        "  unexpected mm_text_projektion.bias (checkpoint, no rule): the model has no place for it; the nearest key is mm_text_projection.bias",
+        "  missing mm_text_projection.bias: the checkpoint has no tensor for flava.text_to_mm_projection.bias, shape [64]",
     ]
 
 
@@ -60,7 +60,7 @@ def test_a_missing_key_with_a_like_one_to_spare_is_told_which(said):
     state["image_projection.biases"] = state.pop("image_projection.bias")
     lines = said(state).splitlines()
     assert lines[-1] == (
-        "  missing image_projection.bias: nothing fills flava.image_projection.bias [16]; "
+        "  missing image_projection.bias: the checkpoint has no tensor for flava.image_projection.bias, shape [16]; "
         "the nearest key in the file is image_projection.biases"
     )
 
@@ -69,7 +69,7 @@ def test_a_missing_key_with_nothing_like_it_is_told_nothing_more(said):
     """Keys that are in their place are no spare ones."""
     state = tiny_state_dict()
     del state["image_projection.bias"]
-    assert said(state).splitlines()[1:] == ["  missing image_projection.bias: nothing fills flava.image_projection.bias [16]"]
+    assert said(state).splitlines()[1:] == ["  missing image_projection.bias: the checkpoint has no tensor for flava.image_projection.bias, shape [16]"]
 
 
 @pytest.mark.parametrize("state", [tiny_state_dict, tiny_torchmultimodal])

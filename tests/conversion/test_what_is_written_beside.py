@@ -47,7 +47,7 @@ def test_what_differs_is_said_of_each_kind_of_head_with_its_size(tmp_path):
     """The size follows from the two epsilons."""
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-3)
-    assert converted.differs == [
+    assert converted.plan.differs == [
         f"{heads}: their layer norms had epsilon 0.001; transformers gives them their encoder's, 1e-12. What they normalise comes out larger "
         "by sqrt((v + 0.001) / (v + 1e-12)), v its variance: by 5.0e-03 of itself for v = 0.1; verify measures it"
         for heads in ("mim_head and mmm_image_head", "mlm_head and mmm_text_head")
@@ -62,7 +62,7 @@ def test_the_size_of_the_difference_follows_from_both_epsilons(tiny, tmp_path):
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", tmp_path / "hf", head_layer_norm_eps=0.05)
-    assert len(converted.differs) == 2 and all("by 1.2e-01 of itself for v = 0.1" in line for line in converted.differs)
+    assert len(converted.plan.differs) == 2 and all("by 1.2e-01 of itself for v = 0.1" in line for line in converted.plan.differs)
 
 
 @pytest.mark.parametrize(("scale", "kept"), [(0.0, False), (4.6, False), (-0.5, True), (5.0, True)])
@@ -70,7 +70,7 @@ def test_a_scale_that_torchmultimodal_would_clamp_is_said(tmp_path, scale, kept)
     """Only one beyond its bounds is."""
     torch.save(tiny_torchmultimodal() | {"loss.contrastive_loss.logit_scale": torch.tensor(scale)}, tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-12)
-    assert converted.differs == kept * [
+    assert converted.plan.differs == kept * [
         f"flava.logit_scale is {scale:g}: torchmultimodal clamps it to [0.0, 4.6052] in every forward pass, transformers 5 in training only; "
         "the value is kept, and the contrastive logits differ where it is not clamped"
     ]
