@@ -1,9 +1,11 @@
 """Converts a FLAVA checkpoint of any layout into a folder of transformers', and proves every value to be the one it was.
 
-`convert_to_folder` is the whole conversion: it opens the files, plans where every key goes, writes the weights,
-and proves them by reading them back. `convert_flava_checkpoint`, `upgrade_state_dict` and `count_parameters` have
-the names and signatures of the converter that transformers 4.20.0 to 4.47.1 shipped as
-``convert_flava_original_pytorch_to_hf``.
+`convert_to_folder` is the whole conversion, step by step. Its steps are made of the rules that rename keys
+(`rules.tables`), the account of every key (`conversion.account`), the reading back of what was written
+(`files.model_folder`), and the rename that lets the folder appear whole (`files.staging`).
+
+`convert_flava_checkpoint`, `upgrade_state_dict` and `count_parameters` have the names and signatures of the
+converter that transformers 4.20.0 to 4.47.1 shipped as ``convert_flava_original_pytorch_to_hf``.
 """
 
 from collections.abc import Mapping
@@ -73,16 +75,14 @@ def convert_flava_checkpoint(
 
 
 def convert_to_folder(target: Path, options: Options) -> Conversion:
-    """The conversion, step by step. Tensors are read, cast and written a chunk at a time, so that none has to fit in memory.
+    """The conversion of `convert_flava_checkpoint`, which says what it raises.
 
-    Raises:
-        InvalidInput: as `convert_flava_checkpoint`.
-        NotFaithful: as `convert_flava_checkpoint`.
+    Tensors are read, cast and written a chunk at a time, so that none has to fit in memory.
     """
     target = check_target(target, force=options.force, sources=options.local_paths())
     given = given_config(options)
 
-    # Open: the keys, dtypes and shapes of each file; the layout is told by the keys.
+    # Open: the keys, dtypes and shapes of each file. Its keys tell its layout.
     with open_sources(options) as sources:
         digests = {source.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
 
