@@ -11,8 +11,9 @@ from .errors import FlavaPortError, InvalidInput, NotFaithful
 
 if TYPE_CHECKING:
     from .codebook import convert_dalle_checkpoint
-    from .convert import convert_flava_checkpoint, convert_to_torchmultimodal, count_parameters, upgrade_state_dict
+    from .convert import convert_flava_checkpoint, count_parameters, upgrade_state_dict
     from .revert import revert_flava_checkpoint
+    from .to_torchmultimodal import convert_to_torchmultimodal
 
 __version__ = "0.1.0"
 
@@ -31,7 +32,7 @@ __all__ = [
 # Imported on first use, so that `flava-port --help` is quick.
 _HOMES = {
     "convert_flava_checkpoint": "convert",
-    "convert_to_torchmultimodal": "convert",
+    "convert_to_torchmultimodal": "to_torchmultimodal",
     "count_parameters": "convert",
     "upgrade_state_dict": "convert",
     "convert_dalle_checkpoint": "codebook",

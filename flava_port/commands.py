@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def convert(options: Namespace) -> int:
-    from .convert import convert_flava_checkpoint, convert_to_torchmultimodal
+    from .convert import convert_flava_checkpoint
+    from .to_torchmultimodal import convert_to_torchmultimodal
 
     _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path

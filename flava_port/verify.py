@@ -5,10 +5,11 @@ with the reason; one that could not run never counts as proven.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from .conversion.options import Options
 from .conversion.sources import open_sources, read_model_folder
 from .errors import FlavaPortError, InvalidInput, NotFaithful
 from .files.checkpoint import file_sha256
@@ -50,9 +51,8 @@ def verify_flava_checkpoint(
         raise InvalidInput(
             f"{folder}: is for {declared_class(folder)}; verify proves whole models, so convert one without --part and verify that"
         )
-    with ExitStack() as downloads:
-        sources = open_sources(checkpoint_path, codebook_path, None, downloads, progress)
-        made_by = semantics_of(sources[0].kind)
+    with open_sources(Options(checkpoint_path, codebook_path, progress=progress)) as sources:
+        made_by = semantics_of(sources[0].layout)
         if head_layer_norm_eps is not None:
             made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
         digests = {source.checkpoint.path.name: in_background(file_sha256, source.checkpoint.path) for source in sources}

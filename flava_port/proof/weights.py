@@ -4,10 +4,10 @@ import json
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
-from ..conversion.account import Placed, account, counts_up, names_of, rename_all, shapes_of
+from ..conversion.account import Placed, account, counts_up, rename_all, shapes_of
 from ..conversion.checkpoints import codebook_layout, original_layout
 from ..conversion.folder import loading_dtype
-from ..conversion.sources import Source, has_codebook
+from ..conversion.sources import Source, has_codebook, source_for
 from ..errors import FlavaPortError
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.model_folder import RECORD
@@ -54,7 +54,6 @@ class WeightClaims:
         self.position_ids = converted.get(POSITION_IDS)
         self.renamed: dict[str, Placed] = {}
         self.placed: dict[str, Placed] = {}
-        self.dropped: list[Placed] = []
         self.digests: dict[str, str] = {}
         self.whole = False
 
@@ -66,7 +65,7 @@ class WeightClaims:
 
     def name_of(self, target: str) -> str:
         """The source's name for a converted key."""
-        return names_of(self.sources)(target)
+        return source_for(target, self.sources).way.back(target)
 
     def state_dicts(self) -> tuple[Mapping[str, TensorSource], Mapping[str, TensorSource] | None]:
         """The original's layout of what was placed: the model's state dict, and the codebook's where there is one.
@@ -76,14 +75,14 @@ class WeightClaims:
         """
         tensors = {key: placed.tensor for key, placed in self.placed.items()}
         model = original_layout(tensors) if self.whole else {}
-        own = self.sources[0].checkpoint.tensors if self.sources[0].kind is Layout.ORIGINAL else {}
+        own = self.sources[0].checkpoint.tensors if self.sources[0].layout is Layout.ORIGINAL else {}
         return {**model, **own}, codebook_layout(tensors) or None
 
     def original(self, claim: Claim) -> None:
         """The original is whole: every key placed, second copies equal, position_ids counting up."""
-        self.renamed, self.dropped = rename_all(self.sources)
-        self.placed = self.renamed
-        placement = account(self.placed, self.dropped, shapes_for(self.expected_config(), self.part), self.part)
+        renamed = rename_all(self.sources)
+        self.placed = self.renamed = renamed.targets
+        placement = account(renamed, shapes_for(self.expected_config(), self.part), self.part)
         self.placed, self.whole = dict(placement.filled), True
         claim.verdict = Verdict.PROVEN
         claim.summary = f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof"

@@ -1,4 +1,4 @@
-"""A file of weights that is not the one asked for is recognised and named, with what belongs there."""
+"""A file in another layout than the one that belongs there is recognised by its keys and refused by name."""
 
 import pytest
 import torch
@@ -9,16 +9,6 @@ from flava_port.rules.layouts import Layout, recognise
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing
 from tests.rules.grammar import tiny_torchmultimodal
-
-
-@pytest.fixture(scope="module")
-def converted(tiny, tmp_path_factory):
-    """The tiny checkpoint's weights as they are after conversion, without and with the codebook."""
-    from flava_port.convert import convert_flava_checkpoint
-
-    folder = tmp_path_factory.mktemp("converted") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
-    return folder
 
 
 def _hugging_face(converted, *, prefix: str = "", only: str = ""):
@@ -40,44 +30,44 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize(("state", "kind"), STATES.values(), ids=STATES)
-def test_every_layout_of_flava_is_recognised_by_its_keys(converted, tmp_path, state, kind):
-    """By what most of them say, once the prefix is off that all of them share."""
+@pytest.mark.parametrize(("state", "layout"), STATES.values(), ids=STATES)
+def test_every_layout_of_flava_is_recognised_by_its_keys(converted, tmp_path, state, layout):
+    """The layout is the one that most keys speak for, once the prefix that all of them share is off."""
     torch.save(state(converted), tmp_path / "some.pt")
-    assert recognise(open_checkpoint(tmp_path / "some.pt").tensors) is kind
+    assert recognise(open_checkpoint(tmp_path / "some.pt").tensors) is layout
 
 
 CONVERTED = (Layout.ORIGINAL, Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind not in CONVERTED])
+@pytest.mark.parametrize("name", [name for name, (_, layout) in STATES.items() if layout not in CONVERTED])
 def test_nothing_else_passes_for_a_checkpoint_to_convert(run_command, tiny, converted, tmp_path, name):
-    """The message says what it is, what belongs there, and some of its keys."""
-    state, kind = STATES[name]
+    """The message says what the file is, what belongs there, and some of its keys."""
+    state, layout = STATES[name]
     torch.save(state(converted), tmp_path / "wrong.pt")
     message = assert_refused(run_command, tmp_path, UNREADABLE, tmp_path / "wrong.pt", codebook=tiny.codebook)
-    assert f"this is {kind.value}, where {Layout.ORIGINAL.value} or {Layout.TORCHMULTIMODAL.value} belongs" in message
+    assert f"this is {layout.value}, where {Layout.ORIGINAL.value} or {Layout.TORCHMULTIMODAL.value} belongs" in message
 
 
-@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind in CONVERTED])
-@pytest.mark.parametrize("layout", ["original", "torchmultimodal"])
-def test_a_layout_that_is_named_must_be_the_files_own(run_command, converted, tmp_path, name, layout):
-    """`--from` takes nothing on trust."""
-    state, kind = STATES[name]
-    if (kind is Layout.ORIGINAL) == (layout == "original"):
+@pytest.mark.parametrize("name", [name for name, (_, layout) in STATES.items() if layout in CONVERTED])
+@pytest.mark.parametrize("asked", ["original", "torchmultimodal"])
+def test_a_layout_that_is_named_must_be_the_files_own(run_command, converted, tmp_path, name, asked):
+    """`--from` does not overrule what the keys say."""
+    state, layout = STATES[name]
+    if (layout is Layout.ORIGINAL) == (asked == "original"):
         return
     torch.save(state(converted), tmp_path / "some.pt")
-    message = assert_refused(run_command, tmp_path, UNREADABLE, tmp_path / "some.pt", "--from", layout, "--no-codebook")
-    wanted = Layout.ORIGINAL if layout == "original" else Layout.TORCHMULTIMODAL
-    assert f"this is {kind.value}, where {wanted.value} belongs" in message
+    message = assert_refused(run_command, tmp_path, UNREADABLE, tmp_path / "some.pt", "--from", asked, "--no-codebook")
+    wanted = Layout.ORIGINAL if asked == "original" else Layout.TORCHMULTIMODAL
+    assert f"this is {layout.value}, where {wanted.value} belongs" in message
 
 
-@pytest.mark.parametrize("name", [name for name, (_, kind) in STATES.items() if kind is not Layout.DALLE])
+@pytest.mark.parametrize("name", [name for name, (_, layout) in STATES.items() if layout is not Layout.DALLE])
 def test_no_other_layout_passes_for_a_codebook(run_command, tiny, converted, tmp_path, name):
-    """Neither beside a checkpoint nor on its own."""
-    state, kind = STATES[name]
+    """A file that is no DALL-E encoder is refused as a codebook, beside a checkpoint and on its own."""
+    state, layout = STATES[name]
     torch.save(state(converted), tmp_path / "wrong.pt")
-    expected = f"this is {kind.value}, where {Layout.DALLE.value} belongs"
+    expected = f"this is {layout.value}, where {Layout.DALLE.value} belongs"
     assert expected in assert_refused(run_command, tmp_path, UNREADABLE, tiny.checkpoint, codebook=tmp_path / "wrong.pt")
     ran = run_command(
         *("convert-codebook", "--checkpoint_path", tmp_path / "wrong.pt"), *("--pytorch_dump_folder_path", tmp_path / "place" / "out")
@@ -87,13 +77,13 @@ def test_no_other_layout_passes_for_a_codebook(run_command, tiny, converted, tmp
 
 
 def test_the_two_files_given_the_wrong_way_round_are_told_apart(run_command, tiny, tmp_path):
-    """The first of them is named."""
+    """The message names the codebook that stands in the checkpoint's place."""
     message = assert_refused(run_command, tmp_path, UNREADABLE, tiny.codebook, codebook=tiny.checkpoint)
     assert f"{tiny.codebook}: this is {Layout.DALLE.value}" in message
 
 
 def test_a_converted_folder_given_as_the_checkpoint_is_refused(run_command, converted, tmp_path):
-    """A folder, and the safetensors file in it."""
+    """So is the safetensors file in it."""
     assert "is a folder" in assert_refused(run_command, tmp_path, UNREADABLE, converted)
     (tmp_path / "second").mkdir()
     message = assert_refused(run_command, tmp_path / "second", UNREADABLE, converted / "model.safetensors")
@@ -102,8 +92,8 @@ def test_a_converted_folder_given_as_the_checkpoint_is_refused(run_command, conv
 
 @pytest.mark.parametrize("name", ["original", "torchmultimodal", "converted codebook"])
 def test_revert_refuses_folders_of_other_weights(run_command, converted, tmp_path, name):
-    """It names what they are and writes nothing."""
-    state, kind = STATES[name]
+    """The message says what the weights are, and nothing is written."""
+    state, layout = STATES[name]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "config.json").write_bytes((converted / "config.json").read_bytes())
     torch.save(state(converted), tmp_path / "folder" / "pytorch_model.bin")
@@ -112,5 +102,5 @@ def test_revert_refuses_folders_of_other_weights(run_command, converted, tmp_pat
         *("revert", "--converted_path", tmp_path / "folder"),
         *("--checkpoint_path", place / "flava.pt", "--codebook_path", place / "encoder.pkl"),
     )
-    assert ran.status == UNREADABLE and f"this is {kind.value}" in ran.err and not place.exists()
+    assert ran.status == UNREADABLE and f"this is {layout.value}" in ran.err and not place.exists()
     assert_one_short_message(ran.err)

@@ -1,4 +1,4 @@
-"""Weights that were read and cannot become the same model stop with exit status 1, naming the key."""
+"""Weights that cannot become the same model stop with exit status 1, naming the key."""
 
 import warnings
 
@@ -79,7 +79,7 @@ def test_what_no_model_is_equal_to_is_refused_by_key(run_command, tiny, tmp_path
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_quantised_file_is_refused_in_either_format(run_command, tmp_path, legacy):
-    """Its storages have types of their own."""
+    """Quantised tensors have storages of a type of their own."""
     _quietly(lambda: torch.save(_with(QUERY, _quantised), tmp_path / "q.pt", _use_new_zipfile_serialization=not legacy))
     assert QUERY in assert_refused(run_command, tmp_path, UNFAITHFUL, tmp_path / "q.pt")
 
@@ -95,13 +95,13 @@ CODEBOOKS = {
 
 @pytest.mark.parametrize(("state", "named"), CODEBOOKS.values(), ids=CODEBOOKS)
 def test_a_codebook_is_held_to_the_same(run_command, tiny, tmp_path, state, named):
-    """Its keys are named as its file has them."""
+    """Its keys have their names in its file."""
     torch.save(state(), tmp_path / "codebook.pt")
     assert named in assert_refused(run_command, tmp_path, UNFAITHFUL, tiny.checkpoint, codebook=tmp_path / "codebook.pt")
 
 
 def test_many_problems_are_counted_and_a_few_shown(run_command, tmp_path, monkeypatch):
-    """A screen of text helps nobody; and the nearest key, which takes long to find, is found for those few only."""
+    """A few problems are listed and the others counted, and the slow search for a nearest key is made for those few only."""
     searches = []
     monkeypatch.setattr(account, "get_close_matches", lambda *arguments, **_: searches.append(arguments) or [])
     extra = {f"image_encoder.module.unknown_{n}.weight": torch.ones(1) for n in range(100)}
@@ -111,7 +111,7 @@ def test_many_problems_are_counted_and_a_few_shown(run_command, tmp_path, monkey
 
 
 def test_a_layer_number_costs_nothing(run_command, tmp_path, monkeypatch):
-    """One key cannot have a model of ten thousand layers built, which takes a minute and a gigabyte."""
+    """One key with a high number is refused before a model of so many layers is built, which would take a minute and a gigabyte."""
 
     def too_late(*_):
         raise InvalidInput("a model of ten thousand layers")
@@ -122,7 +122,7 @@ def test_a_layer_number_costs_nothing(run_command, tmp_path, monkeypatch):
 
 
 def test_nan_and_infinity_are_converted_and_counted(run_command, tmp_path):
-    """They are the values that the checkpoint has; whoever made it may want to know."""
+    """They are converted as they are, with a warning."""
     state = tiny_state_dict()
     state[QUERY][0, :3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
     torch.save(state, tmp_path / "diverged.pt")
@@ -136,7 +136,7 @@ def test_nan_and_infinity_are_converted_and_counted(run_command, tmp_path):
 
 
 def test_a_float64_value_too_large_for_float32_is_refused(run_command, tmp_path):
-    """It would become infinite; --dtype keep keeps it."""
+    """It would become infinite; the message names `--dtype keep`, which keeps it."""
     state = _with(QUERY, lambda t: t.double().index_fill(0, torch.tensor([0]), 1e300))
     torch.save(state, tmp_path / "large.pt")
     message = assert_refused(run_command, tmp_path, UNFAITHFUL, tmp_path / "large.pt")

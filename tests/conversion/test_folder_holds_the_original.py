@@ -1,4 +1,4 @@
-"""What stands in the folder: weights that load exactly everywhere, configs, and the record."""
+"""The folder holds the original's values in a form that every release loads, with configs and a record of every key."""
 
 import hashlib
 import json
@@ -16,50 +16,42 @@ from tests.builders import loaded_weights, tiny_codebook, tiny_state_dict
 from tests.comparing import assert_converted, assert_same_tensors
 
 
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    """The tiny checkpoint, converted once."""
-    out = tmp_path_factory.mktemp("converted") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, out)
-    return out
+def test_every_value_is_the_one_the_original_had(converted):
+    """The weights' file holds the original's bits, key by key."""
+    assert_converted(converted, tiny_state_dict(), tiny_codebook())
 
 
-def test_every_value_is_the_one_the_original_had(folder):
-    """The weights file holds the original's bits, key by key."""
-    assert_converted(folder, tiny_state_dict(), tiny_codebook())
-
-
-def test_from_pretrained_ends_with_the_values_of_the_file(folder):
+def test_from_pretrained_ends_with_the_values_of_the_file(converted):
     """The installed transformers loads every key and changes none."""
-    assert_same_tensors(loaded_weights(folder), load_file(folder / "model.safetensors"))
+    assert_same_tensors(loaded_weights(converted), load_file(converted / "model.safetensors"))
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_both_biases_of_a_head_are_there_and_equal(folder, head):
-    """Releases differ in which of the two they read; either is right."""
-    weights = load_file(folder / "model.safetensors")
+def test_both_biases_of_a_head_are_there_and_equal(converted, head):
+    """Releases differ in which of the two they read, so either must be right."""
+    weights = load_file(converted / "model.safetensors")
     assert torch.equal(weights[f"{head}.bias"], weights[f"{head}.decoder.bias"])
     assert weights[f"{head}.bias"].abs().min() > 0
 
 
-def test_the_weights_have_the_metadata_that_old_releases_ask_for(folder):
+def test_the_weights_have_the_metadata_that_old_releases_ask_for(converted):
     """Releases up to 4.47.1 refuse a safetensors file without it."""
-    with safe_open(folder / "model.safetensors", "pt") as file:
+    with safe_open(converted / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
         assert not any("position_ids" in key for key in file.keys())
 
 
-def test_numbers_in_the_config_have_the_types_that_strict_releases_ask_for(folder):
-    """Weights of losses, dropouts and epsilons are floats, sizes are ints."""
-    config = json.loads((folder / "config.json").read_text())
+def test_numbers_in_the_config_have_the_types_that_strict_releases_ask_for(converted):
+    """Loss weights, dropouts and epsilons are floats, sizes are ints."""
+    config = json.loads((converted / "config.json").read_text())
     assert type(config["mim_weight"]) is float and type(config["image_config"]["hidden_dropout_prob"]) is float
     assert type(config["text_config"]["vocab_size"]) is int and config["tie_word_embeddings"] is True
 
 
-def test_the_record_accounts_for_every_source_key(folder, tiny):
+def test_the_record_accounts_for_every_source_key(converted, tiny):
     """Each key of both files has a target that exists or a reason for being dropped."""
-    record = json.loads((folder / "conversion.json").read_text())
-    weights = load_file(folder / "model.safetensors")
+    record = json.loads((converted / "conversion.json").read_text())
+    weights = load_file(converted / "model.safetensors")
     for name, keys in (("checkpoint", tiny_state_dict()), ("codebook", tiny_codebook())):
         fates = record["sources"][name]["keys"]
         assert set(fates) == set(keys)
@@ -67,10 +59,10 @@ def test_the_record_accounts_for_every_source_key(folder, tiny):
     assert record["sources"]["checkpoint"]["sha256"] == hashlib.sha256(tiny.checkpoint.read_bytes()).hexdigest()
 
 
-def test_the_record_has_the_digest_of_every_tensor(folder):
-    """Anyone can check a tensor later: sha256 of its bytes."""
-    record = json.loads((folder / "conversion.json").read_text())["tensors"]
-    weights = load_file(folder / "model.safetensors")
+def test_the_record_has_the_digest_of_every_tensor(converted):
+    """The record has the sha256 of each tensor's bytes, so that anyone can check it later."""
+    record = json.loads((converted / "conversion.json").read_text())["tensors"]
+    weights = load_file(converted / "model.safetensors")
     assert set(record) == set(weights)
     for key, value in weights.items():
         assert record[key]["sha256"] == hashlib.sha256(value.numpy().tobytes()).hexdigest(), key
@@ -90,7 +82,7 @@ def test_weights_above_the_shard_size_are_split_and_indexed(tiny, run_command, t
 
 
 def test_the_preprocessor_config_is_flavas_own_at_the_published_size(tmp_path):
-    """At 224 pixels it says what the installed transformers' own processor says, and that loads it."""
+    """At 224 pixels it says what the installed transformers' own processor says, which loads it."""
     pytest.importorskip("PIL", reason="image processing needs pillow: pip install pillow")
     from transformers import AutoImageProcessor, FlavaImageProcessor
 
@@ -116,7 +108,7 @@ def test_a_folder_that_exists_stays_unless_replacing_it_is_asked_for(tiny, tmp_p
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_source_inside_of_the_target_is_never_replaced_by_it(tiny, tmp_path, which):
-    """The checkpoint, the codebook, the config: not even with force."""
+    """Not even `force` replaces a folder that holds the checkpoint, the codebook or the config."""
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
     files = [tiny.checkpoint, tiny.codebook, tmp_path / "hf" / "config.json"]
     (tmp_path / "out").mkdir()
@@ -127,6 +119,6 @@ def test_a_source_inside_of_the_target_is_never_replaced_by_it(tiny, tmp_path, w
 
 
 def test_a_dtype_that_is_none_is_refused(tiny, tmp_path):
-    """With those that are."""
+    """The message names those that are written."""
     with pytest.raises(InvalidInput, match="^dtype 'float16' is none of float32, keep$"):
         convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out", dtype="float16")

@@ -20,7 +20,7 @@ def _convert(run_command, tiny, target, *options):
 
 
 def assert_refused_at(ran, target: Path, *words: str) -> None:
-    """Exit status 2 and one line with the target and the words."""
+    """The exit status is 2, and the message is one line with the target and the words."""
     __tracebackhide__ = True
     assert_one_short_message(ran.err)
     if ran.status != UNREADABLE or str(target) not in ran.err or not all(word in ran.err for word in words):
@@ -29,7 +29,7 @@ def assert_refused_at(ran, target: Path, *words: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of its own that holds less than the model, taken away afterwards."""
+    """A disk of its own that is smaller than the model, unmounted afterwards."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={KILOBYTES}k", "tmpfs", place]
@@ -40,13 +40,13 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(run_command, tiny, small_disk):
-    """With what is needed and what is free."""
+    """The message has the bytes that are needed and those that are free."""
     assert_refused_at(_convert(run_command, tiny, small_disk / "out"), small_disk / "out", "needs", "free")
     assert not listing(small_disk)
 
 
 def test_a_disk_that_fills_up_is_left_as_it_was(run_command, tiny, small_disk, monkeypatch):
-    """Where somebody else takes the space meanwhile; an old folder stays whole."""
+    """Where somebody else takes the space meanwhile, the old folder stays whole."""
     monkeypatch.setattr("flava_port.conversion.folder.check_space", lambda *_: None)
     (small_disk / "out").mkdir()
     (small_disk / "out" / "config.json").write_bytes(b"old")
@@ -67,7 +67,7 @@ def test_revert_on_a_disk_that_fills_up_leaves_neither_file(run_command, tiny, s
 
 @pytest.mark.parametrize("below", [".", "out", "some/folder/out"])
 def test_a_target_under_a_file_is_refused(run_command, tiny, tmp_path, below):
-    """The file stays, and no folder beside it."""
+    """The file stays, and no folder appears beside it."""
     (tmp_path / "file").write_bytes(b"mine")
     target = tmp_path / "file" / below
     assert_refused_at(_convert(run_command, tiny, target), target)
@@ -76,20 +76,20 @@ def test_a_target_under_a_file_is_refused(run_command, tiny, tmp_path, below):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc: run on Linux")
 def test_a_place_where_nothing_can_be_made_is_refused(run_command, tiny):
-    """Not even by root."""
+    """/proc refuses even root."""
     assert_refused_at(_convert(run_command, tiny, "/proc/flava/out"), Path("/proc/flava/out"), "cannot be written")
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="needs a user whom permissions bind: run as another than root")
 def test_a_folder_without_permission_is_refused_to_users(run_command, tiny, tmp_path):
-    """As the system says."""
+    """The message has the system's own words."""
     (tmp_path / "locked").mkdir(mode=0o555)
     assert_refused_at(_convert(run_command, tiny, tmp_path / "locked" / "out"), tmp_path / "locked" / "out", "Permission denied")
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EDQUOT], ids=errno.errorcode.get)
 def test_a_read_only_place_is_refused(run_command, tiny, tmp_path, monkeypatch, number):
-    """No permission, a read-only disk, a quota: in the system's words."""
+    """No permission, a read-only disk and a quota are reported in the system's words."""
 
     def refuse(path, *_, **__):
         raise OSError(number, os.strerror(number), str(path))
@@ -101,7 +101,7 @@ def test_a_read_only_place_is_refused(run_command, tiny, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("failing", range(6))
 def test_a_disk_error_at_any_file_leaves_nothing(run_command, tiny, tmp_path, monkeypatch, failing):
-    """Weights, config, record: whichever cannot be brought to the disk."""
+    """Nothing is left whichever file cannot be brought to the disk: weights, config or record."""
     synced = []
 
     def sync(file):
@@ -120,7 +120,7 @@ def test_a_disk_error_at_any_file_leaves_nothing(run_command, tiny, tmp_path, mo
 
 @pytest.mark.parametrize("worth_a_thread", [0, 1 << 60], ids=["on two threads", "on one"])
 def test_a_disk_that_lies_about_what_it_wrote_is_caught(run_command, tiny, tmp_path, monkeypatch, worth_a_thread):
-    """What was written is read back and compared with its source; one flipped bit in 200,000 values stops it."""
+    """What was written is read back and compared with its source, so that one flipped bit in 200,000 values stops it."""
     monkeypatch.setattr("flava_port.files.tensors.WORTH_A_THREAD", worth_a_thread)
 
     def sync(file):
@@ -146,7 +146,7 @@ def test_a_disk_that_lies_about_what_it_wrote_is_caught(run_command, tiny, tmp_p
 
 
 def test_a_source_that_vanishes_meanwhile_is_named(run_command, tiny, tmp_path, monkeypatch):
-    """It is the source that the message is about, and the target is not there."""
+    """The message is about the source, and no target appears."""
     source = tmp_path / "sources" / "flava.pt"
     source.parent.mkdir()
     shutil.copy(tiny.checkpoint, source)
@@ -157,7 +157,7 @@ def test_a_source_that_vanishes_meanwhile_is_named(run_command, tiny, tmp_path, 
 
 
 def test_a_source_that_is_cut_meanwhile_is_named(run_command, tiny, tmp_path, monkeypatch):
-    """A tensor is read whole or not at all."""
+    """A tensor that cannot be read whole stops the conversion."""
     source = tmp_path / "sources" / "flava.pt"
     source.parent.mkdir()
     shutil.copy(tiny.checkpoint, source)
@@ -168,7 +168,7 @@ def test_a_source_that_is_cut_meanwhile_is_named(run_command, tiny, tmp_path, mo
 
 
 def test_a_disk_that_cannot_sync_folders_will_do(tmp_path, monkeypatch):
-    """Some shares refuse it; what is on them then is as safe as they make it."""
+    """Some shares refuse to sync a folder; the files are still made."""
     real = os.open
 
     def refuse(path, flags, *arguments, **options):
