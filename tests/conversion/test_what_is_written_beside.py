@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conversion.helpers import assert_same_tensors
 
 from flava_port import NotFaithful, convert_flava_checkpoint
 from flava_port.target.config import read_config
 from flava_port.target.preprocessor import preprocessor_json
 from tests.builders import tiny_state_dict
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
 
 pytestmark = pytest.mark.peers
