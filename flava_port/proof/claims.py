@@ -1,0 +1,97 @@
+"""Every claim that a proof makes, in order, and the check that judges it. This is the only list of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from ..errors import FlavaPortError, NotFaithful
+from ..rules.layouts import ORIGINAL_SEMANTICS, TORCHMULTIMODAL_SEMANTICS, Semantics
+from . import judge
+from .certificate import Claim, Verdict
+from .results import Results
+from .weights import WeightClaims
+
+if TYPE_CHECKING:  # it imports torch, which a proof of the weights alone does without
+    import torch
+
+    from .computation import Computation
+
+EvidenceT = TypeVar("EvidenceT")
+
+
+@dataclass(frozen=True)
+class Check(Generic[EvidenceT]):
+    """The name of a claim, and what judges the claim by the evidence."""
+
+    name: str
+    judge: Callable[[EvidenceT, Claim], None]
+
+    def settle(self, evidence: EvidenceT) -> Claim:
+        """The claim, judged. Whatever stops the check leaves the claim not proven, with the reason."""
+        claim = Claim(self.name)
+        try:
+            self.judge(evidence, claim)
+        except NotFaithful as error:
+            claim.verdict, claim.summary = Verdict.DIFFERS, str(error)
+        except FlavaPortError as error:
+            claim.summary = str(error)
+        except Exception as error:  # a check that breaks has proven nothing, whatever broke it
+            claim.summary = f"could not run: {type(error).__name__}: {error}"
+        return claim
+
+
+ComputationCheck: TypeAlias = Check["Computation"]
+
+ABOUT_THE_FILES: tuple[Check[WeightClaims], ...] = (
+    Check("original", WeightClaims.original),
+    Check("keys", WeightClaims.keys),
+    Check("shapes, dtypes", WeightClaims.shapes_and_dtypes),
+    Check("values", WeightClaims.values),
+    Check("tied weights", WeightClaims.ties),
+    Check("config", WeightClaims.config_fields),
+)
+
+
+def _of_results(judged: Callable[[Results, Claim], None]) -> Callable[["Computation", Claim], None]:
+    return lambda computation, claim: judged(computation.results(), claim)
+
+
+ABOUT_EVERY_COMPUTATION: tuple[ComputationCheck, ...] = (
+    Check("loaded values", lambda computation, claim: judge.judge_loaded_values(computation.loaded(), claim)),
+    Check("forward", _of_results(judge.judge_forward)),
+    Check("losses", _of_results(judge.judge_losses)),
+    Check("gradients", _of_results(judge.judge_gradients)),
+    Check("seen by a probe", _of_results(judge.judge_seen)),
+)
+ABOUT_THE_CODEBOOK: ComputationCheck = Check("codebook", _of_results(judge.judge_codebook))
+
+
+def as_its_own_code(made_by: Semantics) -> ComputationCheck:
+    """The claim about a source whose own code computes otherwise than transformers can be told to."""
+    return Check(f"as {made_by.name}", _of_results(partial(judge.judge_deviations, made_by)))
+
+
+def on_device(name: str, dtype: "torch.dtype") -> ComputationCheck:
+    """The claim about the forward pass on a device, in one dtype."""
+    return Check(name, lambda computation, claim: judge.judge_measured(computation.on_device(dtype), claim))
+
+
+def about_the_computation(computation: "Computation") -> list[ComputationCheck]:
+    """The checks that this computation gives evidence for."""
+    checks = [*ABOUT_EVERY_COMPUTATION]
+    if computation.has_codebook:
+        checks.append(ABOUT_THE_CODEBOOK)
+    if computation.sides.made_by is not ORIGINAL_SEMANTICS:
+        checks.append(as_its_own_code(computation.sides.made_by))
+    return checks + [on_device(name, dtype) for name, dtype in computation.precisions.items()]
+
+
+# By the names of the claims that only some proofs make: why others do not.
+ONLY_SOME = {
+    ABOUT_THE_CODEBOOK.name: "there is no codebook: the checkpoint holds none, and no file of one was given",
+    as_its_own_code(TORCHMULTIMODAL_SEMANTICS).name: "the checkpoint is not torchmultimodal's",
+}
+
+# The names of all claims, but for those about a device.
+CLAIM_NAMES = (*(check.name for check in ABOUT_THE_FILES), *(check.name for check in ABOUT_EVERY_COMPUTATION), *ONLY_SOME)
