@@ -1,4 +1,4 @@
-"""Every claim that a proof makes, in order, and the check that judges it. This is the only list of them."""
+"""Every claim that a proof makes, in order, and the check that judges it. There is no other list of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from ..errors import FlavaPortError, NotFaithful
 from ..rules.layouts import ORIGINAL_SEMANTICS, TORCHMULTIMODAL_SEMANTICS, Semantics
-from . import judge
 from .certificate import Claim, Verdict
+from .judge import (
+    judge_codebook,
+    judge_deviations,
+    judge_forward,
+    judge_gradients,
+    judge_loaded_values,
+    judge_losses,
+    judge_measured,
+    judge_seen,
+)
 from .results import Results
 from .weights import WeightClaims
 
-if TYPE_CHECKING:  # it imports torch, which a proof of the weights alone does without
+if TYPE_CHECKING:  # imports torch, which a proof of the weights alone does without
     import torch
 
     from .computation import Computation
@@ -43,6 +52,11 @@ class Check(Generic[EvidenceT]):
 
 ComputationCheck: TypeAlias = Check["Computation"]
 
+
+def _by_results(judge: Callable[[Results, Claim], None]) -> Callable[["Computation", Claim], None]:
+    return lambda computation, claim: judge(computation.results(), claim)
+
+
 ABOUT_THE_FILES: tuple[Check[WeightClaims], ...] = (
     Check("original", WeightClaims.original),
     Check("keys", WeightClaims.keys),
@@ -51,30 +65,24 @@ ABOUT_THE_FILES: tuple[Check[WeightClaims], ...] = (
     Check("tied weights", WeightClaims.ties),
     Check("config", WeightClaims.config_fields),
 )
-
-
-def _of_results(judged: Callable[[Results, Claim], None]) -> Callable[["Computation", Claim], None]:
-    return lambda computation, claim: judged(computation.results(), claim)
-
-
 ABOUT_EVERY_COMPUTATION: tuple[ComputationCheck, ...] = (
-    Check("loaded values", lambda computation, claim: judge.judge_loaded_values(computation.loaded(), claim)),
-    Check("forward", _of_results(judge.judge_forward)),
-    Check("losses", _of_results(judge.judge_losses)),
-    Check("gradients", _of_results(judge.judge_gradients)),
-    Check("seen by a probe", _of_results(judge.judge_seen)),
+    Check("loaded values", lambda computation, claim: judge_loaded_values(computation.loaded(), claim)),
+    Check("forward", _by_results(judge_forward)),
+    Check("losses", _by_results(judge_losses)),
+    Check("gradients", _by_results(judge_gradients)),
+    Check("seen by a probe", _by_results(judge_seen)),
 )
-ABOUT_THE_CODEBOOK: ComputationCheck = Check("codebook", _of_results(judge.judge_codebook))
+ABOUT_THE_CODEBOOK: ComputationCheck = Check("codebook", _by_results(judge_codebook))
 
 
 def as_its_own_code(made_by: Semantics) -> ComputationCheck:
-    """The claim about a source whose own code computes otherwise than transformers can be told to."""
-    return Check(f"as {made_by.name}", _of_results(partial(judge.judge_deviations, made_by)))
+    """The claim about a source whose own code computes otherwise than any config tells transformers to."""
+    return Check(f"as {made_by.name}", _by_results(partial(judge_deviations, made_by)))
 
 
 def on_device(name: str, dtype: "torch.dtype") -> ComputationCheck:
     """The claim about the forward pass on a device, in one dtype."""
-    return Check(name, lambda computation, claim: judge.judge_measured(computation.on_device(dtype), claim))
+    return Check(name, lambda computation, claim: judge_measured(computation.on_device(dtype), claim))
 
 
 def about_the_computation(computation: "Computation") -> list[ComputationCheck]:
@@ -87,11 +95,10 @@ def about_the_computation(computation: "Computation") -> list[ComputationCheck]:
     return checks + [on_device(name, dtype) for name, dtype in computation.precisions.items()]
 
 
-# By the names of the claims that only some proofs make: why others do not.
+# The claims that not every proof makes, by name, and why another does not make them.
 ONLY_SOME = {
-    ABOUT_THE_CODEBOOK.name: "there is no codebook: the checkpoint holds none, and no file of one was given",
+    ABOUT_THE_CODEBOOK.name: "the checkpoint holds no codebook, and no file with one was given",
     as_its_own_code(TORCHMULTIMODAL_SEMANTICS).name: "the checkpoint is not torchmultimodal's",
 }
-
-# The names of all claims, but for those about a device.
+# All claims, by name, except those about a device, which has to be asked for.
 CLAIM_NAMES = (*(check.name for check in ABOUT_THE_FILES), *(check.name for check in ABOUT_EVERY_COMPUTATION), *ONLY_SOME)
