@@ -155,7 +155,8 @@ class WeightClaims:
         if not self.given.config["tie_word_embeddings"]:
             claim.findings.append(Finding("tie_word_embeddings", "", "false in the config: transformers 5 loads the heads untied"))
         says_tied = "tie_word_embeddings" in declared_fields(self.given.folder)
-        held = ["decoder.bias" if other in self.converted else "bias" for one, other in TIED if self._has_one_of(one, other)]
+        has = [(one in self.converted, other in self.converted) for one, other in TIED]
+        held = ["bias" if has_bias else "decoder.bias" for has_bias, has_decoder_bias in has if has_bias != has_decoder_bias]
         lost = sorted({release for key in held for release in lost_in(key, says_tied=says_tied)})
         note = f"; {_under_one_key(len(held))}" if held else ""
         if lost:
@@ -179,9 +180,6 @@ class WeightClaims:
     def _source_of_field(self, name: str) -> str:
         assumed = name.endswith("num_attention_heads") and not self.given.declared
         return ", assumed as no shape tells it; --config_path takes the original's config" if assumed else ""
-
-    def _has_one_of(self, key: str, twin: str) -> bool:
-        return (key in self.converted) != (twin in self.converted)
 
     def _common(self) -> list[str]:
         return [key for key in self.placed if key in self.converted]
