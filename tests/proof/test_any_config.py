@@ -1,4 +1,4 @@
-"""The converted model computes what the original computes: outputs, losses and gradients, for random configs."""
+"""For random configs the converted model computes what the original does: outputs, losses and gradients."""
 
 import json
 from dataclasses import asdict
