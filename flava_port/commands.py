@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import InvalidInput
 from .text import printable
@@ -22,7 +22,7 @@ def convert(options: Namespace) -> int:
 
     _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    common = {
+    common: dict[str, Any] = {
         "layout": options.layout,
         "part": options.part,
         "no_codebook": None if options.part else options.no_codebook,
@@ -32,16 +32,14 @@ def convert(options: Namespace) -> int:
     }
     if options.to == "torchmultimodal":
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
-    head_eps = options.head_layer_norm_eps
-    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, head_layer_norm_eps=head_eps, **common)
+    shared: dict[str, Any] = {"head_layer_norm_eps": options.head_layer_norm_eps, "tokenizer": options.tokenizer}
+    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, **shared, **common)
     _done(result.summary(), options)
     if not options.verify:
         return 0
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(
-        *files, no_codebook=options.no_codebook, head_layer_norm_eps=head_eps, progress=_progress(options)
-    )
+    certificate = verify_flava_checkpoint(*files, no_codebook=options.no_codebook, progress=_progress(options), **shared)
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 
@@ -51,9 +49,9 @@ def _check_convert_options(options: Namespace) -> None:
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
     if options.verify and (options.part or options.layout == "hf"):
         raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
-    for_transformers = options.verify or options.max_shard_size or options.head_layer_norm_eps is not None
+    for_transformers = options.verify or options.max_shard_size or options.head_layer_norm_eps is not None or options.tokenizer
     if options.to == "torchmultimodal" and for_transformers:
-        raise InvalidInput("--verify, --max-shard-size and --head-layer-norm-eps go with --to hf")
+        raise InvalidInput("--verify, --max-shard-size, --head-layer-norm-eps and --tokenizer go with --to hf")
 
 
 def convert_codebook(options: Namespace) -> int:
@@ -97,6 +95,7 @@ def verify(options: Namespace) -> int:
         device=options.device,
         no_codebook=options.no_codebook,
         head_layer_norm_eps=options.head_layer_norm_eps,
+        tokenizer=options.tokenizer,
         progress=_progress(options),
     )
     if options.json:

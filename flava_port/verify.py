@@ -34,6 +34,7 @@ class ProofKeywords(TypedDict, total=False):
     device: str | None
     no_codebook: bool
     head_layer_norm_eps: float | None
+    tokenizer: str | Path | None
     progress: Progress
 
 
@@ -45,6 +46,7 @@ class ProofOptions:
     device: str | None = None  # where to run the forward pass besides, such as cuda, in float32 and in bfloat16
     no_codebook: bool = False  # the folder was converted without the codebook that the checkpoint holds
     head_layer_norm_eps: float | None = None  # of the source's masked-prediction heads, where it is not their code's default
+    tokenizer: str | Path | None = None  # the original's, where it is not bert-base-uncased's; see `files.vocabulary.read_vocabulary`
     progress: Progress = silent
 
 

@@ -10,11 +10,10 @@ import numpy as np
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
 from ..rules.layouts import Semantics, semantics_of
-from ..target.config import config_json, read_codebook_config, read_config
+from ..target.config import read_codebook_config, read_config
 from ..target.installed import shapes_for
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE
 from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
-from ..target.preprocessor import preprocessor_json
 from ..target.sizes import config_from_shapes, contradictions
 from .account import Made, Placement, Renamed, account, rename_all, shapes_of, stop_on
 from .options import Options
@@ -36,13 +35,6 @@ class Plan:
     placement: Placement
     made_by: Semantics
     differs: list[str]
-
-    def config_files(self, loading_dtype: str) -> dict[str, dict]:
-        """The JSON files that stand beside the weights, for weights that load in a dtype."""
-        files = {"config.json": config_json(self.config, loading_dtype, self.part)}
-        if self.part.section in ("", "image_config"):
-            files["preprocessor_config.json"] = preprocessor_json(self.config)
-        return files
 
 
 def given_config(options: Options) -> dict | None:
