@@ -27,7 +27,8 @@ PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else
 hypothesis.settings.load_profile(PROFILE)
 
 # No test may download a model, and no library may print advice about that.
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
+# Nor may a tokenizer that happens to be in the hub's cache be taken.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=os.devnull, TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from .errors import InvalidInput
 from .text import printable
@@ -22,7 +22,7 @@ def convert(options: Namespace) -> int:
 
     _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    common: dict[str, Any] = {
+    common = {
         "layout": options.layout,
         "part": options.part,
         "no_codebook": None if options.part else options.no_codebook,
@@ -32,14 +32,17 @@ def convert(options: Namespace) -> int:
     }
     if options.to == "torchmultimodal":
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
-    shared: dict[str, Any] = {"head_layer_norm_eps": options.head_layer_norm_eps, "tokenizer": options.tokenizer}
-    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, **shared, **common)
+    head_eps, tokenizer = options.head_layer_norm_eps, options.tokenizer
+    common |= {"head_layer_norm_eps": head_eps, "tokenizer": tokenizer}
+    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, **common)
     _done(result.summary(), options)
     if not options.verify:
         return 0
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(*files, no_codebook=options.no_codebook, progress=_progress(options), **shared)
+    certificate = verify_flava_checkpoint(
+        *files, no_codebook=options.no_codebook, head_layer_norm_eps=head_eps, tokenizer=tokenizer, progress=_progress(options)
+    )
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 

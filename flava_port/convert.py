@@ -68,8 +68,7 @@ def convert_flava_checkpoint(
         dtype: ``float32``, or ``keep`` for the checkpoint's own.
         max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: 5GB.
         force: replace an existing folder.
-        tokenizer: a folder, a vocab.txt, a tokenizer.json or a name on the hub, whose words the folder's tokenizer gets;
-            None to take FLAVA's from the hub's local cache, if it is there.
+        tokenizer: a folder, vocab.txt, tokenizer.json or name on the hub; None for FLAVA's, if the hub's local cache has it.
         progress: shows bars; see `flava_port.progress`.
 
     Raises:

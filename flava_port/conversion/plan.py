@@ -43,7 +43,7 @@ def given_config(options: Options) -> dict | None:
     Raises:
         InvalidInput: it cannot be read, or is another model's.
     """
-    path = options.checkpoint_path if options.config_path is None and options.layout == "hf" else options.config_path
+    path = options.config_path or options.folder()
     if path is None:
         return None
     return read_config(Path(path)) if options.checkpoint_path is not None else read_codebook_config(Path(path))

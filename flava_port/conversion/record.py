@@ -34,8 +34,7 @@ class Conversion:
         lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
         lines += [("differs", line) for line in self.plan.differs]
         lines += [("warning", line) for line in self.warnings]
-        if self.tokenizer is not None:
-            lines.append((self.tokenizer.label, self.tokenizer.said))
+        lines += [(self.tokenizer.label, self.tokenizer.said)] if self.tokenizer else []
         return labelled(lines)
 
 

@@ -100,7 +100,7 @@ def _fetched(name: str, *, local: bool) -> Path | None:
         try:
             found.append(Path(hf_hub_download(name, file, local_files_only=local)))
         except Exception as error:  # each release of the library has exception types of its own
-            if not local and "EntryNotFound" not in type(error).__name__.removeprefix("Local"):
+            if not local and type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
                 raise InvalidInput(f"{name}: no such file or folder, and it cannot be fetched from the hub ({_reason(error)})") from None
     return found[0].parent if any(path.name != TOKENIZER_CONFIG for path in found) else None
 

@@ -25,22 +25,24 @@ _PROVEN, _END = "<!-- proven -->", "<!-- end -->"
 _SIGNATURE = re.compile(r"<!-- written by flava-port, sha256 ([0-9a-f]{64}) -->\n$")
 
 _IMAGE = 'image = Image.open("image.jpg").convert("RGB")'
-_PAIRS = 'processor(images=[image] * 2, text=["a cat", "a dog"], padding=True, return_tensors="pt")'
+_PAIRS = 'inputs = processor(images=[image] * 2, text=["a cat", "a dog"], padding=True, return_tensors="pt")'
 _USES = {
     WHOLE.name: (
         "from PIL import Image",
         "from transformers import FlavaForPreTraining, FlavaProcessor",
         'model, processor = FlavaForPreTraining.from_pretrained("."), FlavaProcessor.from_pretrained(".")',
         _IMAGE,
-        f"inputs = {_PAIRS}",
-        "itm_logits = model(**inputs, input_ids_masked=inputs.input_ids).itm_logits  # [2, 2]: does not match, matches",
+        _PAIRS,
+        'found = model(**inputs, input_ids_masked=inputs["input_ids"], return_loss=False)',
+        "shares = found.contrastive_logits_per_image[0].softmax(-1)  # of each sentence; itm_logits judge each pair by itself",
     ),
     MODEL.name: (
         "from PIL import Image",
         "from transformers import FlavaModel, FlavaProcessor",
         'model, processor = FlavaModel.from_pretrained("."), FlavaProcessor.from_pretrained(".")',
         _IMAGE,
-        f"embeddings = model(**{_PAIRS}).multimodal_embeddings",
+        _PAIRS,
+        "embeddings = model(**inputs).multimodal_embeddings",
     ),
     PARTS["image"].name: (
         "from PIL import Image",
@@ -76,21 +78,28 @@ def model_card(record: Mapping, part: Part) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     read_back = f"{count_of(len(record['tensors']), 'tensor')} read back from the disk, each equal to its source bit for bit"
     use = _USES[WHOLE.name if part is WITHOUT_CODEBOOK else part.name]
-    lacks_tokenizer = takes_texts(part) and "tokenizer" not in record
     lines = [
         _HEADER,
         f"# FLAVA, for `{part.model_class}`\n",
         f"Converted by flava-port from the weights below. {_LICENCE}\n",
         "| file | layout | bytes | sha256 |\n|---|---|---|---|",
         *sources,
-        f"\nMade with {versions}. `conversion.json` says where every key went.\n",
+        f"\n{_words(record)}Made with {versions}. `conversion.json` says where every key went.\n",
         '## Use\n\nIn this folder; elsewhere put its path, or its name on the hub, for `"."`.\n',
         "\n".join(("```python", *use, "```\n")),
-        *([_NO_TOKENIZER] if lacks_tokenizer else []),
+        *([_NO_TOKENIZER] if takes_texts(part) and "tokenizer" not in record else []),
         f"## What was proven\n\n{_PROVEN}\n- {read_back}\n{_END}\n",
         *(["## What differs from the original\n", *(f"- {line}" for line in record["differs"]), ""] if record["differs"] else []),
     ]
     return _signed("\n".join(lines))
+
+
+def _words(record: Mapping) -> str:
+    """A sentence about the vocabulary, if there is one."""
+    if (vocabulary := record.get("tokenizer")) is None:
+        return ""
+    whose = "those of bert-base-uncased" if vocabulary["bert-base-uncased"] else "not those of bert-base-uncased"
+    return f"The tokenizer knows {vocabulary['words']:,} words, {whose}; `vocab.txt` has sha256 `{vocabulary['sha256']}`. "
 
 
 _NO_TOKENIZER = "There is no tokenizer in this folder: take that of `facebook/flava-full`, or `bert-base-uncased`.\n"

@@ -27,9 +27,8 @@ def preprocessor_json(config: Mapping, part: Part = WHOLE) -> dict[str, Any]:
     """
     image = config["image_config"]
     height, width = both_sides(image["image_size"])
-    patch_height, _ = both_sides(image["patch_size"])
-    patches = height // patch_height
-    size, codebook_size = {"height": height, "width": width}, {"height": 8 * patches, "width": 8 * patches}
+    patches = height // both_sides(image["patch_size"])[0]
+    size = {"height": height, "width": width}
     return {
         "image_processor_type": "FlavaImageProcessor",
         "feature_extractor_type": "FlavaFeatureExtractor",
@@ -53,11 +52,18 @@ def preprocessor_json(config: Mapping, part: Part = WHOLE) -> dict[str, Any]:
         "mask_group_min_aspect_ratio": 0.3,
         "mask_group_max_aspect_ratio": None,
         "return_codebook_pixels": part is CODEBOOK_PART,
+        **_codebook_fields(8 * patches),
+    }
+
+
+def _codebook_fields(side: int) -> dict[str, Any]:
+    size = {"height": side, "width": side}
+    return {
         "codebook_do_resize": True,
-        "codebook_size": codebook_size,
+        "codebook_size": size,
         "codebook_resample": 1,
         "codebook_do_center_crop": True,
-        "codebook_crop_size": codebook_size,
+        "codebook_crop_size": size,
         "codebook_do_rescale": True,
         "codebook_rescale_factor": 1 / 255,
         "codebook_do_map_pixels": True,
