@@ -16,7 +16,7 @@ from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .progress import Progress, in_background, silent
 from .proof.certificate import Certificate
-from .proof.claims import ABOUT_THE_FILES, about_the_computation
+from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import Semantics, semantics_of
 from .target.config import declared_class, read_config
@@ -25,6 +25,7 @@ from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
 
 if TYPE_CHECKING:
     from .proof.computation import Computation
+    from .proof.processing import Processing
 
 
 class ProofKeywords(TypedDict, total=False):
@@ -89,6 +90,8 @@ def verify_flava_checkpoint(
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
+            processing = _processing(computation, asked)
+            certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
     return certificate
 
 
@@ -102,6 +105,12 @@ def _made_by(checkpoint: Source, asked: ProofOptions) -> Semantics:
     """How the code behind the checkpoint reads its weights."""
     made_by = semantics_of(checkpoint.layout)
     return made_by if asked.head_layer_norm_eps is None else replace(made_by, head_layer_norm_eps=asked.head_layer_norm_eps)
+
+
+def _processing(computation: "Computation", asked: ProofOptions) -> "Processing":
+    from .proof.processing import Processing
+
+    return Processing(computation, asked.tokenizer)
 
 
 def _computation(asked: ProofOptions) -> Callable[[WeightClaims], "Computation"]:
