@@ -15,7 +15,7 @@ from ..target.installed import quiet
 from .certificate import Claim, Finding, Measured, NothingToJudge
 from .examples import pictures
 from .forward import _ForPreTraining, in_float64, outputs, relative_error, run_converted, run_original
-from .processors import processor_of_both, square_size
+from .processors import TEXT_INPUTS, processor_of_both, square_size
 from .scenarios import Scenario
 from .sides import Sides
 
@@ -88,8 +88,7 @@ def _read(paths: list[Path]) -> list[Image.Image]:
 def _original_inputs(images: list[Image.Image], tokenizer: WordPiece, length: int, sizes: tuple[int, int]) -> dict[str, Tensor]:
     pixels = [evaluation_pixels(image, *sizes) for image in images]
     encoded = [tokenizer.encode(sentence, length=length) for sentence in SENTENCES]
-    names = ("input_ids", "token_type_ids", "attention_mask")
-    return {name: torch.tensor([getattr(one, name) for one in encoded]) for name in names} | {
+    return {name: torch.tensor([getattr(one, name) for one in encoded]) for name in TEXT_INPUTS} | {
         "pixel_values": torch.stack([one.encoder for one in pixels]),
         "codebook_pixel_values": torch.stack([one.codebook for one in pixels]),
     }

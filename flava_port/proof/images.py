@@ -41,12 +41,13 @@ class Made:
     backend: str
     picture: Picture
     outputs: Mapping[str, Tensor]
+    converts: bool  # whether it makes RGB of other modes
     error: str = ""
 
     @property
     def may_be_refused(self) -> bool:
-        """Before 5.0.0, Pillow's backend takes RGB alone."""
-        return self.backend == PILLOW and self.picture.name.startswith("mode") and Version(transformers.__version__).major < 5
+        """Whether it stops at an image that is not RGB, of which it makes nothing wrong."""
+        return bool(self.error) and self.picture.image.mode != "RGB" and not self.converts
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,17 @@ class ImageEvidence:
 
 
 def _make(backend: str, processor: Processor, picture: Picture) -> Made:
+    is_deaf = backend == PILLOW and Version(transformers.__version__).major < 5  # to do_convert_rgb, until 5.0.0
+    converts = bool(getattr(processor, "do_convert_rgb", False)) and not is_deaf
     try:
-        return Made(backend, picture, processor(picture.image, return_tensors="pt", return_codebook_pixels=True))
+        return Made(backend, picture, processor(picture.image, return_tensors="pt", return_codebook_pixels=True), converts)
     except Exception as error:  # releases refuse images with errors of many types
-        return Made(backend, picture, {}, f"{type(error).__name__}: {str(error)[:100]}")
+        return Made(backend, picture, {}, converts, f"{type(error).__name__}: {str(error)[:100]}")
 
 
 def judge_pixels(evidence: ImageEvidence, claim: Claim) -> None:
     """The encoder's pixels, the masks, and that nothing else is made where nothing else is asked for."""
-    judged = [_judge(made, "pixel_values", list(known_pixels(made.picture, evidence.size)), LEVELS_OF_PIXELS) for made in evidence.made]
+    judged = [_judge(made, "pixel_values", known_pixels(made.picture, evidence.size), LEVELS_OF_PIXELS) for made in evidence.made]
     claim.findings = [*_findings(judged), *_mask_findings(evidence), *_findings_of_a_plain_call(evidence)]
     claim.settle(_summary(judged))
 
@@ -93,7 +96,12 @@ def judge_codebook_pixels(evidence: ImageEvidence, codebook: Callable[[], DalleE
     """The codebook's pixels; and how many of its tokens the known differences change."""
     sizes = evidence.size, evidence.codebook_size
     judged = [
-        _judge(made, "codebook_pixel_values", list(known_codebook_pixels(made.picture, *sizes)), LEVELS_OF_CODEBOOK_PIXELS)
+        _judge(
+            made,
+            "codebook_pixel_values",
+            known_codebook_pixels(made.picture, *sizes, by_torchvision=made.backend != PILLOW),
+            LEVELS_OF_CODEBOOK_PIXELS,
+        )
         for made in evidence.made
     ]
     claim.findings = _findings(judged)
@@ -102,15 +110,17 @@ def judge_codebook_pixels(evidence: ImageEvidence, codebook: Callable[[], DalleE
         claim.summary += _changed_tokens(judged, sizes, model)
 
 
-def _judge(made: Made, output: str, known: Sequence[Known], levels: Tensor) -> Judged:
-    """Compares one output with everything that it may be. Only where a backend other than Pillow's resizes, it may round otherwise."""
+def _judge(made: Made, output: str, known: Iterator[Known], levels: Tensor) -> Judged:
+    """Compares one output with what it may be, in order. Only where a backend other than Pillow's resizes, it may round otherwise."""
     if output not in made.outputs:
         return Judged(made, REFUSED if made.may_be_refused else None, float("inf"))
-    distances = [_distance(made.outputs[output][0], one.pixels, levels) for one in known]
-    for one, distance in zip(known, distances):
+    from_original = None
+    for one in known:
+        distance = _distance(made.outputs[output][0], one.pixels, levels)
+        from_original = distance if from_original is None else from_original
         if distance <= (TWO_PASSES if one.is_resized and made.backend != PILLOW else ROUNDING):
-            return Judged(made, one.difference, distances[0])
-    return Judged(made, None, distances[0])
+            return Judged(made, one.difference, from_original)
+    return Judged(made, None, float("inf") if from_original is None else from_original)
 
 
 def _distance(pixels: Tensor, wanted: Tensor, levels: Tensor) -> float:

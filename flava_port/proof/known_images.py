@@ -46,7 +46,7 @@ def known_pixels(picture: Picture, size: int) -> Iterator[Known]:
             yield Known(difference, normalised(unit_pixels(view)), source.size != (size, size))
 
 
-def known_codebook_pixels(picture: Picture, size: int, codebook_size: int) -> Iterator[Known]:
+def known_codebook_pixels(picture: Picture, size: int, codebook_size: int, *, by_torchvision: bool) -> Iterator[Known]:
     """What the codebook's pixels may be, the original's own first."""
 
     def known(difference: str, source: Image.Image, resampling: Image.Resampling = Image.Resampling.LANCZOS) -> Iterator[Known]:
@@ -56,7 +56,7 @@ def known_codebook_pixels(picture: Picture, size: int, codebook_size: int) -> It
     yield from known("", evaluation_views(picture.image, size, codebook_size).encoder)
     for difference, source in _sources(picture).items():
         yield from known(difference or FROM_THE_IMAGE, source)
-        if _lacks_lanczos():
+        if by_torchvision and _lacks_lanczos():
             yield from known(BICUBIC, source, Image.Resampling.BICUBIC)
 
 
@@ -64,11 +64,11 @@ def _sources(picture: Picture) -> Mapping[str, Image.Image]:
     return {"": to_rgb(picture.image)} | ({ON_WHITE: on_white(picture.image)} if picture.has_transparency else {})
 
 
-def _resized(image: Image.Image, size: int, resampling: Image.Resampling) -> list[Image.Image]:
+def _resized(image: Image.Image, size: int, resampling: Image.Resampling) -> Iterator[Image.Image]:
     """The image resized by Pillow; and with its two passes in either order, which Pillow chooses by the cost."""
-    whole = size, size
-    across, down = (image.resize(first, resampling).resize(whole, resampling) for first in ((size, image.height), (image.width, size)))
-    return [image.resize(whole, resampling), across, down]
+    yield image.resize((size, size), resampling)
+    for first_pass in ((size, image.height), (image.width, size)):
+        yield image.resize(first_pass, resampling).resize((size, size), resampling)
 
 
 def _lacks_lanczos() -> bool:

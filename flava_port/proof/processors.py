@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InvalidInput
+from ..files.vocabulary import TOKENIZER
 from ..target.installed import quiet
 from ..target.preprocessor import PREPROCESSOR_CONFIG
 from ..target.tokenizer import TOKENIZER_FILES
@@ -15,6 +16,7 @@ from .certificate import NothingToJudge
 if TYPE_CHECKING:
     from torch import Tensor
 
+TEXT_INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 PILLOW, TORCHVISION = "pil", "torchvision"  # the backends, by the names that transformers 5 gives them
 
 
@@ -63,7 +65,9 @@ def backend_of(processor: object) -> str:
 
 
 def tokenizers(folder: Path) -> dict[str, Any]:
-    """The folder's tokenizer by the name of its class: in Rust, and up to transformers 4 in Python too.
+    """The folder's tokenizer by the name of its class: in Rust, and up to transformers 4 in Python too; and its tokenizer.json alone.
+
+    transformers 5 takes of that file the words only, and earlier releases all of it.
 
     Raises:
         NothingToJudge: the folder has none.
@@ -71,12 +75,16 @@ def tokenizers(folder: Path) -> dict[str, Any]:
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise NothingToJudge("there is no tokenizer in the folder; convert --tokenizer puts one there")
     with quiet():
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         found = [
             AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=fast) for fast in (True, False)
         ]
-    return {type(tokenizer).__name__: tokenizer for tokenizer in found}
+        by_name = {type(tokenizer).__name__: tokenizer for tokenizer in found}
+        if (file := folder / TOKENIZER).exists():
+            as_bert = {"pad_token": "[PAD]", "model_max_length": found[0].model_max_length, "model_input_names": TEXT_INPUTS}
+            by_name[TOKENIZER] = PreTrainedTokenizerFast(tokenizer_file=str(file), **as_bert)
+    return by_name
 
 
 def processor_of_both(folder: Path) -> Processor:

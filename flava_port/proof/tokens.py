@@ -4,15 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import InvalidInput
 from ..files.vocabulary import Vocabulary, differing_words, read_vocabulary
 from ..original.wordpiece import PAIR_LENGTH, TEXT_LENGTH, Encoded, WordPiece
 from ..target.config import DEFAULTS
 from ..text import count_of, few
 from .certificate import Claim, Finding, NothingToJudge
 from .examples import pairs_of_texts, texts
-from .processors import tokenizers
-
-_NAMES = ("input_ids", "token_type_ids", "attention_mask")
+from .processors import TEXT_INPUTS, tokenizers
 
 
 class TextEvidence:
@@ -25,6 +24,7 @@ class TextEvidence:
 
     def __init__(self, folder: Path, config: Mapping, given: str | Path | None) -> None:
         self.tokenizers = tokenizers(folder)
+        self.folder = folder
         self.given = read_vocabulary(given) if given is not None else None
         own = next(iter(self.tokenizers.values())).get_vocab()
         self.own = Vocabulary(tuple(sorted(own, key=lambda word: own[word])), "the folder")
@@ -61,6 +61,10 @@ def _whose(evidence: TextEvidence) -> str:
 
 def _word_findings(evidence: TextEvidence) -> Iterator[Finding]:
     own = evidence.own.words
+    try:
+        read_vocabulary(evidence.folder)  # its files must agree, since each release reads another
+    except InvalidInput as error:
+        yield Finding("tokenizer", "", str(error))
     for name, tokenizer in evidence.tokenizers.items():
         if tokenizer.get_vocab() != {word: number for number, word in enumerate(own)}:
             yield Finding(f"{name}: vocabulary", "", "its words or their numbers are not those of the folder's other files")
@@ -98,16 +102,16 @@ def _text_findings(name: str, tokenizer: Any, evidence: TextEvidence) -> Iterato
 
 
 def _differs(found: Mapping, expected: Encoded) -> bool:
-    return any(list(found[name]) != getattr(expected, name) for name in _NAMES)
+    return any(list(found[name]) != getattr(expected, name) for name in TEXT_INPUTS)
 
 
 def _unpadded(encoded: Encoded) -> Encoded:
     count = sum(encoded.attention_mask)
-    return Encoded(*(getattr(encoded, name)[:count] for name in _NAMES))
+    return Encoded(*(getattr(encoded, name)[:count] for name in TEXT_INPUTS))
 
 
 def _first_difference(found: Mapping, expected: Encoded) -> str:
-    for name in _NAMES:
+    for name in TEXT_INPUTS:
         ours, theirs = list(found[name]), getattr(expected, name)
         if ours != theirs:
             place = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
