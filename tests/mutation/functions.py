@@ -94,7 +94,12 @@ def _configuration() -> str:
     paths = indented(f"flava_port/{name}.py" for name in MODULES)
     ignored = indented(["-x", "-q", "-p", "no:cacheprovider", *(f"--ignore=tests/{name}" for name in LEFT_OUT)])
     also = indented(COPIED)
-    options = {"paths_to_mutate": paths, "tests_dir": indented(TESTS), "also_copy": also, "pytest_add_cli_args": ignored}
+    options = {
+        "source_paths": paths,
+        "also_copy": also,
+        "pytest_add_cli_args": ignored,
+        "pytest_add_cli_args_test_selection": indented(TESTS),
+    }
     return "[mutmut]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
 
 
