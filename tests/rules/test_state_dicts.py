@@ -136,6 +136,6 @@ def test_a_converted_codebook_is_refused():
 
 
 def test_two_codebook_keys_that_meet_are_refused_by_name():
-    """Where `x.w` and `x.weight` would become one, the message names both and the target."""
+    """`x.w` and `x.weight` would be one."""
     with pytest.raises(NotFaithful, match=r"x\.w and x\.weight both become x\.weight"):
         codebook.upgrade_state_dict({"x.weight": torch.ones(1), "x.w": torch.ones(1), "blocks.group_1.block_1.x.w": torch.ones(1)})
