@@ -1,11 +1,8 @@
 """Converts a FLAVA checkpoint of any layout into a folder of transformers', and proves every value to be the one it was.
 
-`convert_to_folder` is the whole conversion, step by step. Its steps are made of the rules that rename keys
-(`rules.tables`), the account of every key (`conversion.account`), the reading back of what was written
-(`files.model_folder`), and the rename that lets the folder appear whole (`files.staging`).
-
-`convert_flava_checkpoint`, `upgrade_state_dict` and `count_parameters` have the names and signatures of the
-converter that transformers 4.20.0 to 4.47.1 shipped as ``convert_flava_original_pytorch_to_hf``.
+`convert_to_folder` is the whole conversion, step by step. `convert_flava_checkpoint`, `upgrade_state_dict` and
+`count_parameters` have the names and signatures of the converter that transformers 4.20.0 to 4.47.1 shipped as
+``convert_flava_original_pytorch_to_hf``.
 """
 
 from collections.abc import Mapping
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .conversion.account import account, rename_all
-from .conversion.folder import choose_dtypes, loading_dtype, nonfinite_warnings, proven_folder
+from .conversion.folder import choose_dtypes, loading_dtype, proven_folder
 from .conversion.options import Options
 from .conversion.plan import given_config, plan_conversion
 from .conversion.record import Conversion, conversion_record
@@ -102,7 +99,8 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
         # Write and prove: into a hidden folder, which is renamed to the target when the block ends well.
         with proven_folder(target, weights, options.max_shard_size, options.progress) as (folder, proven):
             config = config_json(plan.config, loading_dtype(weights), plan.part)
-            conversion = Conversion(target, plan, config, proven, [*warnings, *nonfinite_warnings(proven)], tokenizer)
+            warnings += [f"{key} holds {tensor.nonfinite} NaN or infinite values" for key, tensor in proven.items() if tensor.nonfinite]
+            conversion = Conversion(target, plan, config, proven, warnings, tokenizer)
             record = conversion_record(conversion, {name: digest.result() for name, digest in digests.items()})
             write_files(folder, {"config.json": config, **processor_files(plan.config, plan.part, tokenizer), RECORD: record})
             write_card(folder, target, record, plan.part)

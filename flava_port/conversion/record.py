@@ -1,6 +1,6 @@
 """What a conversion did: its summary for people, its record for the folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +48,11 @@ def described(plan: Plan) -> list[tuple[str, str]]:
     reasons: dict[str, list[str]] = {}
     for dropped in plan.placement.dropped:
         reasons.setdefault(dropped.kind, []).append(dropped.placed.name_in_file)
-    lines += [("dropped", f"{count_of(len(keys), 'key')}: {reason}{_named(keys)}") for reason, keys in reasons.items()]
-    lines += [("made", f"{key}: {made.because}") for key, made in plan.placement.made.items()]
-    return lines
-
-
-def _named(keys: Sequence[str]) -> str:
-    """The keys by name, where they are so few that they may be a surprise."""
-    return f": {', '.join(keys)}" if len(keys) <= 3 and not keys[0].endswith("position_ids") else ""
+    for reason, keys in reasons.items():
+        # By name where they are so few that they may be a surprise.
+        named = f": {', '.join(keys)}" if len(keys) <= 3 and not keys[0].endswith("position_ids") else ""
+        lines.append(("dropped", f"{count_of(len(keys), 'key')}: {reason}{named}"))
+    return [*lines, *(("made", f"{key}: {made.because}") for key, made in plan.placement.made.items())]
 
 
 def _contents(checkpoint: Checkpoint) -> str:

@@ -63,8 +63,7 @@ def in_memory(state_dict: Mapping[str, "torch.Tensor"], layout: Layout) -> State
 def open_sources(options: Options) -> Iterator[list[Source]]:
     """The checkpoint and the codebook's file, as far as they are given. Downloads live until the block ends.
 
-    The checkpoint's layout is the one that was named, or else the one that its keys show. A folder of
-    transformers' is read only where ``layout`` says ``hf``.
+    The checkpoint's layout is the one that was named (``hf``: a folder of transformers'), or the one that its keys show.
 
     Raises:
         InvalidInput: a file cannot be read, is in another layout, or both files hold a codebook.
@@ -105,12 +104,7 @@ def _open_file(name: str, path: Path, wanted: Sequence[Layout]) -> Source:
 
 
 def open_folder(folder: Path) -> Source:
-    """The weights of a folder of transformers', under the keys of `FlavaForPreTraining` also where it is of `FlavaModel`.
-
-    Raises:
-        InvalidInput: as `read_model_folder`.
-        NotFaithful: as `read_model_folder`.
-    """
+    """What `read_model_folder` reads, under the keys of `FlavaForPreTraining` also where the folder is of `FlavaModel`."""
     tensors = read_model_folder(folder)
     part = WHOLE if any(map(MODEL.holds, tensors)) else MODEL
     if part is MODEL:
@@ -122,8 +116,7 @@ def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTenso
     """All weights of a folder of transformers' FLAVA, unread, under the keys that stand there.
 
     Raises:
-        InvalidInput: as `read_weights`; or the folder holds another model.
-        NotFaithful: as `read_weights`.
+        InvalidInput, NotFaithful: as `read_weights`; the first also where the folder holds another model.
     """
     tensors = read_weights(folder, current_name)
     if (layout := recognise(tensors)) is not Layout.HUGGING_FACE:

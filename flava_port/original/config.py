@@ -31,8 +31,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            heads = f"num_attention_heads {self.num_attention_heads}"
-            raise ValueError(f"hidden_size {self.hidden_size} does not split into {heads}")
+            raise ValueError(f"hidden_size {self.hidden_size} does not split into num_attention_heads {self.num_attention_heads}")
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act {self.hidden_act!r} is none of {', '.join(ACTIVATIONS)}")
 
@@ -98,13 +97,6 @@ def config_of(
         KeyError: a key is missing.
         ValueError: the sizes fit no FLAVA.
     """
-
-    def transformer(encoder: str) -> dict[str, int]:
-        layer = f"{encoder}.module.encoder.layer."
-        numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
-        inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
-        return dict(hidden_size=width, num_hidden_layers=len(numbers), num_attention_heads=width // 64, intermediate_size=inner)
-
     embeddings = "image_encoder.module.embeddings."
     _, channels, _, patch = state_dict[embeddings + "patch_embeddings.projection.weight"].shape
     patches = state_dict[embeddings + "position_embeddings"].shape[1] - 1
@@ -115,9 +107,16 @@ def config_of(
     tables = dict(vocab_size="word", max_position_embeddings="position", type_vocab_size="token_type")
     words = {field: len(state_dict[f"text_encoder.module.embeddings.{table}_embeddings.weight"]) for field, table in tables.items()}
     return FlavaConfig(
-        ImageConfig(**{**transformer("image_encoder"), **pixels, **image}),
-        TextConfig(**{**transformer("text_encoder"), **words, **text}),
-        MultimodalConfig(**{**transformer("mm_encoder"), **multimodal}),
+        ImageConfig(**{**_transformer_sizes(state_dict, "image_encoder"), **pixels, **image}),
+        TextConfig(**{**_transformer_sizes(state_dict, "text_encoder"), **words, **text}),
+        MultimodalConfig(**{**_transformer_sizes(state_dict, "mm_encoder"), **multimodal}),
         projection_dim=len(state_dict["image_projection.weight"]),
         **heads,
     )
+
+
+def _transformer_sizes(state_dict: Mapping[str, Tensor], encoder: str) -> dict[str, int]:
+    layer = f"{encoder}.module.encoder.layer."
+    numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
+    inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
+    return dict(hidden_size=width, num_hidden_layers=len(numbers), num_attention_heads=width // 64, intermediate_size=inner)
