@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--flava-checkpoint", metavar="P", help="your original checkpoint")
     group.addoption("--flava-codebook", metavar="C", help="its codebook: OpenAI's DALL-E encoder; leave out for a model without one")
     group.addoption("--flava-converted", metavar="OUT", help="the folder that was converted from them")
+    group.addoption("--flava-tokenizer", metavar="T", help="the original's tokenizer, where it is not bert-base-uncased's; see verify")
     group.addoption("--flava-config", metavar="CFG", help="the original's config.json, where it is not FLAVA's own")
     group = parser.getgroup("FLAVA's drift (flava-port drift --from FILE --to FILE)")
     group.addoption("--observe", metavar="FILE", help="write what this environment's transformers and torch do with FLAVA to FILE")

@@ -27,9 +27,11 @@ def convert(options: Namespace) -> int:
     _done(result.summary(), options)
     if not options.verify:
         return 0
+    from .target.card import add_to_card
     from .verify import verify_flava_checkpoint
 
     certificate = verify_flava_checkpoint(*files, **for_models | _given(options, "no_codebook"))
+    add_to_card(result.folder, [f"verified: {claim.name}: {claim.verdict.value}. {claim.summary}" for claim in certificate.claims])
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 

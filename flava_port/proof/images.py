@@ -21,9 +21,9 @@ from ..text import count_of
 from .certificate import Claim, Finding
 from .examples import Picture, pictures
 from .known_images import (
+    ARITHMETIC,
     LEVELS_OF_CODEBOOK_PIXELS,
     LEVELS_OF_PIXELS,
-    ROUNDING,
     TWO_PASSES,
     Known,
     known_codebook_pixels,
@@ -35,7 +35,7 @@ REFUSED = "refused, which the original converts: image.convert('RGB') before"
 
 
 @dataclass(frozen=True)
-class Made:
+class MadePixels:
     """What one backend makes of one picture: its outputs by name, or the error that it stops with."""
 
     backend: str
@@ -54,7 +54,7 @@ class Made:
 class Judged:
     """Pixels that were compared: as which difference they are known (empty: the original's own; None: unknown), and how far they are."""
 
-    made: Made
+    made: MadePixels
     difference: str | None
     levels: float  # from the original's own
 
@@ -72,17 +72,17 @@ class ImageEvidence:
         self.pictures = pictures(self.size)
 
     @cached_property
-    def made(self) -> list[Made]:
+    def made(self) -> list[MadePixels]:
         return [_make(backend, processor, picture) for backend, processor in self.processors.items() for picture in self.pictures]
 
 
-def _make(backend: str, processor: Processor, picture: Picture) -> Made:
+def _make(backend: str, processor: Processor, picture: Picture) -> MadePixels:
     is_deaf = backend == PILLOW and Version(transformers.__version__).major < 5  # to do_convert_rgb, until 5.0.0
     converts = bool(getattr(processor, "do_convert_rgb", False)) and not is_deaf
     try:
-        return Made(backend, picture, processor(picture.image, return_tensors="pt", return_codebook_pixels=True), converts)
+        return MadePixels(backend, picture, processor(picture.image, return_tensors="pt", return_codebook_pixels=True), converts)
     except Exception as error:  # releases refuse images with errors of many types
-        return Made(backend, picture, {}, converts, f"{type(error).__name__}: {str(error)[:100]}")
+        return MadePixels(backend, picture, {}, converts, f"{type(error).__name__}: {str(error)[:100]}")
 
 
 def judge_pixels(evidence: ImageEvidence, claim: Claim) -> None:
@@ -110,7 +110,7 @@ def judge_codebook_pixels(evidence: ImageEvidence, codebook: Callable[[], DalleE
         claim.summary += _changed_tokens(judged, sizes, model)
 
 
-def _judge(made: Made, output: str, known: Iterator[Known], levels: Tensor) -> Judged:
+def _judge(made: MadePixels, output: str, known: Iterator[Known], levels: Tensor) -> Judged:
     """Compares one output with what it may be, in order. Only where a backend other than Pillow's resizes, it may round otherwise."""
     if output not in made.outputs:
         return Judged(made, REFUSED if made.may_be_refused else None, float("inf"))
@@ -118,7 +118,7 @@ def _judge(made: Made, output: str, known: Iterator[Known], levels: Tensor) -> J
     for one in known:
         distance = _distance(made.outputs[output][0], one.pixels, levels)
         from_original = distance if from_original is None else from_original
-        if distance <= (TWO_PASSES if one.is_resized and made.backend != PILLOW else ROUNDING):
+        if distance <= (TWO_PASSES if one.is_resized and made.backend != PILLOW else ARITHMETIC):
             return Judged(made, one.difference, from_original)
     return Judged(made, None, float("inf") if from_original is None else from_original)
 

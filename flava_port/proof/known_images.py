@@ -16,11 +16,11 @@ from ..original.preprocessing import CLIP_DEVIATION, LAPLACE_EPSILON, evaluation
 from .examples import Picture, on_white
 
 # Divided by 255, less the mean, by the deviation: four roundings in float32, of values up to 4.
-ROUNDING = 16 * 255 * torch.finfo(torch.float32).eps
+ARITHMETIC = 16 * 255 * torch.finfo(torch.float32).eps
 # A resize rounds to whole levels after each of its two passes. Where backends round otherwise, one level of difference
 # after the first pass becomes at most 1.25 (bicubic) or 1.55 (Lanczos) in the second, the sum of the filter's weights, and
 # rounding adds at most one: two whole levels.
-TWO_PASSES = 2 + ROUNDING
+TWO_PASSES = 2 + ARITHMETIC
 
 LEVELS_OF_PIXELS = 255 * torch.tensor(CLIP_DEVIATION)[:, None, None]
 LEVELS_OF_CODEBOOK_PIXELS = torch.tensor(255 / (1 - 2 * LAPLACE_EPSILON))

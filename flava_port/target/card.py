@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..files.staging import write_text
+from ..files.staging import staged_files, write_text
 from ..text import count_of
 from .parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from .tokenizer import takes_texts
@@ -107,25 +107,28 @@ _NO_TOKENIZER = "There is no tokenizer in this folder: take that of `facebook/fl
 
 def write_card(folder: Path, target: Path, record: Mapping, part: Part) -> None:
     """Writes the card into a folder that will replace ``target``; a README that somebody wrote or changed there is kept."""
-    there = target / CARD
-    if there.exists() and not is_ours(there.read_bytes().decode("utf-8", "replace")):
-        shutil.copy2(there, folder / CARD)
+    if (target / CARD).exists() and not is_ours(_read(target)):
+        shutil.copy2(target / CARD, folder / CARD)
     else:
         write_text(folder / CARD, model_card(record, part))
 
 
+def add_to_card(folder: Path, proven: Sequence[str]) -> None:
+    """Adds to a folder's card what was proven later, a line each, if the card is ours."""
+    if is_ours(card := _read(folder)):
+        body = _SIGNATURE.sub("", card).replace(f"\n{_END}\n", "".join(f"\n- {line}" for line in proven) + f"\n{_END}\n")
+        with staged_files([folder / CARD]) as [partial]:
+            write_text(partial, _signed(body))
+
+
+def _read(folder: Path) -> str:
+    return (folder / CARD).read_bytes().decode("utf-8", "replace")
+
+
 def is_ours(text: str) -> bool:
-    """Whether a card is as `model_card` or `with_proof` made it, and nobody has changed it since."""
+    """Whether a card is as we made it, and nobody has changed it since."""
     signature = _SIGNATURE.search(text)
     return signature is not None and _digest(text[: signature.start()]) == signature[1]
-
-
-def with_proof(card: str, proven: Sequence[str]) -> str:
-    """The card with more that was proven, a line each; a card that is not ours as it was."""
-    if not is_ours(card):
-        return card
-    body = _SIGNATURE.sub("", card)
-    return _signed(body.replace(f"\n{_END}\n", "".join(f"\n- {line}" for line in proven) + f"\n{_END}\n"))
 
 
 def _signed(body: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from flava_port import convert_dalle_checkpoint, convert_flava_checkpoint
-from flava_port.target.card import is_ours, with_proof
+from flava_port.target.card import add_to_card, is_ours
 from tests.original.pictures import picture
 
 PARTS = {
@@ -104,11 +104,16 @@ def test_a_card_that_nobody_changed_is_written_anew(tiny, tmp_path):
     assert is_ours(first) and is_ours(second) and "for `FlavaImageModel`" in second
 
 
-def test_what_is_proven_later_is_added_to_a_card_of_ours_alone(card):
+def test_what_is_proven_later_is_added_to_a_card_of_ours_alone(card, tmp_path):
     """Which stays one of ours."""
-    more = with_proof(card, ["forward: proven", "gradients: proven"])
+    path = tmp_path / "README.md"
+    path.write_text(card)
+    add_to_card(tmp_path, ["forward: proven", "gradients: proven"])
+    more = path.read_text()
     assert "bit for bit\n- forward: proven\n- gradients: proven\n<!-- end -->\n" in more and is_ours(more)
-    assert with_proof("# Mine", ["forward: proven"]) == "# Mine" and not is_ours(card + " ")
+    path.write_bytes(mine := more.encode() + b"\xff")
+    add_to_card(tmp_path, ["losses: proven"])
+    assert path.read_bytes() == mine
 
 
 def test_converting_with_verify_adds_its_claims(run_command, tiny, tmp_path):
