@@ -25,8 +25,9 @@ LOGITS_OF_PAIRS = ("contrastive_logits_per_image", "contrastive_logits_per_text"
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """What came out: relative errors of logits, and shares of codebook tokens that differ."""
+    """What came out: the folder's logits, their relative errors, and shares of codebook tokens that differ."""
 
+    logits: dict[str, Tensor]
     model: dict[str, float]  # the folder's model against the original's, both on what the folder's processor made
     whole: dict[str, float]  # the folder's processor and model against the original's preprocessing and model
     tokens_of_model: float | None  # None where there is no codebook
@@ -63,6 +64,7 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
         labels = cast(_ForPreTraining, model.float()).image_codebook.get_codebook_indices(pixels["the folder's"])
         found = {name: _share(labels, codebook.codebook_indices(value)) for name, value in pixels.items()}
     return EndToEnd(
+        {name: theirs[name] for name in LOGITS_OF_PAIRS},
         {name: relative_error(theirs[name], ours_on_theirs[name]) for name in LOGITS_OF_PAIRS},
         {name: relative_error(theirs[name], ours[name]) for name in LOGITS_OF_PAIRS},
         found.get("the folder's"),
