@@ -27,7 +27,8 @@ PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else
 hypothesis.settings.load_profile(PROFILE)
 
 # No test may download a model, and no library may print advice about that.
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
+# Nor may a tokenizer that happens to be in the hub's cache be taken.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=os.devnull, TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--flava-checkpoint", metavar="P", help="your original checkpoint")
     group.addoption("--flava-codebook", metavar="C", help="its codebook: OpenAI's DALL-E encoder; leave out for a model without one")
     group.addoption("--flava-converted", metavar="OUT", help="the folder that was converted from them")
+    group.addoption("--flava-tokenizer", metavar="T", help="the original's tokenizer, where it is not bert-base-uncased's; see verify")
     group.addoption("--flava-config", metavar="CFG", help="the original's config.json, where it is not FLAVA's own")
     group = parser.getgroup("FLAVA's drift (flava-port drift --from FILE --to FILE)")
     group.addoption("--observe", metavar="FILE", help="write what this environment's transformers and torch do with FLAVA to FILE")

@@ -19,8 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status. An error becomes one message on stderr."""
     interrupts = _stop_cleanly_on_signals()
     try:
-        _quiet_libraries()
         options = _parser().parse_args(arguments)
+        _quiet_libraries(online=_names_the_hub(options))
         return options.run(options)
     except SystemExit:  # argparse has printed its message
         raise
@@ -51,10 +51,20 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
     return None
 
 
-def _quiet_libraries() -> None:
-    """Turns off advice and telemetry of the libraries below. They read these variables when they are imported."""
+def _names_the_hub(options: argparse.Namespace) -> bool:
+    """Whether ``--tokenizer`` has the name of a repository, and not of a file that is here."""
+    tokenizer = getattr(options, "tokenizer", None)
+    return tokenizer is not None and not os.path.exists(tokenizer)
+
+
+def _quiet_libraries(*, online: bool) -> None:
+    """Turns off advice and telemetry of the libraries below, and the network where nothing was asked of it.
+
+    They read these variables when they are imported.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if online else "1")
+    for name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ.setdefault(name, "1")
 
 
@@ -114,6 +124,7 @@ def _convert(command: argparse.ArgumentParser) -> None:
     _head_eps(command)
     _path(command, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
     _flag(command, "--no-codebook", action="store_true", help="convert without an image codebook")
+    _tokenizer(command, "whose words the folder's tokenizer gets; default: FLAVA's, if the hub's local cache has it")
     _flag(command, "--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
     _flag(command, "--max-shard-size", metavar="SIZE", help="split the weights above it, such as 5GB")
     _flag(command, "--verify", action="store_true", help="then prove that both models compute the same; see verify")
@@ -142,6 +153,7 @@ def _verify(command: argparse.ArgumentParser) -> None:
     _path(command, "config_path", "the original's config, where it is not FLAVA's own", required=False)
     _flag(command, "--no-codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out")
     _head_eps(command)
+    _tokenizer(command, "the original's; default: bert-base-uncased's, by its digest")
     _flag(command, "--weights-only", action="store_true", help="leave out the computation")
     _flag(command, "--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
     _flag(command, "--json", metavar="FILE", help="write the certificate here")
@@ -194,6 +206,10 @@ def _path(command: argparse.ArgumentParser, name: str, what: str, *, required: b
 def _layouts(command: argparse.ArgumentParser, sources: tuple[str, ...], default: str, targets: tuple[str, ...]) -> None:
     _flag(command, "--from", dest="layout", choices=sources, help=f"the layout of what is read (default: {default})")
     _flag(command, "--to", default=targets[0], choices=targets, help="the layout of what is written (default: %(default)s)")
+
+
+def _tokenizer(command: argparse.ArgumentParser, what: str) -> None:
+    _flag(command, "--tokenizer", metavar="PATH_OR_ID", help=f"a folder, vocab.txt, tokenizer.json or name on the hub: {what}")
 
 
 def _head_eps(command: argparse.ArgumentParser) -> None:

@@ -22,13 +22,16 @@ def convert(options: Namespace) -> int:
     common = _given(options, "layout", "part", "dtype", "force") | {"no_codebook": None if options.part else options.no_codebook}
     if options.to == "torchmultimodal":
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
-    result = convert_flava_checkpoint(*files, **common | _given(options, "max_shard_size", "head_layer_norm_eps"))
+    for_models = _given(options, "head_layer_norm_eps", "tokenizer")
+    result = convert_flava_checkpoint(*files, **common | for_models | _given(options, "max_shard_size"))
     _done(result.summary(), options)
     if not options.verify:
         return 0
+    from .target.card import add_to_card
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(*files, **_given(options, "no_codebook", "head_layer_norm_eps"))
+    certificate = verify_flava_checkpoint(*files, **for_models | _given(options, "no_codebook"))
+    add_to_card(result.folder, [f"verified: {claim.name}: {claim.verdict.value}. {claim.summary}" for claim in certificate.claims])
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 
@@ -38,9 +41,9 @@ def _check_convert_options(options: Namespace) -> None:
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
     if options.verify and (options.part or options.layout == "hf"):
         raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
-    for_transformers = options.verify or options.max_shard_size or options.head_layer_norm_eps is not None
+    for_transformers = options.verify or options.max_shard_size or options.head_layer_norm_eps is not None or options.tokenizer
     if options.to == "torchmultimodal" and for_transformers:
-        raise InvalidInput("--verify, --max-shard-size and --head-layer-norm-eps go with --to hf")
+        raise InvalidInput("--verify, --max-shard-size, --head-layer-norm-eps and --tokenizer go with --to hf")
 
 
 def convert_codebook(options: Namespace) -> int:
@@ -62,7 +65,8 @@ def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
     files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
-    certificate = verify_flava_checkpoint(*files, **_given(options, "weights_only", "device", "no_codebook", "head_layer_norm_eps"))
+    given = _given(options, "weights_only", "device", "no_codebook", "head_layer_norm_eps", "tokenizer")
+    certificate = verify_flava_checkpoint(*files, **given)
     if options.json:
         certificate.write(options.json)
     return _done(certificate.table(), options, certificate.exit_status)

@@ -18,10 +18,15 @@ from .conversion.sources import in_memory, open_sources
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .files.model_folder import RECORD
-from .files.staging import check_target, write_json
+from .files.staging import check_target, write_files
+from .files.vocabulary import read_vocabulary
 from .progress import Progress, in_background, silent
 from .rules.layouts import Layout, recognise
 from .rules.tables import CODEBOOK_PREFIX
+from .target.card import write_card
+from .target.config import config_json
+from .target.processor import processor_files
+from .target.tokenizer import choose_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +47,7 @@ def convert_flava_checkpoint(
     dtype: str = "float32",
     max_shard_size: str | int | None = None,
     force: bool = False,
+    tokenizer: str | Path | None = None,
     progress: Progress = silent,
 ) -> Conversion:
     """Converts a checkpoint and its codebook into a folder for `FlavaForPreTraining.from_pretrained`, or for a part's class.
@@ -59,15 +65,15 @@ def convert_flava_checkpoint(
         dtype: ``float32``, or ``keep`` for the checkpoint's own.
         max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: 5GB.
         force: replace an existing folder.
+        tokenizer: a folder, vocab.txt, tokenizer.json or name on the hub; None for FLAVA's, if the hub's local cache has it.
         progress: shows bars; see `flava_port.progress`.
 
     Raises:
         InvalidInput: an input cannot be read, is something else, or the folder exists.
         NotFaithful: the checkpoint was read, but no conversion of it would be the same model.
     """
-    options = Options(
-        checkpoint_path, codebook_path, config_path, layout, part, no_codebook, head_layer_norm_eps, dtype, max_shard_size, force, progress
-    )
+    asked = dtype, max_shard_size, force, tokenizer, progress
+    options = Options(checkpoint_path, codebook_path, config_path, layout, part, no_codebook, head_layer_norm_eps, *asked)
     return convert_to_folder(Path(pytorch_dump_folder_path), options)
 
 
@@ -78,6 +84,7 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
     """
     target = check_target(target, force=options.force, sources=options.local_paths())
     given = given_config(options)
+    vocabulary = read_vocabulary(options.tokenizer) if options.tokenizer is not None else None
 
     # Open: the keys, dtypes and shapes of each file. Its keys tell its layout.
     with open_sources(options) as sources:
@@ -85,17 +92,18 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
 
         # Plan: rename every key, read the model's sizes from the shapes, account for every key of both sides.
         plan = plan_conversion(sources, given, options)
+        tokenizer = choose_tokenizer(vocabulary, options.folder(), plan.part, plan.config)
         weights, warnings = choose_dtypes(plan.placement, options.dtype)
         weights = {key.removeprefix(plan.part.prefix): tensor for key, tensor in weights.items()}
 
         # Write and prove: into a hidden folder, which is renamed to the target when the block ends well.
         with proven_folder(target, weights, options.max_shard_size, options.progress) as (folder, proven):
-            files = plan.config_files(loading_dtype(weights))
-            for name, content in files.items():
-                write_json(folder / name, content)
+            config = config_json(plan.config, loading_dtype(weights), plan.part)
             warnings += [f"{key} holds {tensor.nonfinite} NaN or infinite values" for key, tensor in proven.items() if tensor.nonfinite]
-            conversion = Conversion(target, plan, files["config.json"], proven, warnings)
-            write_json(folder / RECORD, conversion_record(conversion, {name: digest.result() for name, digest in digests.items()}))
+            conversion = Conversion(target, plan, config, proven, warnings, tokenizer)
+            record = conversion_record(conversion, {name: digest.result() for name, digest in digests.items()})
+            write_files(folder, {"config.json": config, **processor_files(plan.config, plan.part, tokenizer), RECORD: record})
+            write_card(folder, target, record, plan.part)
     return conversion
 
 

@@ -10,12 +10,12 @@ from .convert import convert_flava_checkpoint
 from .errors import NotFaithful
 from .files.checkpoint import file_sha256
 from .files.model_folder import WEIGHTS
-from .files.staging import check_target
+from .files.staging import check_target, write_text
 from .files.tensors import StoredTensor, first_difference
 from .files.torch_format import write_torch_zip
 from .files.torch_tensors import MemoryTensor
 from .original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
-from .original.seeded import seeded_state_dict, write_pickled_codebook
+from .original.seeded import made_up_words, seeded_state_dict, write_pickled_codebook
 from .progress import Progress, silent
 from .revert import revert_flava_checkpoint
 from .target.installed import load_model
@@ -55,13 +55,15 @@ def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say:
         checkpoint, codebook, converted = folder / "flava_original.pt", folder / "encoder.pkl", folder / "flava"
         write_torch_zip(checkpoint, seeded_state_dict(config))
         write_pickled_codebook(codebook, codebook_config)
-        say(f"made     {checkpoint.name} and {codebook.name}: seeded weights, laid out as published\n")
-        say(convert_flava_checkpoint(checkpoint, codebook, converted, progress=progress).summary())
+        vocabulary = folder / "vocab.txt"
+        write_text(vocabulary, "\n".join(made_up_words(config.text_config.vocab_size)))
+        say(f"made     {checkpoint.name} and {codebook.name}: seeded weights, laid out as published; {vocabulary.name}: letters\n")
+        say(convert_flava_checkpoint(checkpoint, codebook, converted, tokenizer=vocabulary, progress=progress).summary())
         say(_loads_exactly(converted))
         reverted = folder / "reverted.pt", folder / "reverted_codebook.pt"
         revert_flava_checkpoint(converted, *reverted, progress=progress)
         again = folder / "flava_again"
-        convert_flava_checkpoint(*reverted, again, progress=progress)
+        convert_flava_checkpoint(*reverted, again, tokenizer=vocabulary, progress=progress)
         if file_sha256(converted / WEIGHTS) != file_sha256(again / WEIGHTS):
             raise NotFaithful("convert, revert, convert did not give the same bytes; please report this")
         say("reverted and converted again: the same bytes")

@@ -16,7 +16,7 @@ from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .progress import Progress, in_background, silent
 from .proof.certificate import Certificate
-from .proof.claims import ABOUT_THE_FILES, about_the_computation
+from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
@@ -25,6 +25,7 @@ from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
 
 if TYPE_CHECKING:
     from .proof.computation import Computation
+    from .proof.processing import Processing
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ProofOptions:
     device: str | None = None  # where to run the forward pass besides, such as cuda, in float32 and in bfloat16
     no_codebook: bool = False  # the folder was converted without the codebook that the checkpoint holds
     head_layer_norm_eps: float | None = None  # of the source's masked-prediction heads, where it is not their code's default
+    tokenizer: str | Path | None = None  # the original's, where it is not bert-base-uncased's; see `files.vocabulary.read_vocabulary`
     progress: Progress = silent
 
 
@@ -79,7 +81,15 @@ def verify_flava_checkpoint(
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
+            processing = _processing(computation, asked)
+            certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
     return certificate
+
+
+def _processing(computation: "Computation", asked: ProofOptions) -> "Processing":
+    from .proof.processing import Processing
+
+    return Processing(computation, asked.tokenizer)
 
 
 def _computation(asked: ProofOptions) -> Callable[[WeightClaims], "Computation"]:

@@ -10,7 +10,7 @@ from flava_port.demo import DEMO_SIZES
 from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import load
 from flava_port.original.config import CodebookConfig, FlavaConfig
-from flava_port.original.seeded import seeded_codebook, seeded_state_dict, write_pickled_codebook
+from flava_port.original.seeded import made_up_words, seeded_codebook, seeded_state_dict, write_pickled_codebook
 from flava_port.target.keys import POSITION_IDS
 
 
@@ -28,17 +28,19 @@ TINY, TINY_CODEBOOK = DEMO_SIZES["tiny"]
 
 @dataclass(frozen=True)
 class TinyFiles:
-    """A tiny checkpoint (`checkpoint`), its pickled codebook (`codebook`), and their config."""
+    """A tiny checkpoint (`checkpoint`), its pickled codebook (`codebook`), a `vocabulary` of its size, and their config."""
 
     checkpoint: Path
     codebook: Path
+    vocabulary: Path
     config: FlavaConfig = TINY
     codebook_config: CodebookConfig = TINY_CODEBOOK
 
 
 def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
-    """Writes both files into the folder."""
-    files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl")
+    """Writes the files into the folder."""
+    files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl", folder / "vocab.txt")
+    files.vocabulary.write_text("\n".join(made_up_words(TINY.text_config.vocab_size)) + "\n")
     write_torch_zip(files.checkpoint, seeded_state_dict(TINY, seed))
     write_pickled_codebook(files.codebook, TINY_CODEBOOK, seed)
     return files

@@ -28,6 +28,7 @@ class Options:
     dtype: str = "float32"
     max_shard_size: str | int | None = None
     force: bool = False
+    tokenizer: str | Path | None = None
     progress: Progress = silent
 
     def __post_init__(self) -> None:
@@ -36,7 +37,11 @@ class Options:
         if self.dtype not in WRITTEN_DTYPES:
             raise InvalidInput(f"dtype {self.dtype!r} is none of {', '.join(WRITTEN_DTYPES)}")
 
+    def folder(self) -> Path | None:
+        """The folder of transformers' that is converted, if it is one."""
+        return Path(self.checkpoint_path) if self.layout == "hf" and self.checkpoint_path is not None else None
+
     def local_paths(self) -> tuple[Path, ...]:
         """The files and folders that are read, URLs left out."""
-        given = (self.checkpoint_path, self.codebook_path, self.config_path)
+        given = (self.checkpoint_path, self.codebook_path, self.config_path, self.tokenizer)
         return tuple(Path(path) for path in given if path is not None and not is_url(path))

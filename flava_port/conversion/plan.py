@@ -10,11 +10,10 @@ import numpy as np
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
 from ..rules.layouts import Semantics, semantics_of
-from ..target.config import config_json, read_codebook_config, read_config
+from ..target.config import read_codebook_config, read_config
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE
 from ..target.known import shapes_for
 from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
-from ..target.preprocessor import preprocessor_json
 from ..target.sizes import config_from_shapes, contradictions
 from .account import Made, Placement, Renamed, account, rename_all, shapes_of, stop_on
 from .options import Options
@@ -33,13 +32,6 @@ class Plan:
     made_by: Semantics  # how the code behind the checkpoint reads the weights
     differs: list[str]  # what the converted model computes differently, because transformers has no config for it
 
-    def config_files(self, loading_dtype: str) -> dict[str, dict]:
-        """The JSON files that stand beside the weights, for weights that load in a dtype."""
-        files = {"config.json": config_json(self.config, loading_dtype, self.part)}
-        if self.part.section in ("", "image_config"):
-            files["preprocessor_config.json"] = preprocessor_json(self.config)
-        return files
-
 
 def given_config(options: Options) -> dict | None:
     """The config at ``config_path``, or where a folder is converted on its own; None where sizes come from the shapes.
@@ -47,7 +39,7 @@ def given_config(options: Options) -> dict | None:
     Raises:
         InvalidInput: it cannot be read, or is another model's.
     """
-    path = options.checkpoint_path if options.config_path is None and options.layout == "hf" else options.config_path
+    path = options.config_path or options.folder()
     if path is None:
         return None
     return read_config(Path(path)) if options.checkpoint_path is not None else read_codebook_config(Path(path))

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..files.checkpoint import Checkpoint
 from ..files.model_folder import ProvenTensor
 from ..target.installed import recorded_versions
+from ..target.tokenizer import ChosenTokenizer
 from ..text import count_of, few, labelled
 from .plan import Plan
 from .sources import Source
@@ -21,6 +22,7 @@ class Conversion:
     config: Mapping
     proven: Mapping[str, ProvenTensor]
     warnings: list[str]
+    tokenizer: ChosenTokenizer | None = None  # None for a class that takes no texts
 
     def summary(self) -> str:
         """What was read, assumed, dropped, written and proven, a line each."""
@@ -32,6 +34,7 @@ class Conversion:
         lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
         lines += [("differs", line) for line in self.plan.differs]
         lines += [("warning", line) for line in self.warnings]
+        lines += [(self.tokenizer.label, self.tokenizer.said)] if self.tokenizer else []
         return labelled(lines)
 
 
@@ -69,6 +72,7 @@ def conversion_record(conversion: Conversion, digest_of: Mapping[str, str]) -> d
             fate["also"] = target  # the other key of a tied pair, which the source leaves out
     for dropped in placement.dropped:
         keys[dropped.placed.source.name][dropped.placed.name_in_file] = {"dropped": dropped.because}
+    vocabulary = conversion.tokenizer and conversion.tokenizer.vocabulary
     return {
         "versions": recorded_versions(),
         "sources": {source.name: _source_record(source, digest_of[source.name], keys[source.name]) for source in plan.sources},
@@ -78,6 +82,7 @@ def conversion_record(conversion: Conversion, digest_of: Mapping[str, str]) -> d
         "made_by": plan.made_by.as_json(),
         "differs": plan.differs,
         "warnings": conversion.warnings,
+        **({"tokenizer": vocabulary.as_json()} if vocabulary else {}),
         "tensors": {key: tensor.as_json() for key, tensor in conversion.proven.items()},
     }
 

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -185,10 +185,21 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: Mapping) -> None:
     """Writes a JSON file, indented, and syncs it to the disk."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_files(folder: Path, files: Mapping[str, str | Mapping]) -> None:
+    """Writes files by name: a text as it is, anything else as JSON."""
+    for name, content in files.items():
+        write_text(folder / name, content) if isinstance(content, str) else write_json(folder / name, content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a text file and syncs it to the disk."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(content)
         sync(file)
 
 

@@ -72,6 +72,13 @@ def seeded_state_dict(config: FlavaConfig = FlavaConfig(), seed: int = 0) -> dic
     return {key: tensors[key] for key in shapes}
 
 
+def made_up_words(count: int) -> list[str]:
+    """A vocabulary of any size: special tokens, letters at the start of a word and inside, marks, and words without use."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), ".", ",", "!"]
+    return [*words, *(f"[unused{number}]" for number in range(count - len(words)))][:count]
+
+
 def seeded_codebook(config: CodebookConfig = CodebookConfig(), seed: int = 0) -> dict[str, TensorSource]:
     """The state dict of a DALL-E encoder."""
     return {key: seeded(key, shape, seed) for key, shape in _shapes(DalleEncoder, config).items()}

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from ..errors import NotFaithful
+from ..errors import FlavaPortError, NotFaithful
 from ..files.staging import staged_files, write_json
 from ..text import few
 
@@ -25,6 +25,12 @@ class Finding:
         if self.looks_like:
             lines.append(f"  looks like {self.looks_like}")
         return "\n".join(lines)
+
+
+class NothingToJudge(FlavaPortError):
+    """The folder has nothing that a claim is about, or there is nothing to judge it by. The claim is left open."""
+
+    exit_status = NotFaithful.exit_status
 
 
 class Verdict(Enum):
@@ -56,6 +62,7 @@ class Claim:
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault would move the outputs
+    left_open: bool = False  # not proven, since there is nothing to judge; see `NothingToJudge`
 
     def settle(self, summary: str) -> None:
         """Differs if anything was found; else it is proven, with this summary."""
@@ -77,8 +84,8 @@ class Certificate:
 
     @property
     def verdict(self) -> Verdict:
-        """Differs if any claim does; proven only if every claim that was asked for is."""
-        verdicts = {claim.verdict for claim in self.claims}
+        """Differs if any claim does; proven only if every claim is, but for those left open, which the last line names."""
+        verdicts = {claim.verdict for claim in self.claims if not claim.left_open}
         return next((v for v in (Verdict.DIFFERS, Verdict.NOT_PROVEN) if v in verdicts), Verdict.PROVEN)
 
     @property
@@ -104,4 +111,12 @@ class Certificate:
             shown = few([str(finding) for finding in claim.findings], FINDINGS_SHOWN)
             lines += [f"    {line}" for finding in shown for line in finding.splitlines()]
         rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
-        return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}"])
+        return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}{self._left_open()}"])
+
+    def _left_open(self) -> str:
+        """The claims that are left open, by their reasons."""
+        reasons: dict[str, list[str]] = {}
+        for claim in self.claims:
+            if claim.left_open:
+                reasons.setdefault(claim.summary, []).append(claim.name)
+        return "".join(f"; not proven: {', '.join(names)} ({reason})" for reason, names in reasons.items())

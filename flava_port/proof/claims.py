@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from ..errors import FlavaPortError, NotFaithful
 from ..rules.layouts import ORIGINAL_SEMANTICS, TORCHMULTIMODAL_SEMANTICS, Semantics
-from .certificate import Claim, Verdict
+from .certificate import Claim, NothingToJudge, Verdict
 from .judge import (
     judge_codebook,
     judge_deviations,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imports torch, which a proof of the weights alone does with
     import torch
 
     from .computation import Computation
+    from .processing import Processing
 
 EvidenceT = TypeVar("EvidenceT")
 
@@ -41,6 +42,8 @@ class Check(Generic[EvidenceT]):
         claim = Claim(self.name)
         try:
             self.judge(evidence, claim)
+        except NothingToJudge as reason:
+            claim.verdict, claim.summary, claim.left_open = Verdict.NOT_PROVEN, str(reason), True
         except NotFaithful as error:
             claim.verdict, claim.summary = Verdict.DIFFERS, str(error)
         except FlavaPortError as error:
@@ -51,6 +54,7 @@ class Check(Generic[EvidenceT]):
 
 
 ComputationCheck: TypeAlias = Check["Computation"]
+ProcessingCheck: TypeAlias = Check["Processing"]
 
 
 def _by_results(judge: Callable[[Results, Claim], None]) -> Callable[["Computation", Claim], None]:
@@ -71,6 +75,12 @@ ABOUT_EVERY_COMPUTATION: tuple[ComputationCheck, ...] = (
     Check("losses", _by_results(judge_losses)),
     Check("gradients", _by_results(judge_gradients)),
     Check("seen by a probe", _by_results(judge_seen)),
+)
+ABOUT_THE_PROCESSOR: tuple[ProcessingCheck, ...] = (
+    Check("pixels", lambda processing, claim: processing.pixels(claim)),
+    Check("codebook pixels", lambda processing, claim: processing.codebook_pixels(claim)),
+    Check("tokens", lambda processing, claim: processing.tokens(claim)),
+    Check("end to end", lambda processing, claim: processing.end_to_end(claim)),
 )
 ABOUT_THE_CODEBOOK: ComputationCheck = Check("codebook", _by_results(judge_codebook))
 
@@ -101,4 +111,5 @@ ONLY_SOME = {
     as_its_own_code(TORCHMULTIMODAL_SEMANTICS).name: "the checkpoint is not torchmultimodal's",
 }
 # All claims, by name, except those about a device, which has to be asked for.
-CLAIM_NAMES = (*(check.name for check in ABOUT_THE_FILES), *(check.name for check in ABOUT_EVERY_COMPUTATION), *ONLY_SOME)
+_ALWAYS_MADE: tuple[Check[Any], ...] = (*ABOUT_THE_FILES, *ABOUT_EVERY_COMPUTATION, *ABOUT_THE_PROCESSOR)
+CLAIM_NAMES = (*(check.name for check in _ALWAYS_MADE), *ONLY_SOME)

@@ -26,7 +26,7 @@ class DoesNotRun(Unobservable):
 
 
 INSTALLED = "installed"
-_ALSO = ("safetensors", "tqdm", "numpy", "packaging")  # what flava_port itself imports, beside transformers and torch
+_ALSO = ("safetensors", "tqdm", "numpy", "packaging", "pillow")  # what flava_port itself imports, beside transformers and torch
 _PACKAGE = Path(__file__).parents[1]
 
 

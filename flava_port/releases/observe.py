@@ -30,6 +30,7 @@ from ..target.keys import POSITION_IDS, TIED_KEYS
 from ..target.schema import observe_schema
 from .circumstances import SMALL_CODEBOOK, SMALL_MODEL, Circumstance, circumstances
 from .observation import FORMS, Form, Observation, Run, write
+from .processing import observe_processing
 
 if TYPE_CHECKING:
     from transformers import FlavaForPreTraining
@@ -48,7 +49,9 @@ def observe() -> Observation:
             versions = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}
             versions["python"] = platform.python_version()
             folder = Path(scratch)
-            return Observation(versions, observe_schema(), observe_initial(), _saved(folder), _loaded(folder), observe_runs())
+            schema, initial, saved, loaded = observe_schema(), observe_initial(), _saved(folder), _loaded(folder)
+            runs = observe_runs() | observe_processing(folder / "ours", config(), _sketch, _said)
+            return Observation(versions, schema, initial, saved, loaded, runs)
     finally:
         torch.set_num_threads(threads)
 

@@ -14,7 +14,8 @@ def certificate(pytestconfig: pytest.Config):
     checkpoint, codebook, converted = (pytestconfig.getoption(f"--flava-{name}") for name in ("checkpoint", "codebook", "converted"))
     if not checkpoint or not converted:
         pytest.skip("pass --flava-checkpoint P --flava-codebook C --flava-converted OUT to prove your own files")
-    return verify_flava_checkpoint(checkpoint, codebook, converted, pytestconfig.getoption("--flava-config"))
+    config, tokenizer = pytestconfig.getoption("--flava-config"), pytestconfig.getoption("--flava-tokenizer")
+    return verify_flava_checkpoint(checkpoint, codebook, converted, config, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("name", CLAIM_NAMES)
@@ -23,6 +24,8 @@ def test_your_converted_checkpoint(name, certificate):
     claim = next((claim for claim in certificate.claims if claim.name == name), None)
     if claim is None:
         pytest.skip(ONLY_SOME[name] + (": pass --flava-codebook C" if name == "codebook" else ""))
+    if claim.left_open:
+        pytest.skip(claim.summary)
     report = "\n".join([f"{claim.name}: {claim.verdict.value}. {claim.summary}", *map(str, claim.findings)])
     assert claim.verdict is Verdict.PROVEN, report
 

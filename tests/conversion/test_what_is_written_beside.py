@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from flava_port import NotFaithful, convert_flava_checkpoint
 from flava_port.target.config import read_config
+from flava_port.target.parts import PARTS, WHOLE
 from flava_port.target.preprocessor import preprocessor_json
 from tests.builders import tiny_state_dict
 from tests.comparing import assert_same_tensors
@@ -35,7 +36,7 @@ def test_the_config_names_the_class_and_images_have_their_preprocessor(tiny, tmp
     preprocessor = tmp_path / "out" / "preprocessor_config.json"
     assert preprocessor.exists() is takes_images
     if takes_images:
-        assert json.loads(preprocessor.read_text()) == preprocessor_json(read_config(tmp_path / "whole"))
+        assert json.loads(preprocessor.read_text()) == preprocessor_json(read_config(tmp_path / "whole"), PARTS[part] if part else WHOLE)
 
 
 def test_the_config_has_the_dtype_that_was_kept(tmp_path):

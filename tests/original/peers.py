@@ -14,6 +14,11 @@ GET_PEERS = (
     "(install torchmultimodal-nightly and DALL-E with --no-deps, then attrs, requests, iopath and ftfy)"
 )
 
+GET_TRANSFORMS = (
+    "tox -e vision runs these tests; torchmultimodal's image transforms need a torchvision that fits the installed torch "
+    "(torch==2.14.1 torchvision==0.29.1 do, 5.5 GB)"
+)
+
 STOCHASTIC_DEPTH = ("torchvision", "torchvision.ops", "torchvision.ops.stochastic_depth")
 
 

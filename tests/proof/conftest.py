@@ -10,11 +10,11 @@ from flava_port.verify import verify_flava_checkpoint
 def converted(tiny, tmp_path_factory):
     """The folder of the tiny checkpoint, converted once; not to be written to."""
     folder = tmp_path_factory.mktemp("converted") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder, tokenizer=tiny.vocabulary)
     return folder
 
 
 @pytest.fixture(scope="session")
 def certificate(tiny, converted):
     """The certificate of that folder."""
-    return verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    return verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)

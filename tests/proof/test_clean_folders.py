@@ -40,7 +40,7 @@ def test_every_form_of_a_checkpoint_is_proven(form, tiny, tmp_path):
     """Whatever convert accepts, verify proves."""
     torch.save(FORMS[form](tiny_state_dict()), tmp_path / "flava.pt")
     files = tmp_path / "flava.pt", tiny.codebook, tmp_path / "converted"
-    convert_flava_checkpoint(*files)
-    certificate = verify_flava_checkpoint(*files)
+    convert_flava_checkpoint(*files, tokenizer=tiny.vocabulary)
+    certificate = verify_flava_checkpoint(*files, tokenizer=tiny.vocabulary)
     assert certificate.verdict is Verdict.PROVEN, certificate.table()
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()

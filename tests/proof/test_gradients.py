@@ -19,7 +19,7 @@ def size(request, monkeypatch):
 def test_only_the_gradients_differ_where_only_they_are_wrong(tiny, converted):
     """Gradients of the layers below the fault differ, each by what the fault adds."""
     with edited(bend_gradients):
-        certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+        certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
     assert certificate.verdict is Verdict.DIFFERS, certificate.table()
     claims = {claim.name: claim for claim in certificate.claims}
     assert {name for name, claim in claims.items() if claim.verdict is not Verdict.PROVEN} == {"gradients"}
@@ -31,5 +31,5 @@ def test_only_the_gradients_differ_where_only_they_are_wrong(tiny, converted):
 @pytest.mark.parametrize("size", ["large"], indirect=True)
 def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted, size):
     """Every claim about a large model is proven; about a small one, see test_clean_folders.py."""
-    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()

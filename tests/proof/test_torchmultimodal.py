@@ -13,13 +13,13 @@ pytestmark = pytest.mark.peers
 
 
 @pytest.fixture
-def theirs(tmp_path):
+def theirs(tiny, tmp_path):
     """Converts a state dict of theirs and verifies it: `theirs(state, **options)` gives the certificate."""
 
     def run(state=None, **options):
         torch.save(state or tiny_torchmultimodal(), tmp_path / "theirs.pt")
-        convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "hf", force=True)
-        return verify_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "hf", **options)
+        convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "hf", force=True, tokenizer=tiny.vocabulary)
+        return verify_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "hf", tokenizer=tiny.vocabulary, **options)
 
     return run
 

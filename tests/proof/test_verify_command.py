@@ -13,13 +13,13 @@ from tests.proof.faults import FAULTS, plant
 @pytest.fixture
 def files(tiny, tmp_path):
     """Flags for a clean conversion."""
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "clean")
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "clean", tokenizer=tiny.vocabulary)
     return ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", tmp_path / "clean"]
 
 
-def test_a_proven_folder_exits_0_with_a_certificate(run_command, files, tmp_path):
+def test_a_proven_folder_exits_0_with_a_certificate(run_command, files, tiny, tmp_path):
     """The certificate has the versions, digests of both sides, errors and tolerances, and the verdict."""
-    ran = run_command("verify", *files, "--json", tmp_path / "certificate.json")
+    ran = run_command("verify", *files, "--tokenizer", tiny.vocabulary, "--json", tmp_path / "certificate.json")
     assert ran.status == 0 and ran.out.rstrip().endswith("verdict: proven")
     certificate = json.loads((tmp_path / "certificate.json").read_text())
     assert certificate["verdict"] == "proven" and {"transformers", "torch"} <= set(certificate["versions"])
@@ -52,9 +52,9 @@ def test_a_side_that_cannot_be_read_exits_2(run_command, files, tmp_path, broken
     assert ran.status == 2 and "nowhere" in ran.err and ran.out == ""
 
 
-def test_converting_with_verify_proves_the_computation_too(run_command, files, tmp_path):
+def test_converting_with_verify_proves_the_computation_too(run_command, files, tiny, tmp_path):
     """The output of `convert --verify` ends with the table."""
-    out = ["--pytorch_dump_folder_path", tmp_path / "out", "--verify"]
+    out = ["--pytorch_dump_folder_path", tmp_path / "out", "--tokenizer", tiny.vocabulary, "--verify"]
     ran = run_command("convert", *files[:4], *out)
     assert ran.status == 0 and "gradients" in ran.out and ran.out.rstrip().endswith("verdict: proven")
 

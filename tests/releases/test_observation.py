@@ -46,7 +46,7 @@ def test_no_answer_is_lost_or_constant(observed):
 def test_what_chance_has_a_part_in_is_observed_the_same_again(observed):
     """Initialisation and every run give the same when observed again."""
     with quiet():
-        assert_the_same(replace(observed, initial=observe_initial(), runs=observe_runs()), observed)
+        assert_the_same(replace(observed, initial=observe_initial(), runs={**observed.runs, **observe_runs()}), observed)
 
 
 @pytest.mark.slow
