@@ -24,7 +24,6 @@ LONG_SIGNATURES = {
     "flava_port/convert.py: convert_flava_checkpoint": "upstream's parameters, and our options by name",
     "flava_port/original/flava.py: Flava.forward": "one for each input that FLAVA has",
 }
-LINES_OF_THE_PACKAGE = 9_828  # what it had as 55 flat modules
 LINES_OF_THE_CONVERSION = 1_000
 
 
@@ -130,10 +129,9 @@ def test_no_function_takes_more_than_eight_parameters():
     assert_only(long_signatures(EVERYTHING), LONG_SIGNATURES)
 
 
-def test_the_package_has_not_grown():
-    """Nor has the conversion, its own file and its room."""
+def test_the_conversion_is_thin():
+    """Its own file and its room together stay under the limit."""
     lines = {path: len(text.splitlines()) for path, text in OURS.items()}
-    assert sum(lines.values()) < LINES_OF_THE_PACKAGE
     conversion = sum(count for path, count in lines.items() if path == "flava_port/convert.py" or path.startswith("flava_port/conversion/"))
     assert conversion < LINES_OF_THE_CONVERSION
 
