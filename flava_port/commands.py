@@ -106,14 +106,16 @@ def layout(options: Namespace) -> int:
     import transformers
 
     from .releases.recorder import record_release, schema_report
-    from .releases.schema import observe_schema
     from .target.installed import source_digest
+    from .target.schema import observe_schema
 
     release, schema = transformers.__version__, observe_schema()
     if options.record is None:
         text, status = schema_report(release, schema)
         return _done(text, options, status)
-    return _done(record_release(release, source_digest(), schema, Path(options.record) if options.record else None), options)
+    sources = source_digest()
+    assert sources is not None  # it builds a FLAVA
+    return _done(record_release(release, sources, schema, Path(options.record) if options.record else None), options)
 
 
 def repair(options: Namespace) -> int:

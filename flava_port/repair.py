@@ -17,8 +17,8 @@ from .files.staging import check_target, write_json
 from .files.tensors import StoredTensor, TensorSource, is_zero
 from .progress import Progress, silent
 from .target.config import config_json, read_config
-from .target.installed import shapes_for
 from .target.keys import HEADS, TIED, TIED_KEYS
+from .target.known import shapes_for
 from .target.parts import WHOLE
 from .text import count_of, labelled
 

@@ -14,7 +14,7 @@ from .files.staging import check_target
 from .files.tensors import TensorSource
 from .progress import Progress, silent
 from .target.config import read_config
-from .target.installed import shapes_for
+from .target.known import shapes_for
 from .target.parts import CODEBOOK_PART, MODEL
 
 

@@ -11,8 +11,8 @@ from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
 from ..rules.layouts import Semantics, semantics_of
 from ..target.config import config_json, read_codebook_config, read_config
-from ..target.installed import shapes_for
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE
+from ..target.known import shapes_for
 from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from ..target.preprocessor import preprocessor_json
 from ..target.sizes import config_from_shapes, contradictions
