@@ -1,4 +1,4 @@
-"""Options, hypothesis profiles, the report header and the fixtures that all tests share."""
+"""Hypothesis profiles, the report header and the fixtures that all tests share; options come from `flava_port.pytest_plugin`."""
 
 import gc
 import os
@@ -26,6 +26,9 @@ for name, settings in PROFILES.items():
 PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else "dev")
 hypothesis.settings.load_profile(PROFILE)
 
+# The options for your own files and for observations. Where flava_port is installed, its entry point has this name too.
+pytest_plugins = ["flava_port.pytest_plugin"]
+
 # No test may download a model, and no library may print advice about that.
 # Nor may a tokenizer that happens to be in the hub's cache be taken.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=os.devnull, TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
@@ -43,31 +46,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], 100)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("FLAVA checkpoint under test (tests/acceptance)")
-    group.addoption("--flava-checkpoint", metavar="P", help="your original checkpoint")
-    group.addoption("--flava-codebook", metavar="C", help="its codebook: OpenAI's DALL-E encoder; leave out for a model without one")
-    group.addoption("--flava-converted", metavar="OUT", help="the folder that was converted from them")
-    group.addoption("--flava-tokenizer", metavar="T", help="the original's tokenizer, where it is not bert-base-uncased's; see verify")
-    group.addoption("--flava-config", metavar="CFG", help="the original's config.json, where it is not FLAVA's own")
-    group = parser.getgroup("FLAVA's drift (flava-port drift --from FILE --to FILE)")
-    group.addoption("--observe", metavar="FILE", help="write what this environment's transformers and torch do with FLAVA to FILE")
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Writes the observation that ``--observe`` asks for, whichever tests ran; under pytest-xdist once, not in each worker."""
-    if (file := session.config.option.observe) and not hasattr(session.config, "workerinput"):
-        from flava_port.releases.observation import write
-        from flava_port.releases.observe import observe
-
-        write(observe(), Path(file))
-
-
-def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    if config.option.observe:
-        terminalreporter.write_line(f"observation written: {config.option.observe}; compare: flava-port drift --from FILE --to FILE")
 
 
 def pytest_report_header() -> str:

@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--upstream", type=Path, metavar="PYTHON", help=f"a Python with {UPSTREAM} and DALL-E; default: made in --files")
     parser.add_argument("--no-upstream", action="store_true", help="leave upstream out")
     parser.add_argument("--verify", action="store_true", help="run the whole of verify too, at the default size")
-    parser.add_argument("--write", action="store_true", help="write the table into the README")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/speed.md")
     options = parser.parse_args()
     options.files.mkdir(parents=True, exist_ok=True)
     upstream = None if options.no_upstream else options.upstream or upstream_python(options.files / "upstream")

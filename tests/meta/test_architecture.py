@@ -1,4 +1,4 @@
-"""The package has the rooms that the README lists, and imports run one way between rooms and inside of them."""
+"""The package has the rooms that docs/inside.md lists, and imports run one way between rooms and inside of them."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ ORACLE = {
 
 
 def floors() -> list[list[str]]:
-    """The rooms' names, a list a row of the README's table, the top first."""
+    """The rooms' names, a list a row of the table, the top first."""
     return [re.findall(r"`(\w+)(?:\.py|/)`", line) for line in section("rooms").splitlines()[2:]]
 
 
@@ -87,7 +87,7 @@ def upward(floors: Sequence[Sequence[str]], imports: Mapping[str, set[str]]) -> 
 
 
 def test_every_room_stands_in_the_table_once():
-    """The README's table lists every room and nothing else."""
+    """The table in docs/inside.md lists every room and nothing else."""
     listed = [room for floor in floors() for room in floor]
     assert sorted(listed) == sorted({module.partition(".")[0] for module in modules()})
 

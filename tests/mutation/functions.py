@@ -40,6 +40,7 @@ LEFT_OUT = (
     "rules/test_interop.py",
     "rules/test_upstream_differential.py",
     "conversion/test_memory.py",
+    "commands/test_documents.py",
     "commands/test_interrupted_commands.py",
 )
 _LINE = re.compile(r"^\s*(\S+__mutmut_\d+): (survived|no tests|timeout|suspicious)", re.MULTILINE)

@@ -11,7 +11,7 @@ from flava_port.rules.engine import RuleTable
 from tests.mutation.tables import Verdict
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("flava_port", "tests", "fixtures", "conftest.py", "pyproject.toml", "README.md", "tox.ini")
+COPIED = ("flava_port", "tests", "fixtures", "conftest.py", "pyproject.toml", "README.md", "docs", "tox.ini")
 TESTS = {"torchmultimodal": ("tests/rules/test_triangle.py",)}
 UPSTREAMS = ("tests/rules/test_tables_are_upstreams.py",)
 

@@ -1,4 +1,4 @@
-"""Prints who catches what: `python -m tests.proof.table`. The README's table of power is this."""
+"""Prints who catches what: `python -m tests.proof.table`. The table in docs/power.md is this."""
 
 import contextlib
 import tempfile

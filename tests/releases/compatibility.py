@@ -1,7 +1,7 @@
-"""Runs the suite under each release, has each load what every other wrote, and writes the README's table.
+"""Runs the suite under each release, has each load what every other wrote, and writes the table in docs/releases.md.
 
 python -m tests.releases.compatibility                       # prints it; an hour on two cores
-python -m tests.releases.compatibility --write               # into the README
+python -m tests.releases.compatibility --write               # into that document
 python -m tests.releases.compatibility --no-suite --releases 4.30.2 5.0.0
 """
 
@@ -88,7 +88,7 @@ def between_releases(pythons: Mapping[str, Path], scratch: Path) -> dict[tuple[s
 
 
 def table(releases: Sequence[str], suites: Mapping[str, Suite], loads: Mapping[tuple[str, str, str], str], about: str) -> str:
-    """The text of the README's section."""
+    """The text of the document's section."""
     lines = [
         "| transformers | schema of | passed | known gaps | skipped | failed | a converted folder, from any of these | what it saves itself |",
         "|---|---|---|---|---|---|---|---|",
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--releases", nargs="+", default=releases_in_tox(), help="of transformers (default: those of tox.ini)")
     parser.add_argument("--torch", default=re.match(r"[\d.]+", version("torch"))[0].rstrip("."), help="its release (default: %(default)s)")
     parser.add_argument("--no-suite", action="store_true", help="leave the suite out")
-    parser.add_argument("--write", action="store_true", help="write the table into the README")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/releases.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
         scratch = Path(folder)

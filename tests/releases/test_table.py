@@ -1,4 +1,4 @@
-"""The README's compatibility table comes from runs, and is of the releases that tox tests."""
+"""The compatibility table in docs/releases.md comes from runs, and is of the releases that tox tests."""
 
 import re
 

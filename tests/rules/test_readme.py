@@ -1,4 +1,4 @@
-"""The README's table of the three layouts is what the rules do. ``python -m tests.rules.test_readme`` writes it."""
+"""The table of the three layouts in docs/layouts.md is what the rules do. ``python -m tests.rules.test_readme`` writes it."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def table() -> str:
     return "\n".join(lines + ["| " + " | ".join(f"`{name}`" if name else "(second copy, dropped)" for name in row) + " |" for row in rows])
 
 
-def test_the_readmes_table_of_layouts_is_what_the_rules_do():
+def test_the_table_of_layouts_is_what_the_rules_do():
     """Every row is what the rules do, and the rows show every rule of torchmultimodal's table but two that repeat another."""
     assert section("layouts") == table()
     firing = {step.number for name in SHOWN for step in TORCHMULTIMODAL.trace(name).steps}
