@@ -3,10 +3,15 @@
 import gc
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.builders import Ran, TinyFiles
 
 # One registry, chosen by FLAVA_PORT_PROFILE: `fast` while editing, `dev` by default, `ci` the same
 # examples every time, `thorough` behind its own tox environment.
@@ -21,19 +26,19 @@ for name, settings in PROFILES.items():
 PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else "dev")
 hypothesis.settings.load_profile(PROFILE)
 
-# No test may reach out for a model; and no library below may talk about it.
+# No test may download a model, and no library may print advice about that.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TRANSFORMERS_NO_ADVISORY_WARNINGS="1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread for torch: the models are tiny, and threads that wait for each other take ten times as long."""
+    """Gives torch one thread: the models are tiny, and threads that wait for each other take ten times as long."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:
-    """What the imports made lives until the end: looking it through for garbage again and again takes a tenth of the run."""
+    """Keeps the garbage collector from what the imports made, which lives until the end; it takes a tenth of the run otherwise."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], 100)
@@ -50,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The observation that was asked for, whichever tests ran; once, and not by each worker."""
+    """Writes the observation that ``--observe`` asks for, whichever tests ran; under pytest-xdist once, not in each worker."""
     if (file := session.config.option.observe) and not hasattr(session.config, "workerinput"):
         from flava_port.releases.observation import write
         from flava_port.releases.observe import observe
@@ -74,28 +79,28 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run only where a marker expression asks for them; known gaps must fail."""
+    """Slow tests run only where a marker expression names them; known gaps must fail."""
     import transformers
 
     from tests.known_gaps import gaps_of
 
     for item in items:
-        if "slow" in item.keywords and not config.option.markexpr:
+        if "slow" in item.keywords and "slow" not in config.option.markexpr:
             item.add_marker(pytest.mark.skip(reason="slow; run it with: pytest -m slow"))
         for gap in gaps_of(item.nodeid, transformers.__version__):
             item.add_marker(pytest.mark.xfail(strict=True, reason=gap.why.value))
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny original checkpoint and codebook on disk, made once; see `tests.builders.TinyFiles`."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyFiles":
+    """A tiny original checkpoint and codebook on disk, made once a run; see `tests.builders.TinyFiles`."""
     from tests.builders import write_tiny
 
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
-def run_command(capsys: pytest.CaptureFixture[str]):
+def run_command(capsys: pytest.CaptureFixture[str]) -> "Callable[..., Ran]":
     """Runs the command line in this process: ``run_command("rules")`` gives its status and what it printed."""
     from flava_port.cli import main
     from tests.builders import Ran

@@ -30,10 +30,10 @@ print(json.dumps([os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usag
 
 
 def measure(command: list[str | Path], environment: dict[str, str] | None = None) -> Taken:
-    """Runs it to its end.
+    """Runs a program to its end.
 
     Raises:
-        SystemExit: it fails; with its output.
+        SystemExit: the program fails; with the end of its stderr.
     """
     watched = [sys.executable, "-S", "-c", _WATCH, *map(str, command)]
     ran = subprocess.run(watched, capture_output=True, text=True, errors="replace", env={**os.environ, **(environment or {})}, check=True)

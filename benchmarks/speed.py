@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed                       # default size, three rounds
     python -m benchmarks.speed --sizes default 900m 1.8b --rounds 3 --verify --write
+    python -m benchmarks.speed --sizes tiny --rounds 1 --no-upstream    # shows that it runs
 
 Every round runs each program once, one after another, so that a busy moment does not favour one of
 them. Upstream is transformers 4.47.1, the last release that ships its converter, in an environment
@@ -37,7 +38,7 @@ for source in sys.argv[2:]:
 
 
 def programs(files: Files, work: Path, upstream: Path | None, full: bool) -> dict[str, Callable[[], Taken]]:
-    """What is run, by name, in the order in which it is run."""
+    """The programs by name, in the order in which they run."""
     python, converted = sys.executable, work / "converted"
     ours = [python, "-m", "flava_port"]
     both = ["--checkpoint_path", files.checkpoint, "--codebook_path", files.codebook]
@@ -57,7 +58,7 @@ def programs(files: Files, work: Path, upstream: Path | None, full: bool) -> dic
     return found
 
 
-def run(size: str, options, upstream: Path | None) -> dict[str, Taken]:
+def run(size: str, options: argparse.Namespace, upstream: Path | None) -> dict[str, Taken]:
     """Every program's medians at one size."""
     files = make(size, options.files)
     runs: dict[str, list[Taken]] = {}
@@ -82,7 +83,7 @@ def table(results: dict[str, dict[str, Taken]], sizes: dict[str, int]) -> str:
 
 
 def ratios(results: dict[str, dict[str, Taken]], sizes: dict[str, int]) -> str:
-    """What the goals are about."""
+    """How convert's time and memory compare with the import of torch, a copy, upstream's converter, and other sizes."""
     lines = []
     for size, found in results.items():
         bare = found["import torch"].wall + found["copy, sync, read"].wall

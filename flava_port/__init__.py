@@ -1,29 +1,46 @@
-"""FLAVA checkpoints from the original layout to Hugging Face transformers, and the proof that nothing changed.
+"""Converts FLAVA checkpoints from their original layout to Hugging Face transformers, and proves that nothing changed.
 
 >>> from flava_port import convert_flava_checkpoint
 >>> convert_flava_checkpoint("flava.pt", "encoder.pkl", "flava-full")  # doctest: +SKIP
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from .errors import FlavaPortError, InvalidInput, NotFaithful
 
+if TYPE_CHECKING:
+    from .codebook import convert_dalle_checkpoint
+    from .convert import convert_flava_checkpoint, count_parameters, upgrade_state_dict
+    from .revert import revert_flava_checkpoint
+    from .to_torchmultimodal import convert_to_torchmultimodal
+
 __version__ = "0.1.0"
 
-# Loaded on first use, so that `flava-port --help` and the rules need no torch.
+__all__ = [
+    "FlavaPortError",
+    "InvalidInput",
+    "NotFaithful",
+    "convert_dalle_checkpoint",
+    "convert_flava_checkpoint",
+    "convert_to_torchmultimodal",
+    "count_parameters",
+    "revert_flava_checkpoint",
+    "upgrade_state_dict",
+]
+
+# Imported on first use, so that `flava-port --help` is quick.
 _HOMES = {
     "convert_flava_checkpoint": "convert",
-    "convert_to_torchmultimodal": "convert",
+    "convert_to_torchmultimodal": "to_torchmultimodal",
     "count_parameters": "convert",
     "upgrade_state_dict": "convert",
     "convert_dalle_checkpoint": "codebook",
     "revert_flava_checkpoint": "revert",
 }
 
-__all__ = ["FlavaPortError", "InvalidInput", "NotFaithful", *_HOMES]
 
-
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

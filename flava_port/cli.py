@@ -4,8 +4,10 @@ import argparse
 import os
 import signal
 import sys
+from types import FrameType
+from typing import Any
 
-from . import commands
+from . import __version__, commands
 from .errors import FlavaPortError, InvalidInput
 from .text import printable
 
@@ -13,16 +15,16 @@ EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status; what goes wrong is one message on stderr."""
+    """Runs one command and returns its exit status. An error becomes one message on stderr."""
     interrupts = _stop_cleanly_on_signals()
     try:
         _quiet_libraries()
         options = _parser().parse_args(arguments)
         return options.run(options)
-    except SystemExit:  # argparse has said all
+    except SystemExit:  # argparse has printed its message
         raise
     except BaseException as error:
-        # An import that is interrupted may turn the interrupt into an error of its own; it was one all the same.
+        # An import that is interrupted may raise an error of its own in place of the interrupt.
         if (ended := _explain(KeyboardInterrupt() if interrupts else error)) is None:
             raise
         message, status = ended
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> tuple[str, int] | None:
-    """The message and exit status for what went wrong; None for a mistake of ours, which deserves its traceback."""
+    """The message and exit status for an error; None for a bug of ours, which shows its traceback."""
     match error:
         case FlavaPortError():
             return str(error), error.exit_status
@@ -49,7 +51,7 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
 
 
 def _quiet_libraries() -> None:
-    """No advice and no telemetry from the libraries below; set before they are imported."""
+    """Turns off advice and telemetry of the libraries below. They read these variables when they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -57,10 +59,13 @@ def _quiet_libraries() -> None:
 
 
 def _stop_cleanly_on_signals() -> list[int]:
-    """The first Ctrl-C or kill request ends the work tidily; further ones do not disturb the tidying. It is listed."""
+    """Makes the first Ctrl-C or kill request raise KeyboardInterrupt, and ignores later ones while the work is undone.
+
+    Returns a list, into which the first signal is put when it comes.
+    """
     received: list[int] = []
 
-    def stop(number, _frame):
+    def stop(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -71,155 +76,140 @@ def _stop_cleanly_on_signals() -> list[int]:
     return received
 
 
-# ----------------------------------------------------------------------------------------- flags
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flava-port",
         description="Converts FLAVA checkpoints to Hugging Face transformers, and proves that nothing changed.",
         epilog="Exit status: 0 done and proven; 1 read, but cannot be converted faithfully; 2 usage or unreadable input.",
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"flava-port {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    convert = _command(subparsers, "convert", commands.convert, "an original or torchmultimodal checkpoint to a Hugging Face folder")
-    _path(convert, "checkpoint_path", "the checkpoint, a file or an http(s) URL; with --from hf a folder")
-    _path(
-        convert,
-        "codebook_path",
-        "OpenAI's DALL-E encoder (encoder.pkl, or its state dict); torchmultimodal's checkpoints hold it",
-        required=False,
-    )
-    _path(convert, "pytorch_dump_folder_path", "the folder to make; with --to torchmultimodal the file")
-    _layouts(convert, ("original", "torchmultimodal", "hf"), "told by the keys", ("hf", "torchmultimodal"))
-    convert.add_argument(
-        "--part", choices=("image", "text", "multimodal", "model"), help="that part alone, for the transformers class of its own"
-    )
-    _head_eps(convert)
-    _path(convert, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
-    convert.add_argument("--no-codebook", "--no_codebook", action="store_true", help="convert without an image codebook")
-    convert.add_argument("--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
-    convert.add_argument("--max-shard-size", "--max_shard_size", metavar="SIZE", help="split the weights above it, such as 5GB")
-    convert.add_argument("--verify", action="store_true", help="then prove that both models compute the same; see verify")
-    _writes(convert)
-
-    codebook = _command(subparsers, "convert-codebook", commands.convert_codebook, "a DALL-E encoder to a Hugging Face folder")
-    _path(codebook, "checkpoint_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)")
-    _path(codebook, "pytorch_dump_folder_path", "the folder to make")
-    _path(codebook, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
-    _writes(codebook)
-
-    revert = _command(
-        subparsers, "revert", commands.revert, "a Hugging Face folder or torchmultimodal checkpoint back to an original checkpoint"
-    )
-    _path(revert, "converted_path", "the folder, or the torchmultimodal checkpoint")
-    _path(revert, "checkpoint_path", "the checkpoint to write")
-    _layouts(revert, ("hf", "torchmultimodal"), "a folder or a file", ("original", "torchmultimodal"))
-    _path(revert, "codebook_path", "the codebook's state dict to write", required=False)
-    _writes(revert)
-
-    verify = _command(subparsers, "verify", commands.verify, "proves that a converted folder is the original model, or says what differs")
-    _path(verify, "checkpoint_path", "the original or torchmultimodal checkpoint")
-    _path(verify, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
-    _path(verify, "converted_path", "the folder")
-    _path(verify, "config_path", "the original's config, where it is not FLAVA's own", required=False)
-    verify.add_argument(
-        "--no-codebook", "--no_codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out"
-    )
-    _head_eps(verify)
-    verify.add_argument("--weights-only", "--weights_only", action="store_true", help="leave out the computation")
-    verify.add_argument("--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
-    verify.add_argument("--json", metavar="FILE", help="write the certificate here")
-    verify.add_argument("--quiet", action="store_true", help="print nothing but errors")
-
-    rules = _command(subparsers, "rules", commands.rules, "the rename rules, or some keys' way through them")
-    rules.add_argument("keys", nargs="*", metavar="KEY")
-    rules.add_argument(
-        "--lint", nargs="?", const="", metavar="FILE", help="what is wrong with our tables, or with a JSON table; exit status 1 if anything"
-    )
-    rules.add_argument("--order", nargs="?", const="", metavar="FILE", help="which rule must run before which, and the key that shows it")
-    rules.add_argument(
-        "--known-keys",
-        "--known_keys",
-        metavar="FILE",
-        help="the keys a table is meant for, one a line (default: ours, or made of its fragments)",
-    )
-
-    layout = _command(
-        subparsers,
-        "layout",
-        commands.layout,
-        "which layout epoch the installed transformers is in, or what it changed; exit status 1 if anything",
-    )
-    layout.add_argument("--record", nargs="?", const="", metavar="FILE", help="record the layout in FILE (default: among the known epochs)")
-    layout.add_argument("--quiet", action="store_true", help="print nothing but errors")
-
-    repair = _command(
-        subparsers, "repair", commands.repair, "rewrites a folder that transformers saved in the form that loads right in every release"
-    )
-    _path(repair, "converted_path", "the folder, of any release")
-    _path(repair, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
-    repair.add_argument(
-        "--keep-zero-biases",
-        "--keep_zero_biases",
-        action="store_true",
-        help="of a model that was never trained: biases of zero are not lost",
-    )
-    _writes(repair)
-
-    drift = _command(
-        subparsers,
-        "drift",
-        commands.drift,
-        "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade",
-    )
-    what = "a release (4.57.6; torch=2.6.0; transformers=4.57.6,torch=2.6.0), installed, or an observation's file"
-    drift.add_argument("--from", dest="old", required=True, metavar="OLD", help=what)
-    drift.add_argument("--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
-    drift.add_argument(
-        "--bisect",
-        nargs="?",
-        const="",
-        metavar="TEXT",
-        help="find each release between them that changed something, or something with TEXT in its line",
-    )
-    drift.add_argument("--quiet", action="store_true", help="print nothing but errors")
-
-    demo = _command(subparsers, "demo", commands.demo, "makes a seeded checkpoint, converts it and proves the result")
-    demo.add_argument("--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
-    demo.add_argument("--keep", metavar="DIR", help="keep the files in this folder")
-    demo.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    for name, run, flags, what in (
+        ("convert", commands.convert, _convert, "an original or torchmultimodal checkpoint to a Hugging Face folder"),
+        ("convert-codebook", commands.convert_codebook, _convert_codebook, "a DALL-E encoder to a Hugging Face folder"),
+        ("revert", commands.revert, _revert, "a Hugging Face folder or torchmultimodal checkpoint back to an original checkpoint"),
+        ("verify", commands.verify, _verify, "proves that a converted folder is the original model, or says what differs"),
+        ("rules", commands.rules, _rules, "the rename rules, or some keys' way through them"),
+        ("layout", commands.layout, _layout, "which schema the installed transformers expects of FLAVA, or what it changed; exit status 1 if anything"),
+        ("repair", commands.repair, _repair, "rewrites a folder that transformers saved in the form that loads right in every release"),
+        ("drift", commands.drift, _drift, "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade"),
+        ("demo", commands.demo, _demo, "makes a seeded checkpoint, converts it and proves the result"),
+    ):  # fmt: skip
+        command = subparsers.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
+        command.set_defaults(run=run)
+        flags(command)
     return parser
 
 
-def _command(subparsers, name: str, run, what: str) -> argparse.ArgumentParser:
-    command = subparsers.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
-    command.set_defaults(run=run)
-    return command
+def _convert(command: argparse.ArgumentParser) -> None:
+    _path(command, "checkpoint_path", "the checkpoint, a file or an http(s) URL; with --from hf a folder")
+    codebook = "OpenAI's DALL-E encoder (encoder.pkl, or its state dict); torchmultimodal's checkpoints hold it"
+    _path(command, "codebook_path", codebook, required=False)
+    _path(command, "pytorch_dump_folder_path", "the folder to make; with --to torchmultimodal the file")
+    _layouts(command, ("original", "torchmultimodal", "hf"), "told by the keys", ("hf", "torchmultimodal"))
+    parts = "image", "text", "multimodal", "model"
+    _flag(command, "--part", choices=parts, help="that part alone, for the transformers class of its own")
+    _head_eps(command)
+    _path(command, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
+    _flag(command, "--no-codebook", action="store_true", help="convert without an image codebook")
+    _flag(command, "--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
+    _flag(command, "--max-shard-size", metavar="SIZE", help="split the weights above it, such as 5GB")
+    _flag(command, "--verify", action="store_true", help="then prove that both models compute the same; see verify")
+    _force(command)
+    _quiet(command)
+
+
+def _convert_codebook(command: argparse.ArgumentParser) -> None:
+    _path(command, "checkpoint_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)")
+    _path(command, "pytorch_dump_folder_path", "the folder to make")
+    _path(command, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
+    _force(command)
+    _quiet(command)
+
+
+def _revert(command: argparse.ArgumentParser) -> None:
+    _path(command, "converted_path", "the folder, or the torchmultimodal checkpoint")
+    _path(command, "checkpoint_path", "the checkpoint to write")
+    _layouts(command, ("hf", "torchmultimodal"), "a folder or a file", ("original", "torchmultimodal"))
+    _path(command, "codebook_path", "the codebook's state dict to write", required=False)
+    _force(command)
+    _quiet(command)
+
+
+def _verify(command: argparse.ArgumentParser) -> None:
+    _path(command, "checkpoint_path", "the original or torchmultimodal checkpoint")
+    _path(command, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
+    _path(command, "converted_path", "the folder")
+    _path(command, "config_path", "the original's config, where it is not FLAVA's own", required=False)
+    _flag(command, "--no-codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out")
+    _head_eps(command)
+    _flag(command, "--weights-only", action="store_true", help="leave out the computation")
+    _flag(command, "--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
+    _flag(command, "--json", metavar="FILE", help="write the certificate here")
+    _quiet(command)
+
+
+def _rules(command: argparse.ArgumentParser) -> None:
+    command.add_argument("keys", nargs="*", metavar="KEY")
+    lint = "what is wrong with our tables, or with a JSON table; exit status 1 if anything"
+    _flag(command, "--lint", nargs="?", const="", metavar="FILE", help=lint)
+    _flag(command, "--order", nargs="?", const="", metavar="FILE", help="which rule must run before which, and the key that shows it")
+    known = "the keys a table is meant for, one a line (default: ours, or made of its fragments)"
+    _flag(command, "--known-keys", metavar="FILE", help=known)
+
+
+def _layout(command: argparse.ArgumentParser) -> None:
+    record = "add the installed release to the list of known ones in FILE (default: the package's own)"
+    _flag(command, "--record", nargs="?", const="", metavar="FILE", help=record)
+    _quiet(command)
+
+
+def _repair(command: argparse.ArgumentParser) -> None:
+    _path(command, "converted_path", "the folder, of any release")
+    _path(command, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
+    _flag(command, "--keep-zero-biases", action="store_true", help="of a model that was never trained: biases of zero are not lost")
+    _force(command)
+    _quiet(command)
+
+
+def _drift(command: argparse.ArgumentParser) -> None:
+    what = "a release (4.57.6; torch=2.6.0; transformers=4.57.6,torch=2.6.0), installed, or an observation's file"
+    _flag(command, "--from", dest="old", required=True, metavar="OLD", help=what)
+    _flag(command, "--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
+    bisect = "find each release between them that changed something, or something with TEXT in its line"
+    _flag(command, "--bisect", nargs="?", const="", metavar="TEXT", help=bisect)
+    _quiet(command)
+
+
+def _demo(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
+    _flag(command, "--keep", metavar="DIR", help="keep the files in this folder")
+    _quiet(command)
+
+
+def _flag(command: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    """A flag with dashes, and the same with underscores."""
+    command.add_argument(*dict.fromkeys((name, f"--{name[2:].replace('-', '_')}")), **options)
 
 
 def _path(command: argparse.ArgumentParser, name: str, what: str, *, required: bool = True) -> None:
-    """A flag as upstream writes it, and the same with dashes."""
+    """A flag for a path, with underscores as upstream writes it, and the same with dashes."""
     command.add_argument(f"--{name}", f"--{name.replace('_', '-')}", required=required, metavar="PATH", help=what)
 
 
 def _layouts(command: argparse.ArgumentParser, sources: tuple[str, ...], default: str, targets: tuple[str, ...]) -> None:
-    command.add_argument("--from", dest="layout", choices=sources, help=f"the layout of what is read (default: {default})")
-    command.add_argument("--to", default=targets[0], choices=targets, help="the layout of what is written (default: %(default)s)")
+    _flag(command, "--from", dest="layout", choices=sources, help=f"the layout of what is read (default: {default})")
+    _flag(command, "--to", default=targets[0], choices=targets, help="the layout of what is written (default: %(default)s)")
 
 
 def _head_eps(command: argparse.ArgumentParser) -> None:
     what = "of the layer norms in a torchmultimodal checkpoint's heads (default: 1e-05, its own)"
-    command.add_argument("--head-layer-norm-eps", "--head_layer_norm_eps", type=float, metavar="EPS", help=what)
+    _flag(command, "--head-layer-norm-eps", type=float, metavar="EPS", help=what)
 
 
-def _writes(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--force", action="store_true", help="replace what exists at the target")
-    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+def _force(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--force", action="store_true", help="replace what exists at the target")
 
 
-def _version() -> str:
-    from . import __version__
-
-    return f"flava-port {__version__}"
+def _quiet(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--quiet", action="store_true", help="print nothing but errors")

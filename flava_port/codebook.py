@@ -1,28 +1,23 @@
-"""OpenAI's DALL-E encoder to a folder for `FlavaImageCodebook.from_pretrained`.
+"""Converts OpenAI's DALL-E encoder into a folder for `FlavaImageCodebook.from_pretrained`.
 
 The functions have the names and signatures of the converter that transformers 4.20.0 to 4.47.1
 shipped as ``convert_dalle_to_flava_codebook``.
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .conversion.account import account, rename_all, stop_on
-from .conversion.folder import write_model
-from .conversion.plan import settle_config
+from .conversion.account import account, rename_all
+from .conversion.options import Options
+from .conversion.plan import given_config, plan_conversion
 from .conversion.record import Conversion
-from .conversion.sources import open_source
-from .convert import count_parameters
+from .conversion.sources import in_memory, open_sources
+from .convert import convert_to_folder, count_parameters
 from .errors import InvalidInput
-from .files.staging import check_target
 from .progress import Progress, silent
 from .rules.layouts import Layout, recognise
-from .rules.tables import CODEBOOK, CODEBOOK_PREFIX
-from .target.config import config_json, read_codebook_config
-from .target.installed import expected_schema
-from .target.parts import CODEBOOK_PART
+from .rules.tables import CODEBOOK_PREFIX
 
 if TYPE_CHECKING:
     import torch
@@ -45,32 +40,20 @@ def convert_dalle_checkpoint(
     returns the converted state dict, in float32.
 
     Raises:
-        InvalidInput: an input cannot be read, is something else, or the folder exists.
-        NotFaithful: a key, shape or dtype does not come out even.
+        InvalidInput: an input cannot be read, is something else, or the folder exists or is not named.
+        NotFaithful: a key is missing, extra, duplicate or misshapen.
     """
-    given = read_codebook_config(Path(config_path)) if config_path is not None else None
+    options = Options(None, checkpoint_path, config_path, force=force, progress=progress)
     if save_checkpoint:
-        target = check_target(Path(pytorch_dump_folder_path), force=force, sources=(Path(checkpoint_path),))
-    with ExitStack() as downloads:
-        sources = [open_source("codebook", checkpoint_path, (Layout.DALLE,), downloads, progress)]
-        renamed, dropped = rename_all(sources)
-        config, _ = settle_config(given, renamed, with_codebook=True)
-        placement = account(renamed, dropped, expected_schema(config, CODEBOOK_PART).shapes)
-        if not save_checkpoint:
-            from .files.torch_tensors import load
+        if pytorch_dump_folder_path is None:
+            raise InvalidInput("name the folder to make, or pass save_checkpoint=False for the state dict alone")
+        return convert_to_folder(Path(pytorch_dump_folder_path), options)
+    from .files.torch_tensors import load
 
-            return {key.removeprefix(CODEBOOK_PREFIX): load(p.tensor).float() for key, p in placement.filled.items()}
-        return write_model(
-            target,
-            sources,
-            placement,
-            lambda dtype: {"config.json": config_json(config, dtype, CODEBOOK_PART)},
-            dtype="float32",
-            max_shard_size=None,
-            assumed=[],
-            progress=progress,
-            key_prefix=CODEBOOK_PREFIX,
-        )
+    given = given_config(options)
+    with open_sources(options) as sources:
+        tensors = plan_conversion(sources, given, options).placement.tensors()
+        return {key.removeprefix(CODEBOOK_PREFIX): load(tensor).float() for key, tensor in tensors.items()}
 
 
 def upgrade_state_dict(state_dict: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
@@ -80,16 +63,7 @@ def upgrade_state_dict(state_dict: Mapping[str, "torch.Tensor"]) -> dict[str, "t
         InvalidInput: the state dict is already converted.
         NotFaithful: two keys meet in one.
     """
-    if (kind := recognise(state_dict)) is Layout.HUGGING_FACE_CODEBOOK:
-        raise InvalidInput(f"this is {kind.value}; the rules are for {Layout.DALLE.value}")
-    upgraded: dict[str, torch.Tensor] = {}
-    origin: dict[str, str] = {}
-    problems = []
-    for key, value in state_dict.items():
-        target = CODEBOOK.rename(key)
-        if target in origin:
-            problems.append(f"{key} and {origin[target]} both become {target}")
-        origin[target] = key
-        upgraded[target] = value.float()
-    stop_on(problems)
-    return upgraded
+    if (layout := recognise(state_dict)) is Layout.HUGGING_FACE_CODEBOOK:
+        raise InvalidInput(f"this is {layout.value}; the rules are for {Layout.DALLE.value}")
+    filled = account(rename_all([in_memory(state_dict, Layout.DALLE)])).filled
+    return {target.removeprefix(CODEBOOK_PREFIX): state_dict[placed.key].float() for target, placed in filled.items()}

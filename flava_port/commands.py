@@ -1,20 +1,26 @@
-"""What each command does: it calls one verb, prints, and gives the exit status."""
+"""What each command does: it calls one verb, prints the result, and returns the exit status.
+
+Imports are inside the functions, so that a command imports only what it needs.
+"""
 
 import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from .errors import InvalidInput
 from .text import printable
 
-# -------------------------------------------------------------------------------------- commands
+if TYPE_CHECKING:
+    from .progress import Progress
 
 
-def convert(options) -> int:
-    from .convert import convert_flava_checkpoint, convert_to_torchmultimodal
+def convert(options: Namespace) -> int:
+    from .convert import convert_flava_checkpoint
+    from .to_torchmultimodal import convert_to_torchmultimodal
 
-    if options.no_codebook and options.codebook_path:
-        raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
-    if options.verify and (options.part or options.layout == "hf"):
-        raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
+    _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
     common = {
         "layout": options.layout,
@@ -25,8 +31,6 @@ def convert(options) -> int:
         "progress": _progress(options),
     }
     if options.to == "torchmultimodal":
-        if options.verify or options.max_shard_size or options.head_layer_norm_eps is not None:
-            raise InvalidInput("--verify, --max-shard-size and --head-layer-norm-eps go with --to hf")
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
     head_eps = options.head_layer_norm_eps
     result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, head_layer_norm_eps=head_eps, **common)
@@ -41,7 +45,18 @@ def convert(options) -> int:
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 
-def convert_codebook(options) -> int:
+def _check_convert_options(options: Namespace) -> None:
+    """Stops where two options contradict each other."""
+    if options.no_codebook and options.codebook_path:
+        raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
+    if options.verify and (options.part or options.layout == "hf"):
+        raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
+    for_transformers = options.verify or options.max_shard_size or options.head_layer_norm_eps is not None
+    if options.to == "torchmultimodal" and for_transformers:
+        raise InvalidInput("--verify, --max-shard-size and --head-layer-norm-eps go with --to hf")
+
+
+def convert_codebook(options: Namespace) -> int:
     from .codebook import convert_dalle_checkpoint
 
     result = convert_dalle_checkpoint(
@@ -51,10 +66,11 @@ def convert_codebook(options) -> int:
         force=options.force,
         progress=_progress(options),
     )
+    assert not isinstance(result, dict)  # which it is with save_checkpoint=False
     return _done(result.summary(), options)
 
 
-def revert(options) -> int:
+def revert(options: Namespace) -> int:
     from .revert import revert_flava_checkpoint
 
     result = revert_flava_checkpoint(
@@ -69,7 +85,7 @@ def revert(options) -> int:
     return _done(result.summary(), options)
 
 
-def verify(options) -> int:
+def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
     certificate = verify_flava_checkpoint(
@@ -88,7 +104,7 @@ def verify(options) -> int:
     return _done(certificate.table(), options, certificate.exit_status)
 
 
-def rules(options) -> int:
+def rules(options: Namespace) -> int:
     from .rules.describe import describe_table, describe_way
     from .rules.tables import TABLES
 
@@ -99,9 +115,7 @@ def rules(options) -> int:
     return 0
 
 
-def _analyse_rules(options) -> int:
-    from pathlib import Path
-
+def _analyse_rules(options: Namespace) -> int:
     from .rules.from_file import known_keys, read_keys, read_table
     from .rules.lint import describe_findings, lint
     from .rules.order import describe_order
@@ -113,8 +127,8 @@ def _analyse_rules(options) -> int:
     tables = [read_table(Path(path))] if path else [(table, ()) for table in TABLES]
     given = read_keys(Path(options.known_keys)) if options.known_keys else ()
     status = 0
-    for table, keys in tables:
-        keys = given or keys or known_keys(table)
+    for table, own in tables:
+        keys = given or own or known_keys(table)
         if options.order is not None:
             print(describe_order(table, keys))
         if options.lint is not None:
@@ -124,22 +138,23 @@ def _analyse_rules(options) -> int:
     return status
 
 
-def layout(options) -> int:
+def layout(options: Namespace) -> int:
     from pathlib import Path
 
-    from .releases.schema import observe_schema as observe
-    from .releases.schema import record
-    from .releases.schema import schema_report as report
+    import transformers
 
-    observation = observe()
+    from .releases.recorder import record_release, schema_report
+    from .releases.schema import observe_schema
+    from .target.installed import source_digest
+
+    release, schema = transformers.__version__, observe_schema()
     if options.record is None:
-        text, status = report(observation)
+        text, status = schema_report(release, schema)
         return _done(text, options, status)
-    path = record(observation, Path(options.record) if options.record else None)
-    return _done(f"{path}: has the layout of transformers {observation.release}", options)
+    return _done(record_release(release, source_digest(), schema, Path(options.record) if options.record else None), options)
 
 
-def repair(options) -> int:
+def repair(options: Namespace) -> int:
     from .repair import repair_model_folder
 
     repaired = repair_model_folder(
@@ -152,49 +167,49 @@ def repair(options) -> int:
     return _done(repaired.summary(), options)
 
 
-def drift(options) -> int:
+def drift(options: Namespace) -> int:
+    from .releases.drift import drift_report
+    from .releases.environments import observation_of, parse
+
+    if options.bisect is not None:
+        return _bisect(options)
+    say = _say(options, sys.stderr)
+    text, status = drift_report(observation_of(parse(options.old), say), observation_of(parse(options.new), say))
+    return _done(text, options, status)
+
+
+def _bisect(options: Namespace) -> int:
     from .releases.bisect import bisect, describe_step
-    from .releases.drift import drift_report as drift_report
-    from .releases.environments import observation_of as observation_of
     from .releases.environments import parse, releases_between
 
-    def say(line: str) -> None:
-        if not options.quiet:
-            print(line, file=sys.stderr)
-
-    old, new = parse(options.old), parse(options.new)
-    if options.bisect is None:
-        text, status = drift_report(observation_of(old, say), observation_of(new, say))
-        return _done(text, options, status)
-    releases, observe = releases_between(old, new, say)
-    steps = 0
+    releases, observe = releases_between(parse(options.old), parse(options.new), _say(options, sys.stderr))
+    count = 0
     for step in bisect(releases, observe, options.bisect):
         _done(describe_step(step), options)
-        steps += 1
-    return _done(
-        f"{steps} of {len(releases)} releases changed something" + (f" about {options.bisect!r}" if options.bisect else ""),
-        options,
-        1 if steps else 0,
-    )
+        count += 1
+    about = f" about {options.bisect!r}" if options.bisect else ""
+    return _done(f"{count} of {len(releases)} releases changed something{about}", options, 1 if count else 0)
 
 
-def demo(options) -> int:
+def demo(options: Namespace) -> int:
     from .demo import run
 
     run(options.size, options.keep, progress=_progress(options), say=_say(options))
     return 0
 
 
-def _progress(options):
+def _progress(options: Namespace) -> "Progress":
     from .progress import bars, silent
 
     return silent if options.quiet else bars
 
 
-def _say(options):
-    return (lambda *_: None) if options.quiet else print
+def _say(options: Namespace, stream: TextIO | None = None) -> Callable[[str], object]:
+    """A function that prints a line, by default to stdout; with ``--quiet`` it prints nothing."""
+    return (lambda _: None) if options.quiet else lambda line: print(line, file=stream)
 
 
-def _done(summary: str, options, status: int = 0) -> int:
+def _done(summary: str, options: Namespace, status: int = 0) -> int:
+    """Prints the summary, unless ``--quiet`` is given, and returns the exit status."""
     _say(options)(printable(summary))
     return status

@@ -1,32 +1,35 @@
-"""A FLAVA checkpoint of any layout to a Hugging Face folder, every value proven to be the one it was.
+"""Converts a FLAVA checkpoint of any layout into a folder of transformers', and proves every value to be the one it was.
 
-`convert_flava_checkpoint`, `upgrade_state_dict` and `count_parameters` have the names and
-signatures of the converter that transformers 4.20.0 to 4.47.1 shipped as
-``convert_flava_original_pytorch_to_hf``.
+`convert_to_folder` is the whole conversion, step by step. Its steps are made of the rules that rename keys
+(`rules.tables`), the account of every key (`conversion.account`), the reading back of what was written
+(`files.model_folder`), and the rename that lets the folder appear whole (`files.staging`).
+
+`convert_flava_checkpoint`, `upgrade_state_dict` and `count_parameters` have the names and signatures of the
+converter that transformers 4.20.0 to 4.47.1 shipped as ``convert_flava_original_pytorch_to_hf``.
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .conversion.account import stop_on
-from .conversion.checkpoints import Written, torchmultimodal_layout, write_checkpoints
-from .conversion.folder import choose_dtypes, write_model
-from .conversion.plan import prepare
-from .conversion.record import Conversion, described
-from .conversion.sources import local_paths
+from .conversion.account import account, rename_all
+from .conversion.folder import choose_dtypes, loading_dtype, nonfinite_warnings, proven_folder
+from .conversion.options import Options
+from .conversion.plan import given_config, plan_conversion
+from .conversion.record import Conversion, conversion_record
+from .conversion.sources import in_memory, open_sources
 from .errors import InvalidInput
-from .files.staging import check_target
-from .progress import Progress, silent
+from .files.checkpoint import file_sha256
+from .files.model_folder import RECORD
+from .files.staging import check_target, write_json
+from .progress import Progress, in_background, silent
 from .rules.layouts import Layout, recognise
-from .rules.tables import CODEBOOK_PREFIX, FLAVA
-from .target.parts import MODEL
+from .rules.tables import CODEBOOK_PREFIX
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["convert_flava_checkpoint", "convert_to_torchmultimodal", "count_parameters", "upgrade_state_dict"]
+__all__ = ["convert_flava_checkpoint", "count_parameters", "upgrade_state_dict"]
 
 
 def convert_flava_checkpoint(
@@ -65,124 +68,56 @@ def convert_flava_checkpoint(
         InvalidInput: an input cannot be read, is something else, or the folder exists.
         NotFaithful: the checkpoint was read, but no conversion of it would be the same model.
     """
-    target = check_target(Path(pytorch_dump_folder_path), force=force, sources=local_paths(checkpoint_path, codebook_path, config_path))
-    with ExitStack() as downloads:
-        prepared = prepare(
-            checkpoint_path,
-            codebook_path,
-            config_path,
-            layout=layout,
-            part=part,
-            no_codebook=no_codebook,
-            head_layer_norm_eps=head_layer_norm_eps,
-            stack=downloads,
-            progress=progress,
-        )
-        return write_model(
-            target,
-            prepared.sources,
-            prepared.placement,
-            prepared.config_files,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            assumed=prepared.assumed,
-            progress=progress,
-            key_prefix=prepared.part.prefix,
-            differs=prepared.differs,
-            made_by=prepared.made_by,
-        )
+    options = Options(
+        checkpoint_path, codebook_path, config_path, layout, part, no_codebook, head_layer_norm_eps, dtype, max_shard_size, force, progress
+    )
+    return convert_to_folder(Path(pytorch_dump_folder_path), options)
 
 
-def convert_to_torchmultimodal(
-    checkpoint_path: str | Path,
-    codebook_path: str | Path | None,
-    target_path: str | Path,
-    config_path: str | Path | None = None,
-    *,
-    layout: str | None = None,
-    part: str | None = None,
-    no_codebook: bool | None = None,
-    dtype: str = "float32",
-    force: bool = False,
-    progress: Progress = silent,
-) -> Written:
-    """Converts a checkpoint into a file for `load_state_dict` of torchmultimodal's `FLAVAForPreTraining`, codebook included.
+def convert_to_folder(target: Path, options: Options) -> Conversion:
+    """The conversion of `convert_flava_checkpoint`, which says what it raises.
 
-    With ``part="model"``, and of encoders alone, the file is for its `FLAVAModel`. See `convert_flava_checkpoint`.
-
-    Raises:
-        InvalidInput: an input cannot be read, is something else, or the file exists.
-        NotFaithful: the checkpoint was read, but no conversion of it would be the same model.
+    Tensors are read, cast and written a chunk at a time, so that none has to fit in memory.
     """
-    if part not in (None, MODEL.name):
-        raise InvalidInput(f"--part {part}: torchmultimodal's checkpoints hold the whole model, or --part {MODEL.name}")
-    target = check_target(Path(target_path), force=force, sources=local_paths(checkpoint_path, codebook_path, config_path))
-    with ExitStack() as downloads:
-        prepared = prepare(
-            checkpoint_path,
-            codebook_path,
-            config_path,
-            layout=layout,
-            part=part,
-            no_codebook=no_codebook,
-            stack=downloads,
-            progress=progress,
-        )
-        weights, warnings = choose_dtypes(prepared.placement.filled, dtype)
-        content = torchmultimodal_layout(weights)
-        written = write_checkpoints([target], [content], progress)
-        written.described = [*described(prepared.sources, prepared.placement), *(("warning", line) for line in warnings)]
-        if prepared.made_by.head_layer_norm_eps is None and prepared.part is not MODEL:
-            eps = prepared.config["text_config"]["layer_norm_eps"]
-            ours = f"layer_norm_eps={eps}, ignore_index={prepared.config['ce_ignore_index']}"
-            written.described.append(
-                ("note", f"it computes the same in FLAVAPretrainingLoss({ours}); that class's own defaults are 1e-5 and -1")
-            )
-        return written
+    target = check_target(target, force=options.force, sources=options.local_paths())
+    given = given_config(options)
 
+    # Open: the keys, dtypes and shapes of each file. Its keys tell its layout.
+    with open_sources(options) as sources:
+        digests = {source.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
 
-# ------------------------------------------------------------- state dicts in memory, as upstream
+        # Plan: rename every key, read the model's sizes from the shapes, account for every key of both sides.
+        plan = plan_conversion(sources, given, options)
+        weights, warnings = choose_dtypes(plan.placement, options.dtype)
+        weights = {key.removeprefix(plan.part.prefix): tensor for key, tensor in weights.items()}
 
-
-_CONVERTED = (Layout.HUGGING_FACE, Layout.HUGGING_FACE_CODEBOOK)
+        # Write and prove: into a hidden folder, which is renamed to the target when the block ends well.
+        with proven_folder(target, weights, options.max_shard_size, options.progress) as (folder, proven):
+            files = plan.config_files(loading_dtype(weights))
+            for name, content in files.items():
+                write_json(folder / name, content)
+            conversion = Conversion(target, plan, files["config.json"], proven, [*warnings, *nonfinite_warnings(proven)])
+            write_json(folder / RECORD, conversion_record(conversion, {name: digest.result() for name, digest in digests.items()}))
+    return conversion
 
 
 def upgrade_state_dict(
     state_dict: Mapping[str, "torch.Tensor"], codebook_state_dict: Mapping[str, "torch.Tensor"]
 ) -> dict[str, "torch.Tensor"]:
-    """An original state dict under Hugging Face's keys, in float32, with a converted codebook's added.
+    """An original state dict under Hugging Face's keys, in float32, with a converted codebook's added as it is.
 
     Raises:
         InvalidInput: a key is already converted.
         NotFaithful: two keys meet in one, or a key that is dropped differs from the copy that is kept.
     """
-    if converted := next((key for key in state_dict if recognise([key]) in _CONVERTED), None):
-        raise InvalidInput(f"{converted} is already converted; the rules are for {Layout.ORIGINAL.value}")
-    upgraded: dict[str, torch.Tensor] = {}
-    origin: dict[str, str] = {}
-    problems = []
-    for key, value in state_dict.items():
-        trace = FLAVA.trace(key)
-        if trace.dropped:
-            problems += _lost_by_dropping(key, trace.dropped.kept_key(key), state_dict)
-        elif trace.target in origin:
-            problems.append(f"{key} and {origin[trace.target]} both become {trace.target}")
-        else:
-            origin[trace.target] = key
-            upgraded[trace.target] = value.float()
-    stop_on(problems)
+    converted = (Layout.HUGGING_FACE, Layout.HUGGING_FACE_CODEBOOK)
+    if found := next((key for key in state_dict if recognise([key]) in converted), None):
+        raise InvalidInput(f"{found} is already converted; the rules are for {Layout.ORIGINAL.value}")
+    filled = account(rename_all([in_memory(state_dict, Layout.ORIGINAL)])).filled
+    upgraded = {target: state_dict[placed.key].float() for target, placed in filled.items()}
     return upgraded | {CODEBOOK_PREFIX + key: value for key, value in codebook_state_dict.items()}
 
 
-def _lost_by_dropping(key: str, kept_key: str, state_dict: Mapping[str, "torch.Tensor"]) -> list[str]:
-    kept = state_dict.get(kept_key)
-    if kept is None:
-        return [f"{key} would be dropped as a second copy, but there is no {kept_key}"]
-    if kept is not state_dict[key] and not kept.equal(state_dict[key]):
-        return [f"two copies that should be one differ: {key} and {kept_key}"]
-    return []
-
-
 def count_parameters(state_dict: Mapping[str, "torch.Tensor"]) -> "torch.Tensor | int":
-    """The sum of all values, second copies of embeddings left out. It proves little; see `flava_port.output`."""
+    """The sum of all values, as upstream's function of this name has it; second copies of embeddings are left out."""
     return sum(value.float().sum() for key, value in state_dict.items() if "encoder.embeddings" not in key)

@@ -1,4 +1,4 @@
-"""``flava-port demo``: makes a checkpoint as it was published, converts it, and proves the result."""
+"""``flava-port demo``: makes a checkpoint of the published form, converts it, and proves the result."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from .errors import NotFaithful
 from .files.checkpoint import file_sha256
 from .files.model_folder import WEIGHTS
 from .files.staging import check_target
-from .files.tensors import first_difference
+from .files.tensors import StoredTensor, first_difference
 from .files.torch_format import write_torch_zip
 from .files.torch_tensors import MemoryTensor
 from .original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
@@ -20,26 +20,34 @@ from .progress import Progress, silent
 from .revert import revert_flava_checkpoint
 from .target.installed import load_model
 
+# `tiny` is what most tests use too. Every size differs from every other where the architecture allows it, so that a
+# mix-up shows; heads are 64 wide, as a conversion takes them to be.
 DEMO_SIZES = {
-    "full": (FlavaConfig(), CodebookConfig()),
     "tiny": (
         FlavaConfig(
-            ImageConfig(64, 2, 1, 96, image_size=32, patch_size=8, vocab_size=48),
-            TextConfig(64, 2, 1, 96, vocab_size=80, max_position_embeddings=24),
-            MultimodalConfig(64, 2, 1, 96),
-            projection_dim=32,
+            ImageConfig(64, 2, 1, 80, image_size=24, patch_size=8, vocab_size=40),
+            TextConfig(64, 3, 1, 72, vocab_size=60, max_position_embeddings=20, type_vocab_size=3),
+            MultimodalConfig(64, 1, 1, 88),
+            projection_dim=16,
         ),
-        CodebookConfig(hidden_size=8, vocab_size=48),
+        CodebookConfig(hidden_size=8, vocab_size=40),
     ),
+    "full": (FlavaConfig(), CodebookConfig()),
 }
 
 
 def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say: Callable[[str], object] = print) -> None:
-    """Makes, converts, loads and reverts a seeded checkpoint; ``say`` is told what happened.
+    """Makes a seeded checkpoint, converts it, loads the result, and reverts it.
+
+    Args:
+        size: a key of `DEMO_SIZES`.
+        keep: the folder that keeps the files; None for a temporary one.
+        progress: shows bars; see `flava_port.progress`.
+        say: gets each line of the report.
 
     Raises:
         InvalidInput: ``keep`` is a folder that exists and is not empty.
-        NotFaithful: a value is not the one it was. That would be a bug, here or in transformers.
+        NotFaithful: a value changed, which would be a bug here or in transformers.
     """
     with ExitStack() as stack:
         if keep is None:
@@ -66,10 +74,11 @@ def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say:
 
 
 def _loads_exactly(folder: Path) -> str:
-    """A line that says so, after comparing what `from_pretrained` loads with the file, bit for bit."""
+    """Compares what `from_pretrained` loads with the folder's file, bit for bit. Returns the line that says so."""
     model, version = load_model(folder)
     loaded = model.state_dict()
     for key, stored in read_model_folder(folder).items():
+        assert isinstance(stored, StoredTensor)  # an unsupported tensor cannot be in a file that we wrote
         if difference := first_difference(stored, MemoryTensor(loaded[key])):
             raise NotFaithful(f"transformers {version} loads {key} wrong, {difference}; please report this")
     return f"loaded   by FlavaForPreTraining.from_pretrained (transformers {version}): every value equal, bit for bit"

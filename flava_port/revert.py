@@ -1,23 +1,20 @@
-"""A Hugging Face FLAVA folder or a torchmultimodal checkpoint, back to the original's layout or on to torchmultimodal's."""
+"""Writes a Hugging Face FLAVA folder or a torchmultimodal checkpoint back in the original's layout, or on in torchmultimodal's."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection
 from pathlib import Path
 
-from .conversion.account import counts_up, how_they_differ, stop_on
+from .conversion.account import rename_all
 from .conversion.checkpoints import Written, codebook_layout, original_layout, torchmultimodal_layout, write_checkpoints
-from .conversion.plan import prepare
+from .conversion.options import Options
+from .conversion.plan import place, plan_conversion
 from .conversion.record import described
-from .conversion.sources import read_model_folder
+from .conversion.sources import open_folder, open_sources
 from .errors import InvalidInput
-from .files.dtypes import FLOATS
 from .files.staging import check_target
-from .files.tensors import StoredTensor, TensorSource, UnsupportedTensor
+from .files.tensors import TensorSource
 from .progress import Progress, silent
 from .target.config import read_config
-from .target.installed import expected_schema
-from .target.keys import POSITION_IDS, TIED
-from .target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
+from .target.parts import CODEBOOK_PART, MODEL
 
 
 def revert_flava_checkpoint(
@@ -38,6 +35,8 @@ def revert_flava_checkpoint(
         codebook_path: the codebook's state dict to write; torchmultimodal's layout has it in the checkpoint.
         layout: ``hf`` or ``torchmultimodal``; None: a folder is the first, a file the second.
         to: ``original`` or ``torchmultimodal``.
+        force: replace files that exist.
+        progress: shows bars; see `flava_port.progress`.
 
     Raises:
         InvalidInput: the model cannot be read or holds no FLAVA, or a file to be written exists.
@@ -47,86 +46,51 @@ def revert_flava_checkpoint(
     layout = layout or ("torchmultimodal" if source.is_file() else "hf")
     if to == layout:
         raise InvalidInput(f"{source}: is in torchmultimodal's layout already; --to original leads back to the original's")
-    targets = [check_target(Path(p), force=force, sources=(source,)) for p in (checkpoint_path, codebook_path) if p is not None]
+    targets = [check_target(Path(path), force=force, sources=(source,)) for path in (checkpoint_path, codebook_path) if path is not None]
     if len(set(targets)) != len(targets):
         raise InvalidInput(f"{targets[0]}: given for the checkpoint and for the codebook; name two files")
     if to == "torchmultimodal" and codebook_path is not None:
         raise InvalidInput("a torchmultimodal checkpoint holds its codebook; leave out --codebook_path")
     tensors, lines = _read_folder(source) if layout == "hf" else _read_torchmultimodal(source, progress)
     if to == "torchmultimodal":
-        contents = [torchmultimodal_layout(tensors)]
-    else:
-        _check_codebook(source, tensors, codebook_path)
-        contents = [original_layout(tensors)]
-        lines.append(
-            ("note", f"an original checkpoint has no config; convert it with --config_path {source}") if layout == "hf" else _ITS_HEADS
-        )
-    if codebook_path is not None:
-        contents.append(codebook_layout(tensors))
-    written = write_checkpoints(targets, contents, progress)
-    written.described = lines
-    return written
+        return write_checkpoints({targets[0]: torchmultimodal_layout(tensors)}, lines, progress)
+    _check_that_the_original_can_hold(tensors, source, codebook_path is not None)
+    contents = dict(zip(targets, (original_layout(tensors), codebook_layout(tensors))))
+    return write_checkpoints(contents, [*lines, _lost_in_the_original(source, layout)], progress)
 
 
-_ITS_HEADS = ("note", "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits")
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, StoredTensor], list[tuple[str, str]]]:
-    config = read_config(folder)
-    tensors = read_model_folder(folder)
-    part = WHOLE
-    if not any(key.startswith(MODEL.prefix) for key in tensors):
-        part, tensors = MODEL, {MODEL.prefix + key: tensor for key, tensor in tensors.items()}
-    return complete(tensors, config, part), [("read", f"{folder}, of {part.model_class}")]
+def _read_folder(folder: Path) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
+    """Every tensor of a folder under `FlavaForPreTraining`'s keys, and what was read."""
+    config, source = read_config(folder), open_folder(folder)
+    placement = place(rename_all([source]), config, source.part)
+    return placement.tensors(), [("read", f"{folder}, of {source.part.model_class}")]
 
 
 def _read_torchmultimodal(path: Path, progress: Progress) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
-    with ExitStack() as downloads:
-        prepared = prepare(path, None, None, layout="torchmultimodal", stack=downloads, progress=progress)
-        tensors = {key: placed.tensor for key, placed in prepared.placement.filled.items()}
-    return tensors, described(prepared.sources, prepared.placement)
+    """The same of a torchmultimodal checkpoint."""
+    options = Options(path, layout="torchmultimodal", progress=progress)
+    with open_sources(options) as sources:
+        plan = plan_conversion(sources, None, options)
+        return plan.placement.tensors(), described(plan)
 
 
-def _check_codebook(source: Path, tensors: Mapping[str, TensorSource], codebook_path: str | Path | None) -> None:
+def _check_that_the_original_can_hold(keys: Collection[str], source: Path, has_place_for_codebook: bool) -> None:
     """The original has its codebook in a file of its own, and no layout for encoders alone.
 
     Raises:
-        InvalidInput: nothing was said of where it goes, or there is none.
+        InvalidInput: there are encoders alone, a codebook without a place, or a place without a codebook.
     """
-    if not any(key.startswith("itm_head.") for key in tensors):
+    if all(map(MODEL.holds, keys)):
         raise InvalidInput(f"{source}: holds the encoders alone, for which the original has no layout; --to torchmultimodal has")
-    has_one = any(map(CODEBOOK_PART.holds, tensors))
-    if has_one != (codebook_path is not None):
-        has = "has a codebook; pass --codebook_path to say where it goes" if has_one else "has no codebook; leave out --codebook_path"
-        raise InvalidInput(f"{source}: {has}")
+    has_codebook = any(map(CODEBOOK_PART.holds, keys))
+    if has_codebook and not has_place_for_codebook:
+        raise InvalidInput(f"{source}: has a codebook; pass --codebook_path to say where it goes")
+    if has_place_for_codebook and not has_codebook:
+        raise InvalidInput(f"{source}: has no codebook; leave out --codebook_path")
 
 
-def complete(tensors: Mapping[str, StoredTensor | UnsupportedTensor], config: Mapping, part: Part = WHOLE) -> dict[str, StoredTensor]:
-    """Every key of the model in its order, a tied bias under both of its keys.
-
-    Raises:
-        NotFaithful: naming what is missing, misshapen, left over, or one bias with two values.
-    """
-    expected = expected_schema(config, part).shapes
-    found = {key: tensor for key, tensor in tensors.items() if key != POSITION_IDS}
-    problems = []
-    if POSITION_IDS in tensors and not counts_up(tensors[POSITION_IDS], config["text_config"]["max_position_embeddings"]):
-        problems.append(f"{POSITION_IDS} does not hold 0, 1, 2, ...: the model would compute others")
-    for one, other in TIED:
-        if one in found and other in found and (how := how_they_differ(found[one], found[other])):
-            problems.append(f"{one} and {other} should be one tensor and differ, {how}")
-        for key, twin in ((one, other), (other, one)):
-            if twin in found:
-                found.setdefault(key, found[twin])
-    problems += [f"missing {key} {list(shape)}" for key, shape in expected.items() if key not in found]
-    problems += [f"unexpected {key}" for key in found if key not in expected]
-    for key, shape in expected.items():
-        tensor = found.get(key)
-        if isinstance(tensor, UnsupportedTensor):
-            problems.append(f"{key} is a {tensor.kind} tensor")
-        elif tensor is not None and tensor.shape != shape:
-            problems.append(f"wrong shape: {key} is {list(tensor.shape)}, the config says {list(shape)}")
-        elif tensor is not None and tensor.dtype not in FLOATS:
-            problems.append(f"wrong dtype: {key} is {tensor.dtype}; weights are float16, bfloat16, float32 or float64")
-    stop_on(problems)
-    return {key: found[key] for key in expected}
+def _lost_in_the_original(source: Path, layout: str) -> tuple[str, str]:
+    """A note on what an original checkpoint cannot say."""
+    if layout == "hf":
+        return "note", f"an original checkpoint has no config; convert it with --config_path {source}"
+    return "note", "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"

@@ -1,24 +1,51 @@
-"""The proof that a converted folder is the original model: keys, values, config, ties, then computation.
+"""The proof that a converted folder is the original model: keys, values, config, ties, then the computation.
 
-Each claim ends as proven, as differing with the culprits named in both layouts, or as not proven
-with the reason; one that could not run never counts as proven.
+Each claim ends as proven, as differing with the culprits named in both layouts, or as not proven with
+the reason. A claim that could not be checked never counts as proven.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from .conversion.sources import open_sources, read_model_folder
-from .errors import FlavaPortError, InvalidInput, NotFaithful
+from .conversion.options import Options
+from .conversion.sources import Source, open_sources, read_model_folder
+from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate, Claim, Verdict
-from .proof.weights import WeightClaims, read_record
-from .rules.layouts import semantics_of
+from .proof.certificate import Certificate
+from .proof.claims import ABOUT_THE_FILES, about_the_computation
+from .proof.weights import Given, WeightClaims, read_record
+from .rules.layouts import Semantics, semantics_of
 from .target.config import declared_class, read_config
 from .target.installed import import_transformers, quiet, recorded_versions
 from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
+
+if TYPE_CHECKING:
+    from .proof.computation import Computation
+
+
+class ProofKeywords(TypedDict, total=False):
+    """The keywords of `verify_flava_checkpoint`, for type checkers."""
+
+    weights_only: bool
+    device: str | None
+    no_codebook: bool
+    head_layer_norm_eps: float | None
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class ProofOptions:
+    """What those keywords mean, and their defaults."""
+
+    weights_only: bool = False  # leave out the claims about the computation
+    device: str | None = None  # where to run the forward pass besides, such as cuda, in float32 and in bfloat16
+    no_codebook: bool = False  # the folder was converted without the codebook that the checkpoint holds
+    head_layer_norm_eps: float | None = None  # of the source's masked-prediction heads, where it is not their code's default
+    progress: Progress = silent
 
 
 def verify_flava_checkpoint(
@@ -26,91 +53,65 @@ def verify_flava_checkpoint(
     codebook_path: str | Path | None,
     converted_path: str | Path,
     config_path: str | Path | None = None,
-    *,
-    weights_only: bool = False,
-    device: str | None = None,
-    no_codebook: bool = False,
-    head_layer_norm_eps: float | None = None,
-    progress: Progress = silent,
+    **options: Unpack[ProofKeywords],
 ) -> Certificate:
     """Proves, or refutes, that the folder is the same model as the checkpoint and its codebook.
 
-    The checkpoint may be the original's or torchmultimodal's, which holds its codebook (``no_codebook`` where
-    it was left out) and whose heads have an epsilon of their own.
-
-    ``config_path`` says what no shape tells of the original (heads, activation, epsilon) where it is not
-    FLAVA's; without it, the folder's own record of its conversion does, and else FLAVA's defaults.
-    ``device`` is where the forward pass is run besides, such as ``cuda``, in float32 and in bfloat16.
+    The checkpoint is an original one, or torchmultimodal's, which holds its codebook. ``config_path`` says
+    what no shape tells of the original (heads, activation, epsilon). Without it, the folder's own record
+    of its conversion says so; without a record, FLAVA's defaults hold. For ``options`` see `ProofOptions`.
 
     Raises:
-        InvalidInput: one side cannot be read, or there is no such device.
+        InvalidInput: one side cannot be read, the folder is for a part of FLAVA, or there is no such device.
+        NotFaithful: the original's shapes fit no FLAVA, or one key of the folder has two values.
     """
+    asked = ProofOptions(**options)
     folder = Path(converted_path)
-    if declared_class(folder) in {part.model_class for part in PARTS.values()}:
-        raise InvalidInput(
-            f"{folder}: is for {declared_class(folder)}; verify proves whole models, so convert one without --part and verify that"
-        )
-    with ExitStack() as downloads:
-        sources = open_sources(checkpoint_path, codebook_path, None, downloads, progress)
-        made_by = semantics_of(sources[0].kind)
-        if head_layer_norm_eps is not None:
-            made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
-        digests = {source.checkpoint.path.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
-        converted = read_model_folder(folder)
-        config = read_config(folder)
-        computation = None if weights_only else in_background(_computation, device)
-        if device is not None and computation is not None:
-            computation.result()  # which stops here if there is no such device
-        certificate = Certificate([], recorded_versions(), {name: digest.result() for name, digest in digests.items()})
-        certificate.asked = "the weights" if weights_only else "everything"
+    _refuse_a_part(folder)
+    with open_sources(Options(checkpoint_path, codebook_path, progress=asked.progress)) as sources:
+        converted, config = read_model_folder(folder), read_config(folder)
+        runner = None if asked.weights_only else in_background(_computation, asked)
+        if runner is not None and asked.device is not None:
+            runner.result()  # stops here if there is no such device
+        hashing = {source.checkpoint.path.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
+        digests = {name: digest.result() for name, digest in hashing.items()}
+        certificate = Certificate([], recorded_versions(), digests, "the weights" if asked.weights_only else "everything")
 
-        def claim(name: str, check: Callable[[Claim], None]) -> None:
-            """Runs one check; whatever stops it leaves the claim unproven, with the reason."""
-            made = Claim(name)
-            certificate.claims.append(made)
-            try:
-                check(made)
-            except NotFaithful as error:
-                made.verdict, made.summary = Verdict.DIFFERS, str(error)
-            except FlavaPortError as error:
-                made.summary = str(error)
-            except Exception as error:  # a check that breaks has proven nothing, whatever broke it
-                made.summary = f"could not run: {type(error).__name__}: {error}"
-
-        record = read_record(folder, set(certificate.digests.values()))
-        declared = read_config(Path(config_path)) if config_path is not None else record and record["config"]
-        part = WITHOUT_CODEBOOK if no_codebook else WHOLE
-        proof = WeightClaims(sources, part, made_by, folder, converted, config, declared, record["keys"] if record else set())
-        claim("original", proof.original)
-        claim("keys", proof.keys)
-        claim("shapes, dtypes", proof.shapes_and_dtypes)
-        claim("values", proof.values)
-        claim("tied weights", proof.ties)
-        claim("config", proof.config_fields)
-        certificate.digests |= proof.digests
-        if computation is not None:
-            for name, result in computation.result()(proof, progress):
-                claim(name, result)
+        record = read_record(folder, set(digests.values()))
+        declared = read_config(Path(config_path)) if config_path is not None else record.config if record else None
+        part = WITHOUT_CODEBOOK if asked.no_codebook else WHOLE
+        recorded = record.keys if record else frozenset()
+        weights = WeightClaims(Given(sources, part, _made_by(sources[0], asked), folder, converted, config, declared, recorded))
+        certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
+        certificate.digests |= weights.digests
+        if runner is not None:
+            computation = runner.result()(weights)
+            certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
     return certificate
 
 
-def _computation(device: str | None) -> Callable[["WeightClaims", Progress], Iterable[tuple[str, Callable[[Claim], None]]]]:
-    """What judges the computation; torch and transformers are imported here, as nothing else needs them.
+def _refuse_a_part(folder: Path) -> None:
+    model_class = declared_class(folder)
+    if model_class in {part.model_class for part in PARTS.values()}:
+        raise InvalidInput(f"{folder}: is for {model_class}; verify proves whole models, so convert one without --part and verify that")
+
+
+def _made_by(checkpoint: Source, asked: ProofOptions) -> Semantics:
+    """How the code behind the checkpoint reads its weights."""
+    made_by = semantics_of(checkpoint.layout)
+    return made_by if asked.head_layer_norm_eps is None else replace(made_by, head_layer_norm_eps=asked.head_layer_norm_eps)
+
+
+def _computation(asked: ProofOptions) -> Callable[[WeightClaims], "Computation"]:
+    """What makes the evidence of the claims about the computation. Imports torch and transformers, which takes seconds.
 
     Raises:
         InvalidInput: there is no such device.
     """
-    from .proof.judge import compare_computation
+    from .proof.computation import Computation
     from .proof.on_device import check_device
-    from .proof.sides import Sides
 
-    with quiet(), suppress(Exception):  # whatever stops it stops a claim too, which says so
+    with quiet(), suppress(Exception):  # what stops this import stops claims later, which then say so
         import_transformers()
-    where = check_device(device) if device is not None else None
-
-    def compute(proof: "WeightClaims", progress: Progress):
-        originals = {key: (placed.name_in_file, placed.tensor) for key, placed in proof.placed.items()}
-        sides = Sides(*proof.state_dicts(), proof.folder, proof.expected_config(), originals, proof.made_by, proof.name_of)
-        return compare_computation(sides, progress, where)
-
-    return compute
+    device = check_device(asked.device) if asked.device is not None else None
+    return lambda weights: Computation(weights, asked.progress, device)

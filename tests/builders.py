@@ -1,4 +1,4 @@
-"""Builds what tests need: tiny checkpoints on disk, and models loaded from a folder."""
+"""Builds what tests need: tiny checkpoints on disk and in memory, and models loaded from a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 
+from flava_port.demo import DEMO_SIZES
 from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import load
-from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
+from flava_port.original.config import CodebookConfig, FlavaConfig
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict, write_pickled_codebook
 from flava_port.target.keys import POSITION_IDS
 
@@ -21,14 +22,8 @@ class Ran(NamedTuple):
     err: str
 
 
-# Every size differs from every other where the architecture allows it, so that a mix-up shows.
-TINY = FlavaConfig(
-    ImageConfig(64, 2, 1, 80, image_size=24, patch_size=8, vocab_size=40),
-    TextConfig(64, 3, 1, 72, vocab_size=60, max_position_embeddings=20, type_vocab_size=3),
-    MultimodalConfig(64, 1, 1, 88),
-    projection_dim=16,
-)
-TINY_CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=40)
+# The demo's: every size differs from every other where the architecture allows it, so that a mix-up shows.
+TINY, TINY_CODEBOOK = DEMO_SIZES["tiny"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,7 @@ class TinyFiles:
 
 
 def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
+    """Writes both files into the folder."""
     files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl")
     write_torch_zip(files.checkpoint, seeded_state_dict(TINY, seed))
     write_pickled_codebook(files.codebook, TINY_CODEBOOK, seed)
@@ -73,7 +69,7 @@ def from_pretrained(folder: Path, name: str = "FlavaForPreTraining"):
 
 
 def loaded_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """What the installed transformers ends up with, without the buffer that releases up to 4.30.2 add by themselves."""
+    """The weights that the installed transformers ends up with, without the buffer that releases up to 4.30.2 add by themselves."""
     state_dict = from_pretrained(folder).state_dict()
     state_dict.pop(POSITION_IDS, None)
     return state_dict

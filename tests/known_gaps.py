@@ -1,7 +1,7 @@
-"""What is known to fail under some releases of transformers, and why: the release's doing, each entry strict.
+"""The tests that fail under some releases of transformers because of these releases, and why.
 
-`conftest.py` turns an entry into a strict expected failure under the releases that it names, so that a test that
-passes there fails the run, and the entry goes. What these releases compute otherwise, `flava-port drift` shows.
+`conftest.py` turns an entry into a strict expected failure under the releases that it names: a test that passes there
+fails the run, and its entry must go. `flava-port drift` shows what these releases compute differently.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 
 class Why(Enum):
-    """What the release does otherwise than FLAVA's authors."""
+    """What the release does differently from FLAVA's authors."""
 
     STOPS = "pairs that do not match stop the forward pass where masked losses are computed (IndexError; mended in 4.37.0)"
     PADDING = "the multimodal encoder attends to padding (mended in 4.39.0)"
@@ -33,7 +33,7 @@ class Gap:
 
 
 _SAME = "tests/releases/test_observation.py::test_the_installed_release_computes_what_the_original_does"
-_CAUGHT = "tests/proof/test_bites.py::test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named"
+_CAUGHT = "tests/proof/test_mutated_transformers.py::test_a_mutated_transformers_is_caught_and_the_first_module_to_diverge_is_named"
 
 GAPS = (
     Gap(
@@ -47,7 +47,7 @@ GAPS = (
             f"{_CAUGHT}[an attention scale]",
             f"{_CAUGHT}[positions]",
             f"{_CAUGHT}[a padding mask]",
-            "tests/proof/test_bites.py::test_a_difference_from_above_is_not_blamed_on_what_lies_below",
+            "tests/proof/test_mutated_transformers.py::test_a_difference_from_above_is_not_blamed_on_what_lies_below",
             "tests/proof/test_on_device.py::test_another_activation_is_caught_in_both_precisions[cpu]",
             "tests/proof/test_other_uses.py::test_training_keeps_the_scale_between_1_and_100_as_the_authors_do",
             "tests/proof/test_torchmultimodal.py::test_with_the_encoders_epsilon_in_the_heads_nothing_differs",
@@ -66,20 +66,23 @@ GAPS = (
             f"{_SAME}[FlavaModel, padded texts]",
             f"{_CAUGHT}[a head's epsilon]",
             f"{_CAUGHT}[a pooled token]",
-            "tests/proof/test_bites.py::test_a_module_that_computes_wrong_is_blamed_itself",
-            "tests/proof/test_bites.py::test_only_the_gradients_differ_where_only_they_are_wrong",
-            "tests/proof/test_bites.py::test_a_clean_folder_is_proven_whatever_its_size",
-            "tests/proof/test_equivalence.py::test_a_converted_model_of_any_config_computes_the_same",
+            "tests/proof/test_mutated_transformers.py::test_a_module_that_computes_wrong_is_blamed_itself",
+            "tests/proof/test_gradients.py::test_only_the_gradients_differ_where_only_they_are_wrong",
+            "tests/proof/test_gradients.py::test_a_clean_folder_is_proven_whatever_its_size",
+            "tests/proof/test_acceptance.py::test_every_claim_about_an_original_checkpoint_is_proven",
+            "tests/proof/test_acceptance.py::test_every_claim_about_a_torchmultimodal_checkpoint_is_proven",
+            "tests/proof/test_acceptance.py::test_the_claim_that_differs_fails_and_no_other",
+            "tests/proof/test_any_config.py::test_a_converted_model_of_any_config_computes_the_same",
             "tests/proof/test_on_device.py::test_a_clean_model_is_as_near_the_exact_result_as_the_original[cpu]",
             "tests/proof/test_other_uses.py::test_training_computes_what_evaluation_does",
             "tests/proof/test_torchmultimodal.py::test_a_converted_torchmultimodal_checkpoint_is_proven_in_every_part",
             "tests/proof/test_torchmultimodal.py::test_heads_in_which_the_epsilon_decides_are_refused",
             "tests/proof/test_torchmultimodal.py::test_one_converted_without_its_codebook_is_proven_where_that_is_said",
-            "tests/proof/test_every_form_of_a_checkpoint.py::test_it_is_proven",
-            "tests/proof/test_power.py::test_a_clean_folder_is_proven_in_every_part",
-            "tests/proof/test_power.py::test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place",
-            "tests/proof/test_power.py::test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault",
-            "tests/proof/test_power.py::test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault",
+            "tests/proof/test_clean_folders.py::test_every_form_of_a_checkpoint_is_proven",
+            "tests/proof/test_clean_folders.py::test_a_clean_folder_is_proven_in_every_part",
+            "tests/proof/test_tolerances.py::test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place",
+            "tests/proof/test_tolerances.py::test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault",
+            "tests/proof/test_tolerances.py::test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault",
             "tests/proof/test_verify_command.py::test_a_proven_folder_exits_0_with_a_certificate",
             "tests/proof/test_verify_command.py::test_converting_with_verify_proves_the_computation_too",
         ),

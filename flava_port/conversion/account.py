@@ -1,10 +1,11 @@
-"""Accounts for every key: each source is renamed to one target or dropped with proof, each target is filled once.
+"""Accounts for every key, once: it is renamed to one target, or dropped where that loses nothing.
 
-Works on keys, shapes and unread tensors. Whatever does not come out even stops the conversion with
-the key, where it came from, the rule that moved it and the nearest key that is known.
+`rename_all` leads every key through the rules; `account` compares where they lead with what the model expects. A
+missing, extra, duplicate or misshapen key stops the conversion. All are reported together, each with its name in
+the file, the rules that renamed it, and the nearest key that is known.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -14,44 +15,56 @@ import numpy as np
 
 from ..errors import NotFaithful
 from ..files.dtypes import FLOATS
-from ..files.tensors import ArrayTensor, StoredTensor, UnsupportedTensor, cast, first_difference, whole
+from ..files.tensors import ArrayTensor, TensorSource, UnsupportedTensor, cast, first_difference, whole
 from ..rules.engine import Trace
-from ..rules.tables import CODEBOOK_PREFIX
+from ..rules.layouts import Layout
 from ..target.keys import POSITION_IDS, POSITIONS, TIED
 from ..target.parts import WHOLE, Part
-from .sources import Source
+from ..text import few
+from .sources import StateDict, source_for
 
 PROBLEMS_SHOWN = 6
 
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Problem: TypeAlias = str | Callable[[], str]  # its text, or what makes it
-
-NOTHING_MADE: Mapping[str, "Made"] = {}
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One tensor of a source, and its key's way through the rules."""
+    """One tensor of a state dict, and the model's key that the rules lead its key to.
 
-    source: Source
+    A key that the rules drop as a second copy has the target of the copy that is kept, whose key is ``copy_of``.
+    """
+
+    source: StateDict
     key: str
+    tensor: TensorSource | UnsupportedTensor
     trace: Trace
-    tensor: StoredTensor | UnsupportedTensor
-
-    @property
-    def target(self) -> str | None:
-        return self.trace.target
+    target: str
+    copy_of: str = ""
 
     @property
     def name_in_file(self) -> str:
-        return self.source.checkpoint.name_in_file(self.key)
+        return self.source.name_in_file(self.key)
 
     def __str__(self) -> str:
-        return f"{self.name_in_file} ({self.source.name}, {self.trace.rules})"
+        rules = "" if self.source.layout is Layout.HUGGING_FACE else f", {self.trace.rules}"
+        return f"{self.name_in_file} ({self.source.name}{rules})"
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Where the rules lead all keys: by target, the second copies that they drop, and where two keys meet in one."""
+
+    sources: Sequence[StateDict]
+    targets: dict[str, Placed] = field(default_factory=dict)
+    copies: list[Placed] = field(default_factory=list)
+    clashes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A source tensor that has no place of its own, and why that loses nothing."""
+    """A tensor that is left out, and why that loses nothing: ``kind`` for a summary, ``because`` for the record of its key."""
 
     placed: Placed
     kind: str
@@ -60,7 +73,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Made:
-    """A target that the source has nothing for and that no output shows: its value, and why it is no loss."""
+    """A key that the checkpoint lacks and no output depends on, filled with a default, and why that is right."""
 
     tensor: ArrayTensor
     because: str
@@ -68,138 +81,107 @@ class Made:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where every source tensor went: targets filled (a tied target may share its source), and what was dropped."""
+    """What became of every key: targets filled (tied ones may share a source), keys dropped, and targets made."""
 
     filled: Mapping[str, Placed]
     dropped: tuple[Dropped, ...]
-    made: Mapping[str, Made] = field(default_factory=dict)
+    made: Mapping[str, Made]
 
-    def reasons_for_dropping(self) -> dict[str, list[str]]:
-        """The keys that were dropped, by the kind of reason."""
-        reasons: dict[str, list[str]] = {}
-        for entry in self.dropped:
-            reasons.setdefault(entry.kind, []).append(entry.placed.name_in_file)
-        return reasons
+    def tensors(self) -> dict[str, TensorSource]:
+        """Each target's tensor, without those that are made."""
+        return {key: placed.tensor for key, placed in self.filled.items() if not isinstance(placed.tensor, UnsupportedTensor)}
 
 
-def rename_all(sources: Iterable[Source]) -> tuple[dict[str, Placed], list[Placed]]:
-    """Every key through its table: targets with their sources, and the keys that a table drops.
-
-    Raises:
-        NotFaithful: two sources meet in one target.
-    """
-    renamed: dict[str, Placed] = {}
-    dropped: list[Placed] = []
-    problems = []
+def rename_all(sources: Sequence[StateDict]) -> Renamed:
+    """Every key of the state dicts, led through the rules of its layout."""
+    renamed = Renamed(sources)
     for source in sources:
-        for key, tensor in source.checkpoint.tensors.items():
-            placed = Placed(source, key, source.way.to(key), tensor)
-            if placed.target is None:
-                dropped.append(placed)
-            elif placed.target in renamed:
-                problems.append(f"{placed} and {renamed[placed.target]} both become {placed.target}")
-            else:
-                renamed[placed.target] = placed
-    stop_on(problems)
-    return renamed, dropped
+        for key, tensor in source.tensors.items():
+            placed = _place(source, key, tensor)
+            if placed.copy_of:
+                renamed.copies.append(placed)
+            elif (other := renamed.targets.setdefault(placed.target, placed)) is not placed:
+                renamed.clashes.append(f"{placed} and {other} both become {placed.target}")
+    return renamed
 
 
-def shapes_of(renamed: Mapping[str, Placed]) -> dict[str, tuple[int, ...]]:
-    """The shapes of what was renamed, by target key; tensors without one (sparse, quantised) left out."""
-    return {key: placed.tensor.shape for key, placed in renamed.items() if isinstance(placed.tensor, StoredTensor)}
+def _place(source: StateDict, key: str, tensor: TensorSource | UnsupportedTensor) -> Placed:
+    trace = source.way.to(key)
+    if trace.dropped is None:
+        return Placed(source, key, tensor, trace, trace.target or key)
+    kept = trace.dropped.kept_key(key)
+    return Placed(source, key, tensor, trace, source.way.to(kept).target or kept, kept)
 
 
-def account(
-    renamed: Mapping[str, Placed],
-    dropped: Iterable[Placed],
-    expected: Mapping[str, tuple[int, ...]],
-    part: Part = WHOLE,
-    made: Mapping[str, Made] = NOTHING_MADE,
-) -> Placement:
-    """The placement, after proving that nothing is lost, missing, misshapen or left over.
+def shapes_of(targets: Mapping[str, Placed]) -> dict[str, tuple[int, ...]]:
+    """The shapes by target; tensors that have none (sparse, quantised) left out."""
+    return {key: placed.tensor.shape for key, placed in targets.items() if not isinstance(placed.tensor, UnsupportedTensor)}
 
-    ``expected`` has the shape of every target key; what lies outside of ``part`` is left out on purpose.
-    ``made`` fills the targets that a source may lack.
+
+def account(renamed: Renamed, expected: Shapes | None = None, part: Part = WHOLE, made: Mapping[str, Made] | None = None) -> Placement:
+    """What becomes of every key, after proving that nothing is lost, missing, misshapen or left over.
+
+    ``expected`` has the shape of every key of the model. Without it any key is right, and ties and position_ids stay as
+    they are: a state dict in memory need not be whole. Keys outside of ``part`` are left out; ``made`` fills keys that
+    the checkpoint may lack.
 
     Raises:
-        NotFaithful: listing every key that does not come out even.
+        NotFaithful: there are problems; the first few are listed, the others counted.
     """
-    remaining = {key: placed for key, placed in renamed.items() if part.holds(key)}
-    outside = [placed for key, placed in renamed.items() if not part.holds(key)]
-    made = {key: value for key, value in made.items() if key in expected and key not in remaining}
-    recomputed = [remaining.pop(POSITION_IDS)] if POSITION_IDS in remaining else []
-    filled = _share_tied(remaining)
-    name_of = names_of({placed.source.name: placed.source for placed in renamed.values()}.values())
-    # Searching the nearest key takes long; it is done for the problems that are shown.
-    problems: list[Problem] = [partial(_unplaced, filled[key], expected) for key in filled if key not in expected]
-    problems += [partial(_unfilled, key, filled, expected, name_of) for key in expected if key not in filled and key not in made]
-    problems += [p for key in filled if key in expected for p in _unfit(key, filled[key], expected[key])]
-    stop_on(problems)
-    by_source_key = {placed.key: placed for placed in renamed.values()}
-    problems = [p for placed in dropped for p in _not_a_second_copy(placed, by_source_key)]
-    problems += [p for placed in recomputed for p in _not_counting_up(placed, expected[POSITIONS][0])]
-    problems += [p for pair in TIED if pair[0] in remaining and pair[1] in remaining for p in _not_tied(pair, remaining)]
-    stop_on(problems)
-    outside += [p for p in dropped if not part.holds(_target_of_kept(p))]
-    reasons = [
-        Dropped(p, "second copies, each bit-equal to the one kept", f"bit-equal to {p.trace.dropped.kept_key(p.key)}, which is kept")
-        for p in dropped
-        if part.holds(_target_of_kept(p))
+    filled = {key: placed for key, placed in renamed.targets.items() if part.holds(key)}
+    outside = [placed for placed in (*renamed.targets.values(), *renamed.copies) if not part.holds(placed.target)]
+    position_ids, ties = None, []
+    misfits: list[Problem] = [*renamed.clashes]
+    if expected is not None:
+        position_ids = filled.pop(POSITION_IDS, None)
+        ties = [(filled[one], filled[other]) for one, other in TIED if one in filled and other in filled]
+        filled |= {twin: filled[key] for pair in TIED for key, twin in (pair, pair[::-1]) if key in filled and twin not in filled}
+        made = {key: value for key, value in (made or {}).items() if key in expected and key not in filled}
+        misfits += _misfits(filled, expected, made, renamed.sources)
+    stop_on(misfits)  # before a value is read: a tensor of a wrong shape may be of any size
+    unequal = [*_copies_that_differ(renamed), *_that_differ("one bias under two keys differs", ties)]
+    dropped = [
+        Dropped(placed, "second copies, each bit-equal to the one kept", f"bit-equal to {placed.copy_of}, which is kept")
+        for placed in renamed.copies
+        if part.holds(placed.target)
     ]
-    reasons += [
-        Dropped(p, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed") for p in recomputed
-    ]
-    reasons += [Dropped(p, f"outside of {part}, and left out", f"outside of {part}") for p in outside]
-    return Placement({key: filled[key] for key in expected if key in filled}, tuple(reasons), made)
-
-
-def _target_of_kept(dropped: Placed) -> str:
-    """Where the copy goes that is kept in place of one that is dropped."""
-    return dropped.source.way.to(dropped.trace.dropped.kept_key(dropped.key)).target
+    if expected is not None and position_ids is not None:
+        unequal += _not_counting_up(position_ids, expected[POSITIONS][0])
+        dropped.append(Dropped(position_ids, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed"))
+    stop_on(unequal)
+    dropped += [Dropped(placed, f"outside of {part}, and left out", f"outside of {part}") for placed in outside]
+    in_order = filled if expected is None else [key for key in expected if key in filled]
+    return Placement({key: filled[key] for key in in_order}, tuple(dropped), made or {})
 
 
 def stop_on(problems: Iterable[Problem]) -> None:
     """Raises NotFaithful with the first few problems, if there are any."""
-    problems = list(problems)
-    if problems:
-        shown = [problem if isinstance(problem, str) else problem() for problem in problems[:PROBLEMS_SHOWN]]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more")
+    if problems := list(problems):
+        shown = [problem if isinstance(problem, str) else problem() for problem in few(problems, PROBLEMS_SHOWN)]
         raise NotFaithful("\n  ".join(["cannot be converted faithfully:", *shown]))
 
 
-def _share_tied(renamed: Mapping[str, Placed]) -> dict[str, Placed]:
-    """Both keys of a tied pair, where the source has only one of them."""
-    filled = dict(renamed)
-    for one, other in TIED:
-        if one in filled or other in filled:
-            filled.setdefault(one, filled.get(other))
-            filled.setdefault(other, filled.get(one))
-    return filled
+def _misfits(filled: Mapping[str, Placed], expected: Shapes, made: Mapping[str, Made], sources: Sequence[StateDict]) -> list[Problem]:
+    """Keys that the model does not have, keys that the checkpoint lacks, and tensors of a wrong shape or dtype."""
+    # Searching the nearest key takes long, so it is left to the few problems that are shown.
+    problems: list[Problem] = [partial(_unexpected, filled[key], expected) for key in filled if key not in expected]
+    missing = [key for key in expected if key not in filled and key not in made]
+    problems += [partial(_missing, key, filled, expected, source_for(key, sources)) for key in missing]
+    return problems + [problem for key in filled if key in expected for problem in _unfit(key, filled[key], expected[key])]
 
 
-def _unplaced(placed: Placed, expected: Mapping) -> str:
-    how = f"becomes {placed.target}, which the model has no place for" if placed.trace.steps else "no rule places it"
+def _unexpected(placed: Placed, expected: Shapes) -> str:
+    how = f"becomes {placed.target}, which the model has no place for" if placed.trace.steps else "the model has no place for it"
     near = get_close_matches(placed.key, map(placed.source.way.back, expected))
     return f"unexpected {placed}: {how}" + (f"; the nearest key is {near[0]}" if near else "")
 
 
-def names_of(sources: Iterable[Source]) -> Callable[[str], str]:
-    """What the sources call a target: the checkpoint's names, and for the codebook its own file's where it has one."""
-    ways = {source.name: source.way.back for source in sources}
-
-    def name_of(target: str) -> str:
-        own = ways.get("codebook") if target.startswith(CODEBOOK_PREFIX) else None
-        return (own or ways["checkpoint"])(target)
-
-    return name_of
-
-
-def _unfilled(key: str, filled: Mapping, expected: Mapping, name_of: Callable[[str], str]) -> str:
+def _missing(key: str, filled: Mapping[str, Placed], expected: Shapes, source: StateDict) -> str:
     spare = [candidate for candidate in filled if candidate not in expected]
     near = get_close_matches(key, spare, cutoff=0.8)
     hint = f"; the nearest key in the file is {filled[near[0]].name_in_file}" if near else ""
-    return f"missing {name_of(key)}: nothing fills {key} {list(expected[key])}{hint}"
+    name = source.way.back(key)
+    return f"missing {name}: the {source.name} has no tensor for {'it' if name == key else key}, shape {list(expected[key])}{hint}"
 
 
 def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
@@ -214,46 +196,40 @@ def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
     return problems
 
 
-def _not_a_second_copy(placed: Placed, by_source_key: Mapping[str, Placed]) -> list[str]:
-    """Why a key that the table drops is not proven to be a copy of the one it keeps."""
-    kept_key = placed.trace.dropped.kept_key(placed.key)
-    kept = by_source_key.get(kept_key)
-    if kept is None:
-        return [f"{placed.name_in_file} would be dropped as a second copy, but there is no {kept_key}"]
-    if how := how_they_differ(placed.tensor, kept.tensor):
-        return [f"two copies that should be one differ: {placed.name_in_file} and {kept.name_in_file}, {how}"]
-    return []
+def _copies_that_differ(renamed: Renamed) -> list[str]:
+    """Why keys that the rules drop are not proven to be copies of those that are kept."""
+    kept = {placed.key: placed for placed in renamed.targets.values()}
+    alone = [copy for copy in renamed.copies if copy.copy_of not in kept]
+    lost = [f"{copy.name_in_file} would be dropped as a second copy, but there is no {copy.copy_of}" for copy in alone]
+    pairs = [(copy, kept[copy.copy_of]) for copy in renamed.copies if copy.copy_of in kept]
+    return lost + _that_differ("two copies that should be one differ", pairs)
 
 
-def _not_tied(pair: tuple[str, str], renamed: Mapping[str, Placed]) -> list[str]:
-    ours, theirs = renamed[pair[0]], renamed[pair[1]]
-    if how := how_they_differ(ours.tensor, theirs.tensor):
-        return [f"one bias under two keys differs: {ours.name_in_file} and {theirs.name_in_file}, {how}"]
-    return []
+def _that_differ(what: str, pairs: Iterable[tuple[Placed, Placed]]) -> list[str]:
+    """A line for each pair of tensors that are not equal bit for bit."""
+    found = [(one, other, _how_they_differ(one.tensor, other.tensor)) for one, other in pairs]
+    return [f"{what}: {one.name_in_file} and {other.name_in_file}, {how}" for one, other, how in found if how]
 
 
-def how_they_differ(ours: StoredTensor | UnsupportedTensor, theirs: StoredTensor | UnsupportedTensor) -> str:
-    """How two tensors differ, or nothing where they are equal bit for bit."""
-    kinds = [t.kind if isinstance(t, UnsupportedTensor) else f"{t.dtype} {list(t.shape)}" for t in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        return f"{kinds[0]} and {kinds[1]}"
-    if isinstance(ours, UnsupportedTensor):
-        return f"both {ours.kind}, which cannot be compared"
-    return str(first_difference(ours, theirs) or "")
+def _how_they_differ(one: TensorSource | UnsupportedTensor, other: TensorSource | UnsupportedTensor) -> str:
+    forms = [tensor.kind if isinstance(tensor, UnsupportedTensor) else f"{tensor.dtype} {list(tensor.shape)}" for tensor in (one, other)]
+    if isinstance(one, UnsupportedTensor) or isinstance(other, UnsupportedTensor) or forms[0] != forms[1]:
+        return f"{forms[0]} and {forms[1]}" if forms[0] != forms[1] else f"both {forms[0]}, which cannot be compared"
+    return "" if one is other else str(first_difference(one, other) or "")
 
 
 def _not_counting_up(placed: Placed, count: int) -> list[str]:
     """position_ids may be left out only where they are what the model computes."""
     if counts_up(placed.tensor, count):
         return []
-    return [f"{placed.name_in_file} does not hold 0, 1, 2, ..., {count - 1}: the model would compute others"]
+    return [f"{placed.name_in_file} does not hold 0, 1, 2, ..., {count - 1}, which the model computes in its place"]
 
 
-def counts_up(tensor: StoredTensor | UnsupportedTensor, count: int) -> bool:
-    """Whether it is [1, count] and holds 0, 1, 2, ..., those of a float dtype as it rounds them (bfloat16 has no 257)."""
-    if not isinstance(tensor, StoredTensor) or tensor.shape != (1, count) or tensor.dtype.kind not in ("integer", "float"):
+def counts_up(tensor: TensorSource | UnsupportedTensor, count: int) -> bool:
+    """Whether it is [1, count] and holds 0, 1, 2, ..., in a float dtype as that rounds them (bfloat16 has no 257)."""
+    if isinstance(tensor, UnsupportedTensor) or tensor.shape != (1, count) or tensor.dtype.kind not in ("integer", "float"):
         return False
-    counted = ArrayTensor(np.arange(count))
+    counted: TensorSource = ArrayTensor(np.arange(count))
     if tensor.dtype in FLOATS:
         counted = cast(counted, tensor.dtype)
     return bool((whole(tensor)[0] == whole(counted)).all())

@@ -1,7 +1,7 @@
-"""Checkpoints in the original's layout and in torchmultimodal's, written and proven, from models under transformers' names."""
+"""Checkpoints in the original's layout and in torchmultimodal's, made from a model under transformers' keys, written and proven."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,72 +9,70 @@ import numpy as np
 from ..errors import NotFaithful
 from ..files.checkpoint import open_checkpoint
 from ..files.staging import check_space, staged_files
-from ..files.tensors import ArrayTensor, TensorSource, first_difference, for_each, nbytes
+from ..files.tensors import ArrayTensor, TensorSource, UnsupportedTensor, first_difference, for_each, nbytes
 from ..files.torch_format import write_torch_zip
 from ..progress import Progress
-from ..rules.layouts import to_torchmultimodal
+from ..rules.layouts import WAYS, Layout
 from ..rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA, MODEL_PREFIX
 from ..target.keys import POSITION_IDS, POSITIONS, TIED
 from ..text import count_of, labelled
 
 
-@dataclass
+@dataclass(frozen=True)
 class Written:
-    """Checkpoints that were written and proven: each file with its keys, and lines about how they came about."""
+    """Checkpoints that were written and proven: each file with its number of keys, and labelled lines about where they come from."""
 
-    files: list[tuple[Path, int]]
-    described: list[tuple[str, str]] = field(default_factory=list)
+    files: Mapping[Path, int]
+    described: Sequence[tuple[str, str]]
 
     def summary(self) -> str:
-        """What was read, written and proven, a line each."""
+        """What was read, written and proven, a line each; notes come last."""
+        notes = [line for line in self.described if line[0] == "note"]
         lines = [line for line in self.described if line[0] != "note"]
-        lines += [("wrote", f"{path}: {count_of(count, 'key')}") for path, count in self.files]
-        lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
-        return labelled([*lines, *(line for line in self.described if line[0] == "note")])
+        lines += [("wrote", f"{path}: {count_of(count, 'key')}") for path, count in self.files.items()]
+        return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit"), *notes])
 
 
-def write_checkpoints(targets: Sequence[Path], contents: Sequence[Mapping[str, TensorSource]], progress: Progress) -> Written:
-    """Writes one state dict to each target, all or none, after reading every value back.
+def write_checkpoints(
+    contents: Mapping[Path, Mapping[str, TensorSource]], described: Sequence[tuple[str, str]], progress: Progress
+) -> Written:
+    """Writes a state dict to each path, all or none, after reading every value back.
 
     Raises:
         InvalidInput: a place cannot be written to.
         NotFaithful: what was read back is not what was written.
     """
-    total = sum(sum(map(nbytes, {id(t): t for t in content.values()}.values())) for content in contents)
-    for target in targets:
+    total = sum(sum(map(nbytes, {id(t): t for t in content.values()}.values())) for content in contents.values())
+    for target in contents:
         check_space(target, total)
-    with staged_files(list(targets)) as partial:
+    with staged_files(list(contents)) as partial:
         with progress("write", total) as advance:
-            for path, content in zip(partial, contents):
+            for path, content in zip(partial, contents.values()):
                 write_torch_zip(path, content, advance)
-        for path, content in zip(partial, contents):
+        for path, content in zip(partial, contents.values()):
             _prove(path, content)
-    return Written([(target, len(content)) for target, content in zip(targets, contents)])
+    return Written({target: len(content) for target, content in contents.items()}, described)
 
 
 def original_layout(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
-    """The original layout of a complete model, its codebook left out; second copies share their source."""
-    original: dict[str, TensorSource] = {}
-    for key, tensor in _tied(tensors).items():
-        if not key.startswith(CODEBOOK_PREFIX):
-            original[_source_of(key)] = tensor
+    """The original's state dict of a complete model, without its codebook. Second copies are the same tensor, to be stored once."""
+    original = {_original_name(key): tensor for key, tensor in _tied(tensors).items() if not key.startswith(CODEBOOK_PREFIX)}
     count = tensors[POSITIONS].shape[0]
-    original[_source_of(POSITION_IDS)] = ArrayTensor(np.arange(count, dtype=np.int64)[None])
+    original[_original_name(POSITION_IDS)] = ArrayTensor(np.arange(count, dtype=np.int64)[None])
     for drop in FLAVA.drops:
-        second = {k.replace(drop.kept, drop.fragment): tensor for k, tensor in original.items() if drop.kept in k}
-        original |= second
+        original |= {key.replace(drop.kept, drop.fragment): tensor for key, tensor in original.items() if drop.kept in key}
     return original
 
 
-def _source_of(key: str) -> str:
-    source = FLAVA.source_of(key)
-    if FLAVA.rename(source) != key:
-        raise NotFaithful(f"{key}: the rules do not lead back to it from {source}")
-    return source
+def _original_name(key: str) -> str:
+    name = FLAVA.source_of(key)
+    if FLAVA.rename(name) != key:
+        raise NotFaithful(f"{key}: the rules do not lead back to it from {name}")
+    return name
 
 
 def _tied(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
-    """The same with one source for both keys of a head's bias, so that one storage holds both."""
+    """The same, with one tensor under both keys of each head's bias, so that it is stored once."""
     return dict(tensors) | {other: tensors[one] for one, other in TIED if one in tensors}
 
 
@@ -85,11 +83,11 @@ def codebook_layout(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSour
 
 
 def torchmultimodal_layout(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
-    """torchmultimodal's `FLAVAForPreTraining`, codebook included; of a model without heads, its `FLAVAModel`.
+    """The state dict of torchmultimodal's `FLAVAForPreTraining`, codebook included; of a model without heads, its `FLAVAModel`'s.
 
-    Today's names, which hold no position_ids. A `FLAVAModel` has no scale of the contrastive loss.
+    The names are today's, and there are no position_ids. A `FLAVAModel` has no scale of the contrastive loss.
     """
-    named = {to_torchmultimodal(key): tensor for key, tensor in _tied(tensors).items() if key != POSITION_IDS}
+    named = {WAYS[Layout.TORCHMULTIMODAL].back(key): tensor for key, tensor in _tied(tensors).items() if key != POSITION_IDS}
     if all(key.startswith((MODEL_PREFIX, _SCALE)) for key in named):
         return {key.removeprefix(MODEL_PREFIX): tensor for key, tensor in named.items() if key != _SCALE}
     return named
@@ -102,9 +100,10 @@ def _prove(path: Path, expected: Mapping[str, TensorSource]) -> None:
     written = open_checkpoint(path).tensors
 
     def is_right(key: str) -> bool:
-        if key not in written or (written[key].dtype, written[key].shape) != (expected[key].dtype, expected[key].shape):
+        ours, theirs = written.get(key), expected[key]
+        if ours is None or isinstance(ours, UnsupportedTensor) or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
             return False
-        return not first_difference(written[key], expected[key])
+        return not first_difference(ours, theirs)
 
     for key, right in for_each(is_right, expected):
         if not right:

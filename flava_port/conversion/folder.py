@@ -1,101 +1,73 @@
-"""A planned conversion, written to a folder and proven."""
+"""A folder of transformers', made whole or not at all: its weights in the dtype that was chosen, written and proven."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InvalidInput
-from ..files.checkpoint import file_sha256
 from ..files.dtypes import FLOAT32, FLOAT64, promoted
-from ..files.model_folder import DEFAULT_SHARD_SIZE, RECORD, ProvenTensor, parse_size, prove_weights, shards, sync_weights, write_weights
-from ..files.staging import check_space, staged, write_json
+from ..files.model_folder import DEFAULT_SHARD_SIZE, ProvenTensor, parse_size, prove_weights, shards, sync_weights, write_weights
+from ..files.staging import check_space, staged
 from ..files.tensors import TensorSource, cast, nbytes
-from ..progress import Progress
-from ..rules.layouts import ORIGINAL_SEMANTICS, Semantics
-from .account import Placed, Placement, stop_on
-from .record import Conversion, conversion_record
-from .sources import Source
+from ..progress import Progress, in_background
+from .account import Placement, stop_on
 
 
-def write_model(
-    target: Path,
-    sources: list[Source],
-    placement: Placement,
-    config_files: Callable[[str], Mapping[str, dict]],
-    *,
-    dtype: str,
-    max_shard_size: str | int | None,
-    assumed: list[str],
-    progress: Progress,
-    key_prefix: str = "",
-    differs: Sequence[str] = (),
-    made_by: Semantics = ORIGINAL_SEMANTICS,
-) -> Conversion:
-    """Writes the folder beside ``target``, proves what the disk holds, and puts it in place.
+@contextmanager
+def proven_folder(
+    target: Path, weights: Mapping[str, TensorSource], max_shard_size: str | int | None, progress: Progress
+) -> Iterator[tuple[Path, dict[str, ProvenTensor]]]:
+    """A hidden folder beside ``target`` with the weights in it, and what was found when they were read back.
 
-    ``config_files`` gives the other files for the dtype that the weights load in; ``key_prefix`` is
-    taken off the targets.
+    The block adds what else belongs there. When it ends well, the folder is renamed to ``target``.
+
+    Raises:
+        InvalidInput: the size is none, or the place cannot be written to.
+        NotFaithful: what was read back is not what was written.
     """
-    weights, warnings = choose_dtypes(placement.filled, dtype)
-    weights |= {key: made.tensor for key, made in placement.made.items()}
-    weights = {key.removeprefix(key_prefix): tensor for key, tensor in weights.items()}
     total = sum(map(nbytes, weights.values()))
     files = shards(weights, parse_size(max_shard_size or DEFAULT_SHARD_SIZE))
     check_space(target, total)
-    with ThreadPoolExecutor(2) as pool, staged(target) as folder:
-        digests = {source.name: pool.submit(file_sha256, source.checkpoint.path) for source in sources}
+    with staged(target) as folder:
         with progress("write", total) as advance:
             write_weights(folder, files, advance)
-        synced = pool.submit(sync_weights, folder, files)
+        synced = in_background(sync_weights, folder, files)  # waits for the disk while the values are compared
         with progress("check", total) as advance:
             proven = prove_weights(folder, files, advance)
-        warnings += nonfinite_warnings(proven)
-        written = config_files(loading_dtype(weights))
-        for name, content in written.items():
-            write_json(folder / name, content)
+        yield folder, proven
         synced.result()
-        conversion = Conversion(
-            target, tuple(sources), placement, proven, assumed, warnings, written["config.json"], list(differs), made_by
-        )
-        write_json(folder / RECORD, conversion_record(conversion, {n: d.result() for n, d in digests.items()}))
-    return conversion
 
 
-WRITTEN_DTYPES = ("float32", "keep")
-
-
-def choose_dtypes(filled: Mapping[str, Placed], dtype: str) -> tuple[dict[str, TensorSource], list[str]]:
-    """Each target's tensor in the dtype to write, and warnings about what that does to the values.
+def choose_dtypes(placement: Placement, dtype: str) -> tuple[dict[str, TensorSource], list[str]]:
+    """Each target's tensor in the dtype to write, made ones included, and warnings about what that does to the values.
 
     Raises:
-        InvalidInput: ``dtype`` is neither ``float32`` nor ``keep``.
         NotFaithful: a float64 value is too large for float32.
     """
-    if dtype not in WRITTEN_DTYPES:
-        raise InvalidInput(f"dtype {dtype!r} is none of {', '.join(WRITTEN_DTYPES)}")
+    weights = placement.tensors()
+    made = {key: made.tensor for key, made in placement.made.items()}
     if dtype == "keep":
-        weights = {key: placed.tensor for key, placed in filled.items()}
         kept = sorted({str(tensor.dtype) for tensor in weights.values()})
         mixed = f"dtypes are mixed ({', '.join(kept)}); transformers loads all in {loading_dtype(weights)}"
-        return weights, [mixed] if len(kept) > 1 else []
-    wide = [placed for placed in filled.values() if placed.tensor.dtype == FLOAT64]
-    stop_on(f"{placed} holds a float64 value too large for float32; pass --dtype keep" for placed in wide if _overflows(placed))
-    weights = {key: cast(placed.tensor, FLOAT32) for key, placed in filled.items()}
-    return weights, [f"{len(wide)} float64 tensors are rounded to float32; --dtype keep keeps them"] if wide else []
+        return {**weights, **made}, [mixed] if len(kept) > 1 else []
+    wide = {key: tensor for key, tensor in weights.items() if tensor.dtype == FLOAT64}
+    large = [placement.filled[key] for key, tensor in wide.items() if _overflows(tensor)]
+    stop_on(f"{placed} holds a float64 value too large for float32; pass --dtype keep" for placed in large)
+    rounded = [f"{len(wide)} float64 tensors are rounded to float32; --dtype keep keeps them"] if wide else []
+    return {**{key: cast(tensor, FLOAT32) for key, tensor in weights.items()}, **made}, rounded
 
 
-def _overflows(placed: Placed) -> bool:
-    chunks = zip(placed.tensor.chunks(), cast(placed.tensor, FLOAT32).chunks())
+def _overflows(tensor: TensorSource) -> bool:
+    chunks = zip(tensor.chunks(), cast(tensor, FLOAT32).chunks())
     return any(bool((np.isfinite(wide) & np.isinf(narrow)).any()) for wide, narrow in chunks)
 
 
 def loading_dtype(weights: Mapping[str, TensorSource]) -> str:
-    """The narrowest dtype that holds every weight exactly: what the config tells transformers to load in."""
+    """The narrowest dtype that holds every weight exactly, which the config tells transformers to load in."""
     return str(promoted(tensor.dtype for tensor in weights.values()))
 
 
 def nonfinite_warnings(proven: Mapping[str, ProvenTensor]) -> list[str]:
-    """A line for each tensor that holds NaN or infinity: converted faithfully, and probably not wanted."""
+    """A line for each tensor that holds NaN or infinity: they are converted as they are, and probably not wanted."""
     return [f"{key} holds {tensor.nonfinite} NaN or infinite values" for key, tensor in proven.items() if tensor.nonfinite]

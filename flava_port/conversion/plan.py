@@ -1,7 +1,6 @@
-"""Everything about a conversion that is settled before a weight is written: part, config, place of every key."""
+"""Everything about a conversion that is settled before a weight is written: the part, the config, the place of every key."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -10,23 +9,27 @@ import numpy as np
 
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
-from ..progress import Progress
-from ..rules.layouts import ORIGINAL_SEMANTICS, Layout, Semantics, semantics_of
-from ..target.config import config_json, read_config
-from ..target.installed import expected_schema
+from ..rules.layouts import Semantics, semantics_of
+from ..target.config import config_json, read_codebook_config, read_config
+from ..target.installed import shapes_for
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE
-from ..target.parts import MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
+from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from ..target.preprocessor import preprocessor_json
 from ..target.sizes import config_from_shapes, contradictions
-from .account import Made, Placed, Placement, account, rename_all, shapes_of, stop_on
-from .sources import Source, has_codebook, open_sources
+from .account import Made, Placement, Renamed, account, rename_all, shapes_of, stop_on
+from .options import Options
+from .sources import Source, has_codebook
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything about a conversion that is known before a weight is written."""
+class Plan:
+    """What is converted and to what, with the place of every key.
 
-    sources: list[Source]
+    ``assumed`` has the sizes that no shape tells, ``made_by`` how the code behind the checkpoint reads the weights,
+    ``differs`` what the converted model computes differently, because transformers has no config for it.
+    """
+
+    sources: Sequence[Source]
     part: Part
     config: dict
     assumed: list[str]
@@ -35,64 +38,84 @@ class Prepared:
     differs: list[str]
 
     def config_files(self, loading_dtype: str) -> dict[str, dict]:
-        """The JSON files of the folder, for weights that load in a dtype."""
+        """The JSON files that stand beside the weights, for weights that load in a dtype."""
         files = {"config.json": config_json(self.config, loading_dtype, self.part)}
         if self.part.section in ("", "image_config"):
             files["preprocessor_config.json"] = preprocessor_json(self.config)
         return files
 
 
-def prepare(
-    checkpoint_path: str | Path,
-    codebook_path: str | Path | None,
-    config_path: str | Path | None,
-    *,
-    layout: str | None,
-    stack: ExitStack,
-    progress: Progress,
-    part: str | None = None,
-    no_codebook: bool | None = None,
-    head_layer_norm_eps: float | None = None,
-) -> Prepared:
-    """Opens the sources, settles the config and accounts for every key; see `convert_flava_checkpoint`."""
-    if part is not None and codebook_path is not None:
-        raise InvalidInput(f"--part {part} has no codebook; leave out --codebook_path")
-    if layout == "hf" and config_path is None:
-        config_path = checkpoint_path
-    given = read_config(Path(config_path)) if config_path is not None else None
-    sources = open_sources(checkpoint_path, codebook_path, layout, stack, progress)
-    chosen = _choose_part(part, sources, no_codebook)
-    made_by = semantics_of(sources[0].kind)
-    if head_layer_norm_eps is not None:
-        made_by = replace(made_by, head_layer_norm_eps=head_layer_norm_eps)
-    renamed, dropped = rename_all(sources)
-    config, assumed = settle_config(given, renamed, with_codebook=chosen is WHOLE and has_codebook(sources), semantics=made_by)
+def given_config(options: Options) -> dict | None:
+    """The config at ``config_path``, or where a folder is converted on its own; None where sizes come from the shapes.
+
+    Raises:
+        InvalidInput: it cannot be read, or is another model's.
+    """
+    path = options.checkpoint_path if options.config_path is None and options.layout == "hf" else options.config_path
+    if path is None:
+        return None
+    return read_config(Path(path)) if options.checkpoint_path is not None else read_codebook_config(Path(path))
+
+
+def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: Options) -> Plan:
+    """Chooses the part, settles the config, and accounts for every key. ``given`` is a config, where there is one.
+
+    Raises:
+        InvalidInput: the options do not go with what the sources hold.
+        NotFaithful: a key is missing, extra, duplicate or misshapen, or the given config contradicts a shape.
+    """
+    part = _choose_part(sources, options)
+    made_by = semantics_of(sources[0].layout)
+    if options.head_layer_norm_eps is not None:
+        made_by = replace(made_by, head_layer_norm_eps=options.head_layer_norm_eps)
+    renamed = rename_all(sources)
+    config, assumed = _settle_config(given, renamed, made_by)
+    config["init_codebook"] = part is CODEBOOK_PART or (part is WHOLE and has_codebook(sources))
     try:
-        placement = account(renamed, dropped, expected_schema(config, chosen).shapes, chosen, _can_be_made(chosen, config))
+        placement = place(renamed, config, part, _can_be_made(part, config))
     except NotFaithful as error:
-        raise NotFaithful(f"{error}{_hint(chosen, renamed)}") from None
-    return Prepared(sources, chosen, config, assumed, placement, made_by, inexpressible(config, placement, made_by))
+        raise NotFaithful(f"{error}{_hint(part, renamed)}") from None
+    differs = [*_heads_that_differ(config, placement, made_by), *_scale_that_differs(placement, made_by)]
+    return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, differs)
 
 
-def _choose_part(part: str | None, sources: list[Source], no_codebook: bool | None) -> Part:
-    """What to convert: the part that was named; of encoders alone, the model; else all there is."""
-    if part is not None:
-        return PARTS[part]
-    if sources[0].kind is Layout.TORCHMULTIMODAL_MODEL or not _has_heads(sources):
-        if len(sources) > 1:
-            raise InvalidInput(f"{sources[0].checkpoint.path}: encoders alone go with no codebook; leave out --codebook_path")
-        return MODEL
-    if no_codebook is False and not has_codebook(sources):
+def place(renamed: Renamed, config: Mapping, part: Part, made: Mapping[str, Made] | None = None) -> Placement:
+    """Accounts for every key of what the installed transformers expects of a part's checkpoint.
+
+    Raises:
+        InvalidInput: the installed transformers refuses the config.
+        NotFaithful: as `account`.
+    """
+    return account(renamed, shapes_for(config, part), part, made)
+
+
+def _choose_part(sources: Sequence[Source], options: Options) -> Part:
+    """The part that was named, or the one that the checkpoint is a checkpoint of; of a whole model all there is."""
+    if options.part is not None:
+        return PARTS[options.part]
+    held = sources[0].part
+    if held is MODEL and len(sources) > 1:
+        raise InvalidInput(f"{sources[0].checkpoint.path}: encoders alone go with no codebook; leave out --codebook_path")
+    if held is not WHOLE:
+        return held
+    if options.no_codebook is False and not has_codebook(sources):
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
-    return WITHOUT_CODEBOOK if no_codebook else WHOLE
+    return WITHOUT_CODEBOOK if options.no_codebook else WHOLE
 
 
-def _has_heads(sources: list[Source]) -> bool:
-    """False only for a folder of transformers' `FlavaModel`; any other layout without heads is one that lacks them."""
-    return sources[0].kind is not Layout.HUGGING_FACE or any(not MODEL.holds(key) for key in sources[0].checkpoint.tensors)
+def _settle_config(given: Mapping | None, renamed: Renamed, made_by: Semantics) -> tuple[dict, list[str]]:
+    """The config to write, and what it assumes; a given one must agree with the shapes."""
+    shapes = shapes_of(renamed.targets)
+    if given is None:
+        return config_from_shapes(shapes, made_by)
+    stop_on(
+        f"the config has {name} = {value}, but {renamed.targets[found.key]} shows {found.value}"
+        for name, value, found in contradictions(dict(given), shapes)
+    )
+    return {**given, "tie_word_embeddings": True}, []
 
 
-def _can_be_made(part: Part, config: dict) -> dict[str, Made]:
+def _can_be_made(part: Part, config: Mapping) -> dict[str, Made]:
     """The scale of the contrastive loss, which `FlavaModel` holds and does not use, and encoders alone do not have."""
     if part is not MODEL:
         return {}
@@ -101,14 +124,14 @@ def _can_be_made(part: Part, config: dict) -> dict[str, Made]:
     return {LOGIT_SCALE: Made(ArrayTensor(np.array(value, np.float32)), because)}
 
 
-def _hint(part: Part, renamed: Mapping[str, Placed]) -> str:
-    """What would help where a whole model is wanted of a checkpoint that has no heads."""
-    has_heads = any(key.split(".")[0] in HEAD_NAMES for key in renamed)
+def _hint(part: Part, renamed: Renamed) -> str:
+    """Advice for a checkpoint without heads, where a whole model was expected."""
+    has_heads = any(key.split(".")[0] in HEAD_NAMES for key in renamed.targets)
     return "" if part.prefix or has_heads else "\n  there are no pretraining heads in it; --part model converts the encoders alone"
 
 
-def inexpressible(config: dict, placement: Placement, made_by: Semantics) -> list[str]:
-    """What transformers cannot be told by any config, so that the converted model computes something else: by how much, and why."""
+def _heads_that_differ(config: Mapping, placement: Placement, made_by: Semantics) -> list[str]:
+    """The heads whose layer norms had another epsilon than transformers gives them, with the size of the difference."""
     found = []
     head_eps = made_by.head_layer_norm_eps
     for section, heads in (("image_config", "mim_head and mmm_image_head"), ("text_config", "mlm_head and mmm_text_head")):
@@ -119,31 +142,19 @@ def inexpressible(config: dict, placement: Placement, made_by: Semantics) -> lis
                 f"{heads}: their layer norms had epsilon {head_eps}; transformers gives them their encoder's, {eps}. What they normalise comes "
                 f"out larger by sqrt((v + {head_eps}) / (v + {eps})), v its variance: by {size:.1e} of itself for v = 0.1; verify measures it"
             )
-    if made_by.logit_scale_range and LOGIT_SCALE in placement.filled:
-        low, high = made_by.logit_scale_range
-        value = float(values(placement.filled[LOGIT_SCALE].tensor))
-        if not low <= value <= high:
-            found.append(
-                f"{LOGIT_SCALE} is {value:.6g}: {made_by.name} clamps it to [{low}, {high}] in every forward pass, transformers 5 in training only; "
-                "the value is kept, and the contrastive logits differ where it is not clamped"
-            )
     return found
 
 
-def settle_config(
-    given: dict | None, renamed: Mapping[str, Placed], *, with_codebook: bool, semantics: Semantics = ORIGINAL_SEMANTICS
-) -> tuple[dict, list[str]]:
-    """The config to write, and what it assumes; a given one must agree with the shapes.
-
-    Raises:
-        NotFaithful: the given config contradicts a shape.
-    """
-    shapes = shapes_of(renamed)
-    if given is None:
-        config, assumed = config_from_shapes(shapes, semantics)
-        return {**config, "init_codebook": with_codebook}, assumed
-    stop_on(
-        f"the config has {name} = {value}, but {renamed[found.key]} shows {found.value}"
-        for name, value, found in contradictions(given, shapes)
-    )
-    return {**given, "init_codebook": with_codebook, "tie_word_embeddings": True}, []
+def _scale_that_differs(placement: Placement, made_by: Semantics) -> list[str]:
+    """The scale of the contrastive logits, where the code behind the checkpoint would clamp it and transformers does not."""
+    tensor = placement.tensors().get(LOGIT_SCALE)
+    if tensor is None or made_by.logit_scale_range is None:
+        return []
+    low, high = made_by.logit_scale_range
+    value = float(values(tensor))
+    if low <= value <= high:
+        return []
+    return [
+        f"{LOGIT_SCALE} is {value:.6g}: {made_by.name} clamps it to [{low}, {high}] in every forward pass, transformers 5 in training only; "
+        "the value is kept, and the contrastive logits differ where it is not clamped"
+    ]

@@ -1,91 +1,125 @@
-"""The checkpoints that a conversion reads: opened, and the layout of each told."""
+"""The state dicts that a conversion reads: opened, not yet read, and the layout of each told by its keys."""
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput
 from ..files.checkpoint import Checkpoint, open_checkpoint
 from ..files.download import download, is_url
 from ..files.model_folder import read_weights, weights_file
-from ..files.tensors import StoredTensor, UnsupportedTensor
-from ..progress import Progress
+from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from ..rules.layouts import LAYOUTS_BY_NAME, WAYS, Layout, Way, recognise
 from ..rules.tables import CODEBOOK_PREFIX
 from ..target.keys import current_name
-from ..target.parts import MODEL
+from ..target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
+from .options import Options
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checkpoint and the layout it is in, which says where its keys go."""
+class StateDict:
+    """Tensors under the keys of one layout."""
 
-    name: str  # "checkpoint" or "codebook"
-    checkpoint: Checkpoint
-    kind: Layout
+    name: str  # what messages and records call it: checkpoint, codebook or state_dict
+    layout: Layout
+    tensors: Mapping[str, TensorSource | UnsupportedTensor]
 
     @property
     def way(self) -> Way:
-        return WAYS[self.kind]
+        """Leads its keys to those of `FlavaForPreTraining`, and back."""
+        return WAYS[self.layout]
+
+    def name_in_file(self, key: str) -> str:
+        return key
 
 
-def open_source(name: str, path: str | Path, wanted: Sequence[Layout], stack: ExitStack, progress: Progress) -> Source:
-    """The checkpoint at a path or URL, which must be of a wanted kind. A download lives as long as ``stack``."""
-    if is_url(path):
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flava_port-")))
-        path = download(str(path), folder, progress)
-    checkpoint = open_checkpoint(path)
-    kind = recognise(checkpoint.tensors)
-    if kind not in wanted:
-        some = ", ".join(list(checkpoint.tensors)[:3])
-        belongs = " or ".join(kind.value for kind in wanted if kind is not Layout.TORCHMULTIMODAL_MODEL)
-        raise InvalidInput(f"{path}: this is {kind.value}, where {belongs} belongs (its keys: {some}, ...)")
-    return Source(name, checkpoint, kind)
+@dataclass(frozen=True)
+class Source(StateDict):
+    """A state dict in a file, with the part of the model that a file of this layout holds."""
+
+    checkpoint: Checkpoint
+    part: Part
+
+    def name_in_file(self, key: str) -> str:
+        return self.checkpoint.name_in_file(key)
 
 
-def open_sources(
-    checkpoint_path: str | Path, codebook_path: str | Path | None, layout: str | None, stack: ExitStack, progress: Progress
-) -> list[Source]:
-    """The checkpoint, in the layout that was named or else the one that its keys show, and its codebook's file.
+def in_memory(state_dict: Mapping[str, "torch.Tensor"], layout: Layout) -> StateDict:
+    """Tensors of torch as a `StateDict`. A tensor under several keys stays one tensor."""
+    from ..files.torch_tensors import MemoryTensor  # imports torch, which converting files does not need
 
-    A folder of transformers' is read only where ``layout`` says so.
+    wrapped: dict[int, MemoryTensor] = {}
+    tensors = {key: wrapped.setdefault(id(tensor), MemoryTensor(tensor)) for key, tensor in state_dict.items()}
+    return StateDict("state_dict", layout, tensors)
+
+
+@contextmanager
+def open_sources(options: Options) -> Iterator[list[Source]]:
+    """The checkpoint and the codebook's file, as far as they are given. Downloads live until the block ends.
+
+    The checkpoint's layout is the one that was named, or else the one that its keys show. A folder of
+    transformers' is read only where ``layout`` says ``hf``.
 
     Raises:
-        InvalidInput: a file is not what it should be, or holds a codebook beside the one that was given.
+        InvalidInput: a file cannot be read, is in another layout, or both files hold a codebook.
     """
-    if layout == "hf":
-        source = Source("checkpoint", _open_folder(Path(checkpoint_path)), Layout.HUGGING_FACE)
-    else:
-        wanted = LAYOUTS_BY_NAME[layout] if layout else (*LAYOUTS_BY_NAME["original"], *LAYOUTS_BY_NAME["torchmultimodal"])
-        source = open_source("checkpoint", checkpoint_path, wanted, stack, progress)
-    if codebook_path is None:
-        return [source]
-    if has_codebook([source]):
-        raise InvalidInput(f"{checkpoint_path}: holds its codebook already; leave out --codebook_path")
-    return [source, open_source("codebook", codebook_path, (Layout.DALLE,), stack, progress)]
+    sources: list[Source] = []
+    with ExitStack() as downloads:
+
+        def local(path: str | Path) -> Path:
+            if not is_url(path):
+                return Path(path)
+            folder = downloads.enter_context(tempfile.TemporaryDirectory(prefix="flava_port-"))
+            return download(str(path), Path(folder), options.progress)
+
+        if options.checkpoint_path is not None and options.layout == "hf":
+            sources.append(open_folder(Path(options.checkpoint_path)))
+        elif options.checkpoint_path is not None:
+            named = (options.layout,) if options.layout else ("original", "torchmultimodal")
+            wanted = [layout for name in named for layout in LAYOUTS_BY_NAME[name]]
+            sources.append(_open_file("checkpoint", local(options.checkpoint_path), wanted))
+        if options.codebook_path is not None:
+            if has_codebook(sources):
+                raise InvalidInput(f"{options.checkpoint_path}: holds its codebook already; leave out --codebook_path")
+            sources.append(_open_file("codebook", local(options.codebook_path), [Layout.DALLE]))
+        yield sources
 
 
-def has_codebook(sources: Sequence[Source]) -> bool:
-    """Whether there is a codebook, in a file of its own or in the checkpoint."""
-    inside = (source.way.to(key).target for source in sources for key in source.checkpoint.tensors)
-    return any(target is not None and target.startswith(CODEBOOK_PREFIX) for target in inside)
+_PART_OF = {Layout.TORCHMULTIMODAL_MODEL: MODEL, Layout.DALLE: CODEBOOK_PART}
 
 
-def _open_folder(folder: Path) -> Checkpoint:
+def _open_file(name: str, path: Path, wanted: Sequence[Layout]) -> Source:
+    checkpoint = open_checkpoint(path)
+    layout = recognise(checkpoint.tensors)
+    if layout not in wanted:
+        some = ", ".join(list(checkpoint.tensors)[:3])
+        belongs = " or ".join(other.value for other in wanted if other is not Layout.TORCHMULTIMODAL_MODEL)
+        raise InvalidInput(f"{path}: this is {layout.value}, where {belongs} belongs (its keys: {some}, ...)")
+    return Source(name, layout, checkpoint.tensors, checkpoint, _PART_OF.get(layout, WHOLE))
+
+
+def open_folder(folder: Path) -> Source:
+    """The weights of a folder of transformers', under the keys of `FlavaForPreTraining` also where it is of `FlavaModel`.
+
+    Raises:
+        InvalidInput: as `read_model_folder`.
+        NotFaithful: as `read_model_folder`.
+    """
     tensors = read_model_folder(folder)
-    if not any(key.startswith(MODEL.prefix) for key in tensors):
-        tensors = {MODEL.prefix + key: tensor for key, tensor in tensors.items()}  # a folder of FlavaModel's
-    return Checkpoint(weights_file(folder), "transformers", tensors)
-
-
-def local_paths(*paths: str | Path | None) -> tuple[Path, ...]:
-    return tuple(Path(path) for path in paths if path is not None and not is_url(path))
+    part = WHOLE if any(map(MODEL.holds, tensors)) else MODEL
+    if part is MODEL:
+        tensors = {MODEL.prefix + key: tensor for key, tensor in tensors.items()}
+    return Source("checkpoint", Layout.HUGGING_FACE, tensors, Checkpoint(weights_file(folder), "transformers", tensors), part)
 
 
 def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
-    """All weights of a folder of transformers' FLAVA, unread.
+    """All weights of a folder of transformers' FLAVA, unread, under the keys that stand there.
 
     Raises:
         InvalidInput: as `read_weights`; or the folder holds another model.
@@ -95,3 +129,15 @@ def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTenso
     if (layout := recognise(tensors)) is not Layout.HUGGING_FACE:
         raise InvalidInput(f"{folder}: this is {layout.value}, where {Layout.HUGGING_FACE.value} belongs")
     return tensors
+
+
+def has_codebook(sources: Sequence[StateDict]) -> bool:
+    """Whether there is a codebook, in a file of its own or in the checkpoint."""
+    targets = (source.way.to(key).target for source in sources for key in source.tensors)
+    return any(target is not None and target.startswith(CODEBOOK_PREFIX) for target in targets)
+
+
+def source_for(target: str, sources: Sequence[StateDict]) -> StateDict:
+    """The state dict where a key of the model belongs: the codebook's own for a codebook's key if there is one, else the first."""
+    own = [source for source in sources if source.layout is Layout.DALLE and target.startswith(CODEBOOK_PREFIX)]
+    return (own or sources)[0]

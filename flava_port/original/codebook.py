@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import CodebookConfig
-from .encoder import named, uniform
+from .encoder import Node, uniform
 
 
-# ---------------------------------------------------------------------------- codebook
 class Conv2d(nn.Module):
     """A convolution that keeps the size of its input, with DALL-E's parameter names `w` and `b`."""
 
@@ -31,7 +30,7 @@ class Block(nn.Module):
         super().__init__()
         inner, self.gain = outputs // 4, gain
         self.id_path = nn.Identity() if inputs == outputs else Conv2d(inputs, outputs, 1)
-        self.res_path = named(
+        self.res_path = Node(
             conv_1=Conv2d(inputs, inner, 3),
             conv_2=Conv2d(inner, inner, 3),
             conv_3=Conv2d(inner, inner, 3),
@@ -46,8 +45,17 @@ class Block(nn.Module):
         return self.id_path(x) + self.gain * residual
 
 
+class Output(Node):
+    conv: Conv2d
+
+
+class Stages(Node):
+    input: Conv2d
+    output: Output  # between the two, the groups: group_1, group_2 and so on, each a Node of blocks
+
+
 class DalleEncoder(nn.Module):
-    """The image codebook: pixels to logits of visual tokens; the keys are those of `DALL-E` 0.1.
+    """The image codebook: pixels to logits of visual tokens. The keys are those of `DALL-E` 0.1.
 
     Group g is 2 ** (g - 1) times as wide as the first; 2 x 2 max pooling stands between groups.
     """
@@ -57,20 +65,23 @@ class DalleEncoder(nn.Module):
         self.config = config
         groups, blocks, width = config.num_groups, config.num_blocks_per_group, config.hidden_size
         gain = 1 / (groups * blocks) ** 2
-        stages, inputs = {"input": Conv2d(config.input_channels, width, 7)}, width
+        stages: dict[str, Node] = {}
+        inputs = width
         for group in range(1, groups + 1):
             outputs = width * 2 ** (group - 1)
             widths = [inputs] + [outputs] * (blocks - 1)
             stage = {f"block_{i}": Block(n, outputs, gain) for i, n in enumerate(widths, start=1)}
-            stages[f"group_{group}"], inputs = named(**stage), outputs
-        stages["output"] = named(conv=Conv2d(inputs, config.vocab_size, 1))
-        self.blocks = named(**stages)
+            stages[f"group_{group}"], inputs = Node(**stage), outputs
+        output = Output(conv=Conv2d(inputs, config.vocab_size, 1))
+        self.blocks = Stages(input=Conv2d(config.input_channels, width, 7), **stages, output=output)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "DalleEncoder":
-        """The encoder of a state dict, its sizes read off the shapes, sharing its memory and dtypes.
+        """The encoder of a state dict, sharing its memory and dtypes; its sizes are read from the shapes.
 
-        Raises KeyError or RuntimeError (that of load_state_dict) for keys or shapes amiss.
+        Raises:
+            KeyError: a key that shows a size is missing.
+            RuntimeError: another key is missing, a key is unknown, or a shape is wrong (from load_state_dict).
         """
         groups = {key.split(".")[1] for key in state_dict if key.startswith("blocks.group_")}
         blocks = {key.split(".")[2] for key in state_dict if key.startswith("blocks.group_1.")}
@@ -90,7 +101,7 @@ class DalleEncoder(nn.Module):
         for number in range(1, self.config.num_groups + 1):
             if number > 1:
                 x = F.max_pool2d(x, kernel_size=2)  # [B, ..., H / 2, W / 2]
-            for block in self.blocks[f"group_{number}"].values():
+            for block in self.blocks[f"group_{number}"].children():
                 x = block(x)  # twice the channels, but in group 1
         return self.blocks.output.conv(F.relu(x))
 

@@ -1,7 +1,7 @@
 """The sizes of FLAVA and of its codebook; fields are named as in a config.json."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-# ---------------------------------------------------------------------------- sizes
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # x * Phi(x), by erf: FLAVA's
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
@@ -76,9 +75,9 @@ class FlavaConfig:
     projection_dim: int = 768
     logit_scale_init_value: float = 2.6592  # log(1 / 0.07)
     ce_ignore_index: int = -100
-    # Of torchmultimodal alone (losses/flava.py): its heads' own epsilon, and what it clamps the scale to.
-    head_layer_norm_eps: float | None = None  # None: the encoder's
-    logit_scale_range: tuple[float, float] | None = None
+    # Only torchmultimodal sets these two (losses/flava.py).
+    head_layer_norm_eps: float | None = None  # of the prediction heads; None: the encoder's
+    logit_scale_range: tuple[float, float] | None = None  # the scale is clamped to it
 
 
 def config_of(
@@ -89,12 +88,15 @@ def config_of(
     multimodal: Mapping[str, Any] = {},
     heads: Mapping[str, Any] = {},
 ) -> FlavaConfig:
-    """The sizes that the shapes of an original state dict tell; no value is read.
+    """The config of an original state dict, read from its shapes alone.
 
-    The keywords hold what shapes cannot tell (num_attention_heads, hidden_act, layer_norm_eps,
-    pad_token_id; of the pretraining heads head_layer_norm_eps, logit_scale_range): attention heads
-    are 64 wide and the rest defaults where left out. Raises KeyError for a key
-    that is missing, ValueError for sizes that fit no FLAVA.
+    The keywords give what no shape shows: num_attention_heads, hidden_act, layer_norm_eps and pad_token_id of an
+    encoder, head_layer_norm_eps and logit_scale_range of the pretraining heads. Where they are left out, attention
+    heads are 64 wide and the rest has its default.
+
+    Raises:
+        KeyError: a key is missing.
+        ValueError: the sizes fit no FLAVA.
     """
 
     def transformer(encoder: str) -> dict[str, int]:
@@ -116,11 +118,10 @@ def config_of(
     pixels = dict(image_size=math.isqrt(patches) * patch, patch_size=patch, num_channels=channels)
     pixels["vocab_size"] = len(state_dict["heads.imagenet.mim_head.cls.predictions.decoder.weight"])
     tables = dict(vocab_size="word", max_position_embeddings="position", type_vocab_size="token_type")
-    for field, table in tables.items():
-        tables[field] = len(state_dict[f"text_encoder.module.embeddings.{table}_embeddings.weight"])
+    words = {field: len(state_dict[f"text_encoder.module.embeddings.{table}_embeddings.weight"]) for field, table in tables.items()}
     return FlavaConfig(
         ImageConfig(**{**transformer("image_encoder"), **pixels, **image}),
-        TextConfig(**{**transformer("text_encoder"), **tables, **text}),
+        TextConfig(**{**transformer("text_encoder"), **words, **text}),
         MultimodalConfig(**{**transformer("mm_encoder"), **multimodal}),
         projection_dim=len(state_dict["image_projection.weight"]),
         **heads,

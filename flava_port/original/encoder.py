@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from .config import ACTIVATIONS, EncoderConfig, ImageConfig, TextConfig
 
 
-# ---------------------------------------------------------------------------- transformer
-def named(**modules: nn.Module) -> nn.ModuleDict:
-    """A node of the key tree that computes nothing: `named(dense=linear)` gives the keys `dense.*`."""
-    return nn.ModuleDict(modules)
+class Node(nn.ModuleDict):
+    """A name in the original's keys that stands for no computation; its classes say what lies below.
+
+    `Dense(dense=linear)` gives the keys `dense.weight` and `dense.bias`.
+    """
+
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__(modules)
 
 
 class SelfAttention(nn.Module):
@@ -39,16 +43,24 @@ class SelfAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, S, D / heads]
 
 
+class Dense(Node):
+    dense: nn.Linear
+
+
+class Attention(Node):
+    attention: SelfAttention
+    output: Dense
+
+
 class Layer(nn.Module):
     """A pre-norm transformer layer: each half adds to its own, unnormalised, input (ViT, 3.1)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
-        projection = named(dense=nn.Linear(width, width))
-        self.attention = named(attention=SelfAttention(config), output=projection)
-        self.intermediate = named(dense=nn.Linear(width, inner))
-        self.output = named(dense=nn.Linear(inner, width))
+        self.attention = Attention(attention=SelfAttention(config), output=Dense(dense=nn.Linear(width, width)))
+        self.intermediate = Dense(dense=nn.Linear(width, inner))
+        self.output = Dense(dense=nn.Linear(inner, width))
         self.layernorm_before = nn.LayerNorm(width, eps=eps)
         self.layernorm_after = nn.LayerNorm(width, eps=eps)
         self.activation = ACTIVATIONS[config.hidden_act]
@@ -79,15 +91,19 @@ class EncoderOutput(NamedTuple):
     projected: Tensor | None = None  # [B, S, M]: hidden_states[-1] as the multimodal encoder gets it
 
 
+class Layers(Node):
+    layer: nn.ModuleList
+    cls_token: nn.Parameter  # [1, 1, M], in the multimodal encoder only
+
+
 class Transformer(nn.Module):
-    """Layers, a final layer norm and a pooler; it holds the embeddings, its caller applies them."""
+    """Layers, a final layer norm and a pooler. It holds the embeddings, if it has any; its caller applies them."""
 
     def __init__(self, config: EncoderConfig, embeddings: nn.Module | None = None) -> None:
         super().__init__()
         if embeddings is not None:
             self.embeddings = embeddings
-        layers = [Layer(config) for _ in range(config.num_hidden_layers)]
-        self.encoder = named(layer=nn.ModuleList(layers))
+        self.encoder = Layers(layer=nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers)))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = Pooler(config.hidden_size)
 
@@ -104,17 +120,21 @@ class Transformer(nn.Module):
 def additive(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Ones and zeros [B, S] -> zeros and the lowest number of the dtype [B, 1, 1, S].
 
-    Added to scores it makes the softmax of a padding key exactly 0 and, unlike -inf, no NaN where
-    every key is padding.
+    Added to the scores, it makes the softmax of a padding key exactly 0. Unlike -inf, it makes no NaN
+    where every key is padding.
     """
     padding = attention_mask[:, None, None, :] == 0
     return torch.zeros_like(padding, dtype=dtype).masked_fill(padding, torch.finfo(dtype).min)
 
 
-# ---------------------------------------------------------------------------- embeddings
 def uniform(*shape: int, deviation: float = 0.02) -> nn.Parameter:
+    """Evenly distributed values around 0 with this standard deviation."""
     bound = math.sqrt(3) * deviation
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+class Patches(Node):
+    projection: nn.Conv2d
 
 
 class ImageEmbeddings(nn.Module):
@@ -127,7 +147,7 @@ class ImageEmbeddings(nn.Module):
         self.cls_token = uniform(1, 1, width)
         self.mask_token = uniform(1, 1, width)
         self.position_embeddings = uniform(1, 1 + (side // patch) ** 2, width)
-        self.patch_embeddings = named(projection=nn.Conv2d(config.num_channels, width, patch, patch))
+        self.patch_embeddings = Patches(projection=nn.Conv2d(config.num_channels, width, patch, patch))
 
     def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
         """Pixels [B, C, H, W], masked patches [B, N] or [B, rows, columns] -> [B, 1 + N, D]."""
@@ -145,16 +165,18 @@ class ImageEmbeddings(nn.Module):
 class TextEmbeddings(nn.Module):
     """The layer norm of words + positions + token types (BERT, 3)."""
 
+    position_ids: Tensor  # [1, max_position_embeddings], a buffer
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         width, longest = config.hidden_size, config.max_position_embeddings
-        # Made so, and not with nn.Embedding(...) and torch.arange, which take seconds on meta.
+        # nn.Embedding(...) and torch.arange would take seconds on the meta device; these do not.
         table = partial(nn.Embedding.from_pretrained, freeze=False)
         self.word_embeddings = table(uniform(config.vocab_size, width), padding_idx=config.pad_token_id)
         self.position_embeddings = table(uniform(longest, width))
         self.token_type_embeddings = table(uniform(config.type_vocab_size, width))
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.register_buffer("position_ids", torch.tensor([range(longest)]))  # [1, longest]
+        self.register_buffer("position_ids", torch.tensor([range(longest)]))
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Ids [B, T], token types [B, T] (0 where not given) -> [B, T, D]."""

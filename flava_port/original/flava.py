@@ -1,65 +1,16 @@
-"""The original FLAVA and the DALL-E image encoder in plain torch, under their original key names.
-
-The reference that a converted model is judged by, so nothing here comes from the port it judges.
-Sources, named again where each is used:
-
-- FLAVA: arXiv 2112.04482, sections 3.1 (encoders), 3.2 (multimodal objectives), 3.3 (unimodal ones)
-- ViT: arXiv 2010.11929, section 3.1; BEiT: arXiv 2106.08254, section 2; BERT: arXiv 1810.04805, section 3
-- DALL-E: arXiv 2102.12092, appendix A, and the package `DALL-E` 0.1 (names and sizes)
-- torchmultimodal-nightly 2024.4.1: flava/model.py, losses/flava.py (what feeds what)
-
-Letters in shapes: B pairs, N patches, T text tokens, S tokens of any sequence, D width of an encoder,
-M width of the multimodal one, P projection_dim, V vocabulary, K labelled positions, U pairs used.
-"""
+"""FLAVA itself. The docstring of `flava_port.original` lists its sources and the letters in shapes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ACTIVATIONS, FlavaConfig, ImageConfig, TextConfig, config_of
-from .encoder import EncoderOutput, ImageEmbeddings, Pooler, TextEmbeddings, Transformer, named, uniform
-
-
-# ---------------------------------------------------------------------------- pretraining heads
-class PredictionHead(nn.Module):
-    """decoder(LayerNorm(act(dense(x)))); its `bias` is the decoder's own."""
-
-    def __init__(self, config: ImageConfig | TextConfig, ignore_index: int, layer_norm_eps: float | None = None) -> None:
-        super().__init__()
-        width, self.ignore_index = config.hidden_size, ignore_index
-        norm = nn.LayerNorm(width, eps=config.layer_norm_eps if layer_norm_eps is None else layer_norm_eps)
-        self.transform = named(dense=nn.Linear(width, width), LayerNorm=norm)
-        self.decoder = nn.Linear(width, config.vocab_size)
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.tie()
-
-    def tie(self) -> None:
-        self.bias = self.decoder.bias
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "PredictionHead":
-        super()._apply(fn, recurse)
-        self.tie()  # leaving the meta device makes every parameter anew
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., V]."""
-        return self.decoder(self.transform.LayerNorm(self.activation(self.transform.dense(x))))
-
-    def predict(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """States [B, S, D], labels [B, S] -> logits, mean cross entropy (FLAVA, 3.2 MMM and 3.3).
-
-        With labels: the logits of the labelled positions, [K, V] in row-major order (the mean over
-        K = 0 is NaN). Without: those of every position, [B, S, V], and no loss.
-        """
-        if labels is None:
-            return self(x), None
-        labelled = labels != self.ignore_index  # [B, S]
-        logits = self(x[labelled])  # [K, V]
-        return logits, F.cross_entropy(logits, labels[labelled])
+from .config import EncoderConfig, FlavaConfig, config_of
+from .encoder import EncoderOutput, ImageEmbeddings, TextEmbeddings, Transformer, uniform
+from .heads import PredictionHead, pretraining_heads
 
 
 def pairs_used(itm_labels: Tensor | None, image: Tensor) -> Tensor:
@@ -75,9 +26,9 @@ def pairs_used(itm_labels: Tensor | None, image: Tensor) -> Tensor:
 class FlavaOutput:
     """What `Flava.forward` computed; None for what its inputs do not reach.
 
-    The encoders' outputs are of the inputs as they are and, `_masked`, of the masked ones (the same
-    object where nothing is masked). MMM is None too where the encoders' widths differ. For U and [K, V]
-    see `pairs_used` and `PredictionHead.predict`.
+    `image`, `text` and `multimodal` are the encoders' outputs for the inputs as they are, `image_masked` and so on
+    for the masked inputs (the same object where nothing is masked). MMM is also None where the encoders' widths
+    differ. For U and [K, V] see `pairs_used` and `PredictionHead.predict`.
     """
 
     image: EncoderOutput | None = None  # S = 1 + N: class token, patches
@@ -111,7 +62,24 @@ class FlavaOutput:
         return torch.stack(found).sum() if found else None
 
 
-# ---------------------------------------------------------------------------- FLAVA
+class Modality(NamedTuple):
+    """What one encoder makes of its inputs."""
+
+    plain: EncoderOutput
+    masked: EncoderOutput  # the same object as `plain` where nothing is masked
+    embeddings: Tensor  # [B, P], of length 1
+
+
+class Encoder(nn.Module):
+    """A transformer under `module`. The original also holds its embeddings a second time, beside `module`."""
+
+    def __init__(self, config: EncoderConfig, embeddings: nn.Module | None = None) -> None:
+        super().__init__()
+        self.module = Transformer(config, embeddings)
+        if embeddings is not None:
+            self.embeddings = embeddings
+
+
 class Flava(nn.Module):
     """FLAVA with its pretraining heads; `state_dict()` has the keys of the original checkpoint."""
 
@@ -119,39 +87,25 @@ class Flava(nn.Module):
         super().__init__()
         self.config = config
         image, text, mm = config.image_config, config.text_config, config.multimodal_config
-        image_module = Transformer(image, ImageEmbeddings(image))
-        text_module = Transformer(text, TextEmbeddings(text))
-        # The original holds each embedding twice: in `module`, and beside it.
-        self.image_encoder = named(module=image_module, embeddings=image_module.embeddings)
-        self.text_encoder = named(module=text_module, embeddings=text_module.embeddings)
-        self.mm_encoder = named(module=Transformer(mm))
+        self.image_encoder = Encoder(image, ImageEmbeddings(image))
+        self.text_encoder = Encoder(text, TextEmbeddings(text))
+        self.mm_encoder = Encoder(mm)
         self.mm_encoder.module.encoder.cls_token = uniform(1, 1, mm.hidden_size)
 
         self.mm_image_projection = nn.Linear(image.hidden_size, mm.hidden_size)
         self.mm_text_projection = nn.Linear(text.hidden_size, mm.hidden_size)
         self.image_projection = nn.Linear(image.hidden_size, config.projection_dim)
         self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
-
-        def masked(encoder: ImageConfig | TextConfig) -> nn.ModuleDict:
-            head = PredictionHead(encoder, config.ce_ignore_index, config.head_layer_norm_eps)
-            return named(cls=named(predictions=head))
-
-        matching = named(seq_relationship=nn.Linear(mm.hidden_size, 2))
-        itm_head = named(pooler=Pooler(mm.hidden_size), cls=matching)
-        clip_head = nn.Module()
-        clip_head.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
-        self.heads = named(
-            cmd=named(mim_head=masked(image), mlm_head=masked(text), itm_head=itm_head, clip_head=clip_head),
-            fairseq_mlm=masked(text),
-            imagenet=named(mim_head=masked(image)),
-        )
+        self.heads = pretraining_heads(config)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], **unseen: Mapping[str, Any]) -> "Flava":
-        """The model of an original state dict, sharing its memory and dtypes; `unseen`: see config_of.
+        """The model of an original state dict, sharing its memory and dtypes; for `unseen` see `config_of`.
 
-        Raises as config_of, ValueError where two copies of one tensor differ, and RuntimeError (that
-        of load_state_dict) for keys or shapes amiss.
+        Raises:
+            KeyError: a key that shows a size is missing.
+            ValueError: the sizes fit no FLAVA, or two copies of one tensor differ.
+            RuntimeError: another key is missing, a key is unknown, or a shape is wrong (from load_state_dict).
         """
         for key, tensor in state_dict.items():
             kept = key.replace("_encoder.embeddings.", "_encoder.module.embeddings.")
@@ -181,11 +135,13 @@ class Flava(nn.Module):
         return out._replace(projected=self.mm_text_projection(out.hidden_states[-1]))
 
     def encode_multimodal(self, image: EncoderOutput, text: EncoderOutput, attention_mask: Tensor | None = None) -> EncoderOutput:
-        """Two encoders' outputs, the text's mask [B, T] -> S = 1 + (1 + N) + T (FLAVA, 3.1).
+        """Outputs of `encode_image` and `encode_text`, the text's mask [B, T] -> S = 1 + (1 + N) + T (FLAVA, 3.1).
 
         What enters is each encoder's last state *before* its final layer norm (torchmultimodal,
         flava/model.py).
         """
+        if image.projected is None or text.projected is None:
+            raise ValueError("encode_multimodal takes what encode_image and encode_text return")
         encoder = self.mm_encoder.module
         cls = encoder.encoder.cls_token.expand(len(image.projected), -1, -1)  # [B, 1, M]
         x = torch.cat([cls, image.projected, text.projected], dim=1)  # [B, 1 + (1 + N) + T, M]
@@ -221,96 +177,103 @@ class Flava(nn.Module):
         _needs(input_ids_masked=input_ids_masked, input_ids=input_ids)
         _needs(mlm_labels=mlm_labels, input_ids=input_ids)
         out = FlavaOutput()
-        self._image(out, pixel_values, bool_masked_pos)
-        self._text(out, input_ids, input_ids_masked, attention_mask, token_type_ids)
-        if mim_labels is not None:
+        image = None if pixel_values is None else self._image(out, pixel_values, bool_masked_pos)
+        text = None if input_ids is None else self._text(out, input_ids, input_ids_masked, attention_mask, token_type_ids)
+        if mim_labels is not None and bool_masked_pos is not None:
             unmasked = ~bool_masked_pos.flatten(1).bool()  # [B, N]
             mim_labels = mim_labels.flatten(1).masked_fill(unmasked, self.config.ce_ignore_index)
-        if out.image is not None and out.text is not None:
-            used = pairs_used(itm_labels, out.image_embeddings)  # [U]
-            self._multimodal(out, attention_mask)
-            self._contrast(out, used)
-            self._match(out, itm_labels)
-            self._model_masked(out, used, mim_labels, mlm_labels)
+        if image is not None and text is not None:
+            used = pairs_used(itm_labels, image.embeddings)  # [U]
+            states = self._multimodal(out, image, text, attention_mask)  # [B, 1 + (1 + N) + T, M]
+            self._contrast(out, image, text, used)
+            self._match(out, states, itm_labels)
+            self._model_masked(out, image, states, used, mim_labels, mlm_labels)
         else:
-            self._model_masked_alone(out, mim_labels, mlm_labels)
+            self._model_masked_alone(out, image, text, mim_labels, mlm_labels)
         return out
 
     # Each step below fills in its part of the output.
 
-    def _image(self, out: FlavaOutput, pixel_values: Tensor | None, bool_masked_pos: Tensor | None) -> None:
-        if pixel_values is None:
-            return
-        out.image = out.image_masked = self.encode_image(pixel_values)
+    def _image(self, out: FlavaOutput, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> Modality:
+        plain = masked = self.encode_image(pixel_values)
         if bool_masked_pos is not None:
-            out.image_masked = self.encode_image(pixel_values, bool_masked_pos)
-        cls = out.image.last_hidden_state[:, 0]  # [B, D]
-        out.image_embeddings = F.normalize(self.image_projection(cls), dim=-1)
+            masked = self.encode_image(pixel_values, bool_masked_pos)
+        cls = plain.last_hidden_state[:, 0]  # [B, D]
+        image = Modality(plain, masked, F.normalize(self.image_projection(cls), dim=-1))
+        out.image, out.image_masked, out.image_embeddings = image
+        return image
 
-    def _text(self, out: FlavaOutput, ids: Tensor | None, ids_masked: Tensor | None, *mask_and_types: Tensor | None) -> None:
-        if ids is None:
-            return
-        out.text = out.text_masked = self.encode_text(ids, *mask_and_types)
+    def _text(self, out: FlavaOutput, ids: Tensor, ids_masked: Tensor | None, *mask_and_types: Tensor | None) -> Modality:
+        plain = masked = self.encode_text(ids, *mask_and_types)
         if ids_masked is not None:
-            out.text_masked = self.encode_text(ids_masked, *mask_and_types)
-        cls = out.text.last_hidden_state[:, 0]  # [B, D]
-        out.text_embeddings = F.normalize(self.text_projection(cls), dim=-1)
+            masked = self.encode_text(ids_masked, *mask_and_types)
+        cls = plain.last_hidden_state[:, 0]  # [B, D]
+        text = Modality(plain, masked, F.normalize(self.text_projection(cls), dim=-1))
+        out.text, out.text_masked, out.text_embeddings = text
+        return text
 
-    def _multimodal(self, out: FlavaOutput, attention_mask: Tensor | None) -> None:
-        encode = self.encode_multimodal
-        out.multimodal = out.multimodal_masked = encode(out.image, out.text, attention_mask)
-        if out.image_masked is not out.image or out.text_masked is not out.text:
-            out.multimodal_masked = encode(out.image_masked, out.text_masked, attention_mask)
+    def _multimodal(self, out: FlavaOutput, image: Modality, text: Modality, attention_mask: Tensor | None) -> Tensor:
+        """Returns the last states of the masked inputs, [B, 1 + (1 + N) + T, M]."""
+        plain = masked = self.encode_multimodal(image.plain, text.plain, attention_mask)
+        if image.masked is not image.plain or text.masked is not text.plain:
+            masked = self.encode_multimodal(image.masked, text.masked, attention_mask)
+        out.multimodal, out.multimodal_masked = plain, masked
+        return masked.last_hidden_state
 
-    def _match(self, out: FlavaOutput, labels: Tensor | None) -> None:
-        """ITM: do image and text belong together? (FLAVA, 3.2)"""
-        head = self.heads.cmd.itm_head
-        pooled = head.pooler(out.multimodal_masked.last_hidden_state)  # [B, M]
-        out.itm_logits = head.cls.seq_relationship(pooled)  # [B, 2]
-        if labels is not None:
-            ignore = self.config.ce_ignore_index
-            out.itm_loss = F.cross_entropy(out.itm_logits, labels.long(), ignore_index=ignore)
-
-    def _contrast(self, out: FlavaOutput, used: Tensor) -> None:
+    def _contrast(self, out: FlavaOutput, image: Modality, text: Modality, used: Tensor) -> None:
         """Global contrastive: each used image against every text, and the reverse (FLAVA, 3.2)."""
-        scale = self.heads.cmd.clip_head.logit_scale
+        scale: Tensor = self.heads.cmd.clip_head.logit_scale
         if self.config.logit_scale_range is not None:
             scale = scale.clamp(*self.config.logit_scale_range)
-        similarity = out.image_embeddings @ out.text_embeddings.T * scale.exp()  # [B, B]
+        similarity = image.embeddings @ text.embeddings.T * scale.exp()  # [B, B]
         per_image, per_text = similarity[used], similarity.T[used]  # [U, B] each
         out.contrastive_logits_per_image, out.contrastive_logits_per_text = per_image, per_text
         # The text of image i is text i.
         out.global_contrastive_loss = (F.cross_entropy(per_image, used) + F.cross_entropy(per_text, used)) / 2
 
-    def _model_masked(self, out: FlavaOutput, used: Tensor, mim_labels: Tensor | None, mlm_labels: Tensor | None) -> None:
+    def _match(self, out: FlavaOutput, states: Tensor, labels: Tensor | None) -> None:
+        """ITM: do image and text belong together? (FLAVA, 3.2)"""
+        head = self.heads.cmd.itm_head
+        out.itm_logits = head.cls.seq_relationship(head.pooler(states))  # [B, 2]
+        if labels is not None:
+            ignore = self.config.ce_ignore_index
+            out.itm_loss = F.cross_entropy(out.itm_logits, labels.long(), ignore_index=ignore)
+
+    def _model_masked(
+        self, out: FlavaOutput, image: Modality, states: Tensor, used: Tensor, mim_labels: Tensor | None, mlm_labels: Tensor | None
+    ) -> None:
         """MMM: what were the masked patches and tokens? (FLAVA, 3.2)
 
-        Its heads are as wide as the image and the text encoder; where M is not, they fit nothing.
+        Its heads are as wide as the image and the text encoder. Where the multimodal encoder has another width,
+        they fit nothing.
         """
         image_head = self.heads.cmd.mim_head.cls.predictions
         text_head = self.heads.cmd.mlm_head.cls.predictions
-        states = out.multimodal_masked.last_hidden_state[used]  # [U, 1 + (1 + N) + T, M]
-        text_start = 1 + out.image.last_hidden_state.shape[1]
+        text_start = 1 + image.plain.last_hidden_state.shape[1]
+        states = states[used]  # [U, 1 + (1 + N) + T, M]
         patches, tokens = states[:, 2:text_start], states[:, text_start:]  # [U, N, M], [U, T, M]
         mim_labels = None if mim_labels is None else mim_labels[used]
         mlm_labels = None if mlm_labels is None else mlm_labels[used]
-        if image_head.transform.dense.in_features == states.shape[-1]:
+        if image_head.fits(patches):
             out.mmm_image_logits, out.mmm_image_loss = image_head.predict(patches, mim_labels)
-        if text_head.transform.dense.in_features == states.shape[-1]:
+        if text_head.fits(tokens):
             out.mmm_text_logits, out.mmm_text_loss = text_head.predict(tokens, mlm_labels)
 
-    def _model_masked_alone(self, out: FlavaOutput, mim_labels: Tensor | None, mlm_labels: Tensor | None) -> None:
-        """MIM or MLM: the same of one modality, by that encoder alone (FLAVA, 3.3)."""
-        if out.image is not None:
+    def _model_masked_alone(
+        self, out: FlavaOutput, image: Modality | None, text: Modality | None, mim_labels: Tensor | None, mlm_labels: Tensor | None
+    ) -> None:
+        """MIM or MLM: the same for one modality, read from that encoder alone (FLAVA, 3.3)."""
+        if image is not None:
             head = self.heads.imagenet.mim_head.cls.predictions
-            patches = out.image_masked.last_hidden_state[:, 1:]  # [B, N, D]
+            patches = image.masked.last_hidden_state[:, 1:]  # [B, N, D]
             out.mim_logits, out.mim_loss = head.predict(patches, mim_labels)
-        else:
+        if text is not None:
             head = self.heads.fairseq_mlm.cls.predictions
-            out.mlm_logits, out.mlm_loss = head.predict(out.text_masked.last_hidden_state, mlm_labels)
+            out.mlm_logits, out.mlm_loss = head.predict(text.masked.last_hidden_state, mlm_labels)
 
 
 def _needs(**inputs: Tensor | None) -> None:
+    """Raises ValueError where the first input is given without the second."""
     (name, value), (needed, found) = inputs.items()
     if value is not None and found is None:
         raise ValueError(f"{name} without {needed}")

@@ -1,7 +1,7 @@
-"""Seeded original checkpoints, made a chunk at a time: for the demo, the tests and the benchmarks.
+"""Seeded original checkpoints for the demo, the tests and the benchmarks, made a chunk at a time.
 
-Every tensor is recognisable: no two are alike, none is constant, and their scale lets every part
-of the model be seen in its outputs.
+Every tensor can be recognised: no two are alike and none is constant. Their scales are such that every part
+of the model shows in its outputs.
 """
 
 import sys
@@ -29,7 +29,7 @@ from .flava import Flava
 
 @dataclass(frozen=True)
 class SeededTensor:
-    """Normally distributed values around ``mean``, the same for the same seed, made as they are read."""
+    """Normally distributed values around ``mean``. The same seed gives the same values; they are made while they are read."""
 
     shape: tuple[int, ...]
     seed: int
@@ -46,12 +46,11 @@ class SeededTensor:
 
 
 def seeded(key: str, shape: tuple[int, ...], seed: int) -> SeededTensor:
-    """The tensor for one key: matrices keep a signal's size, norms lie around 1, all else is small noise."""
+    """The tensor for one key: matrices keep a signal's size, weights of layer norms lie around 1, all else is small noise."""
     own_seed = zlib.crc32(key.encode()) + (seed << 32)
-    is_norm = "layernorm" in key.lower() and key.endswith(".weight")
     if key.endswith("logit_scale"):
         return SeededTensor(shape, own_seed, scale=0.1, mean=2.6592)
-    if is_norm:
+    if "layernorm" in key.lower() and key.endswith(".weight"):
         return SeededTensor(shape, own_seed, scale=0.2, mean=1.0)
     if len(shape) > 1 and "embeddings.weight" not in key and "token" not in key and "position" not in key:
         return SeededTensor(shape, own_seed, scale=prod(shape[1:]) ** -0.5)
@@ -59,7 +58,7 @@ def seeded(key: str, shape: tuple[int, ...], seed: int) -> SeededTensor:
 
 
 def seeded_state_dict(config: FlavaConfig = FlavaConfig(), seed: int = 0) -> dict[str, TensorSource]:
-    """A whole original state dict: second copies, tied biases and position_ids included, each sharing its source."""
+    """A whole original state dict. A second copy or tied bias is the same object as the tensor that it repeats."""
     shapes = _shapes(Flava, config)
     tensors: dict[str, TensorSource] = {}
     for key, shape in shapes.items():
@@ -74,19 +73,22 @@ def seeded_state_dict(config: FlavaConfig = FlavaConfig(), seed: int = 0) -> dic
 
 
 def seeded_codebook(config: CodebookConfig = CodebookConfig(), seed: int = 0) -> dict[str, TensorSource]:
-    """A DALL-E encoder's state dict."""
+    """The state dict of a DALL-E encoder."""
     return {key: seeded(key, shape, seed) for key, shape in _shapes(DalleEncoder, config).items()}
 
 
 @cache
 def _shapes(model_class: type[nn.Module], config: FlavaConfig | CodebookConfig) -> Mapping[str, tuple[int, ...]]:
-    """The keys of a model of the reference implementation, with their shapes."""
+    """The keys of a reference model, with their shapes."""
     with torch.device("meta"):
         return {key: tuple(value.shape) for key, value in model_class(config).state_dict().items()}
 
 
 def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig(), seed: int = 0) -> None:
-    """A pickled module as OpenAI published its encoder: the file names `dall_e.encoder.Encoder` and needs no dall_e to be made."""
+    """Writes a pickled module like the encoder that OpenAI published.
+
+    The file names `dall_e.encoder.Encoder`; the package dall_e is not needed to write it.
+    """
     with _dall_e_classes() as (encoder_class, block_class, convolution_class):
         shapes = _shapes(DalleEncoder, config)
 
@@ -121,15 +123,15 @@ def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig()
 
 
 @contextmanager
-def _dall_e_classes():
-    """Empty classes under the names that OpenAI's pickle holds, importable while it is being written."""
+def _dall_e_classes() -> Iterator[list[type[nn.Module]]]:
+    """Empty classes under the names that OpenAI's pickle holds. They can be imported while the block runs."""
     names = ("dall_e.encoder.Encoder", "dall_e.encoder.EncoderBlock", "dall_e.utils.Conv2d")
     modules = {name: types.ModuleType(name) for name in ("dall_e", "dall_e.encoder", "dall_e.utils")}
     classes = []
     for name in names:
-        module, _, class_name = name.rpartition(".")
-        made = type(class_name, (nn.Module,), {"__module__": module})
-        setattr(modules[module], class_name, made)
+        home, _, class_name = name.rpartition(".")
+        made = type(class_name, (nn.Module,), {"__module__": home})
+        setattr(modules[home], class_name, made)
         classes.append(made)
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)

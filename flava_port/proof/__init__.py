@@ -1,1 +1,1 @@
-"""The proof that a converted folder is the original model: weights, config, computation."""
+"""The proof that a converted folder is the original model: what the files hold, then what both models compute."""

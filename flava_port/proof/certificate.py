@@ -1,4 +1,4 @@
-"""What a proof is made of: claims, each proven, refuted or left open; and the certificate that lists them."""
+"""What a proof states: claims, each proven, refuted or left open; and the certificate that lists them."""
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ..errors import NotFaithful
 from ..files.staging import staged_files, write_json
+from ..text import few
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that differs: the converted name, the original's, what is wrong, and what it looks like."""
+    """One thing that differs: its converted name, the original's name, what is wrong, and what it looks like."""
 
     key: str
     source: str
@@ -34,23 +35,32 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Measured:
-    """The largest relative error of one kind of number, and what rounding allows."""
+    """One output's or gradient's largest relative error, and the largest that rounding explains."""
 
     what: str
     error: float
     tolerance: float
 
+    @property
+    def is_too_large(self) -> bool:
+        return not self.error <= self.tolerance  # NaN is too large
+
 
 @dataclass
 class Claim:
-    """One thing that the proof is about."""
+    """One statement that the proof judges. Until it is judged, it is not proven."""
 
     name: str
     verdict: Verdict = Verdict.NOT_PROVEN
     summary: str = ""
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
-    planted: dict[str, float] = field(default_factory=dict)  # by planted fault: how far it would move what was measured
+    planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault would move the outputs
+
+    def settle(self, summary: str) -> None:
+        """Differs if anything was found; else it is proven, with this summary."""
+        self.verdict = Verdict.DIFFERS if self.findings else Verdict.PROVEN
+        self.summary = f"{len(self.findings)} found" if self.findings else summary
 
 
 FINDINGS_SHOWN = 5
@@ -58,7 +68,7 @@ FINDINGS_SHOWN = 5
 
 @dataclass
 class Certificate:
-    """Every claim, the versions it was checked with, and the digests of both sides."""
+    """Every claim, the versions of the software that checked it, and the digests of both sides."""
 
     claims: list[Claim]
     versions: dict[str, str]
@@ -76,23 +86,22 @@ class Certificate:
         return 0 if self.verdict is Verdict.PROVEN else NotFaithful.exit_status
 
     def write(self, path: str | Path) -> None:
-        """The certificate as JSON; an existing file is replaced whole."""
+        """Writes the certificate as JSON. An existing file is replaced atomically."""
         target = Path(path).absolute()
         with staged_files([target]) as (partial,):
             write_json(partial, self.as_json())
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, object]:
+        """What `write` writes: every claim in full."""
         claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
         return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
 
     def table(self) -> str:
-        """A line a claim, the culprits under it, the verdict last."""
+        """One line for each claim, its first findings below it, and the verdict last."""
         lines = []
         for claim in self.claims:
             lines.append(f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip())
-            shown = claim.findings[:FINDINGS_SHOWN]
-            lines += [f"    {line}" for finding in shown for line in str(finding).splitlines()]
-            if len(claim.findings) > len(shown):
-                lines.append(f"    ... and {len(claim.findings) - len(shown)} more")
+            shown = few([str(finding) for finding in claim.findings], FINDINGS_SHOWN)
+            lines += [f"    {line}" for finding in shown for line in finding.splitlines()]
         rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
         return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}"])

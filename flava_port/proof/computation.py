@@ -1,165 +1,173 @@
-"""Both models on the same inputs: outputs, losses and gradients, and the first module that diverges.
+"""Runs both models on the same inputs and measures how far outputs and gradients lie apart.
 
-One side is in memory at a time. What counts as equal, and what that is worth, `expected` measures.
+One model is in memory at a time. `judge` says what the numbers mean.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
+from ..files.dtypes import FLOAT32
+from ..files.torch_tensors import MemoryTensor, dtype_of
+from ..progress import Progress
 from ..rules.layouts import ORIGINAL_SEMANTICS
-from ..rules.tables import FLAVA
-from ..target.installed import quiet
+from ..target.installed import load_model, quiet
 from ..target.keys import TIED
 from .bounds import Expected, expect
-from .certificate import Finding
+from .certificate import Finding, Measured
 from .forward import in_float64, outputs, outputs_and_gradients, relative_error, run_codebooks, run_converted, run_original
 from .localise import localise
 from .memory import freed_memory_kept, return_freed_memory
+from .on_device import PRECISIONS, compare_on
+from .results import Comparison, Deviation, Gradient, Loaded, Results, usual_size
 from .scenarios import Scenario
-from .sides import Sides, give_seeded_weights
+from .sides import Sides, converted_key, give_seeded_weights
+from .values import compare_values
+from .weights import WeightClaims
 
 
-def why_no_output_shows(name: str, parameter: torch.Tensor) -> str:
+class Computation:
+    """The evidence of the claims about the computation. Both models run once, when the first claim asks for results."""
+
+    def __init__(self, weights: WeightClaims, progress: Progress, device: torch.device | None = None) -> None:
+        self.weights, self.progress, self.device = weights, progress, device
+        self.sides = Sides(*weights.state_dicts(), weights.given.folder, weights.expected_config(), weights.given.made_by)
+        self._ran: tuple[Results, Expected] | Exception | None = None
+
+    @property
+    def has_codebook(self) -> bool:
+        return self.sides.codebook_state is not None
+
+    @property
+    def precisions(self) -> dict[str, torch.dtype]:
+        """The dtypes to compare in on the device, if one was asked for, by name: ``cuda, float32``."""
+        return {f"{self.device.type}, {dtype_of(dtype)}": dtype for dtype in PRECISIONS} if self.device is not None else {}
+
+    def loaded(self) -> Loaded:
+        """What `from_pretrained` ends up with, against the original's values."""
+        originals = self.weights.originals()
+        model, release = load_model(self.sides.folder)
+        loaded = {key: MemoryTensor(value) for key, value in model.state_dict().items() if key in originals}
+        findings, _ = compare_values(loaded, {key: originals[key] for key in loaded})
+        findings += [Finding(key, self.weights.name_of(key), "not loaded at all") for key in originals if key not in loaded]
+        for key, tensor in loaded.items():
+            name, original = originals[key]
+            if tensor.dtype not in (FLOAT32, original.dtype):
+                findings.append(Finding(key, name, f"loaded as {tensor.dtype}"))
+        return Loaded(findings, release)
+
+    def results(self) -> Results:
+        """What both models computed. Whatever stopped them is raised again on every call."""
+        return self._run()[0]
+
+    def on_device(self, dtype: torch.dtype) -> list[Measured]:
+        """Every output's error in ``dtype`` on the device that was asked for."""
+        _, expected = self._run()
+        assert self.device is not None, "no device was asked for"
+        with quiet():
+            return compare_on(self.device, dtype, self.sides, expected)
+
+    def _run(self) -> tuple[Results, Expected]:
+        if self._ran is None:
+            with self.progress("run", None):
+                try:
+                    self._ran = run_both(self.sides)
+                except Exception as error:
+                    self._ran = error
+        if isinstance(self._ran, Exception):
+            raise self._ran
+        return self._ran
+
+
+@quiet()
+@freed_memory_kept()
+def run_both(sides: Sides) -> tuple[Results, Expected]:
+    """Runs one model after the other; both are in memory only where they differ or the checkpoint's own weights hide something."""
+    expected, gradients = expect(sides.original())
+    return_freed_memory()
+    theirs = sides.converted()
+    own = _compare(expected, gradients, theirs)
+    codebook = {}
+    if (our_codebook := sides.codebook()) is not None:
+        codebook = {name: relative_error(*pair) for name, pair in run_codebooks(our_codebook.double(), theirs).items()}
+    diverged = _first_to_diverge(expected, own.errors)
+    where = localise(sides, theirs, diverged, expected.bounds.tolerance) if diverged else []
+    deviations = list(_deviations(sides, expected)) if sides.made_by is not ORIGINAL_SEMANTICS else []
+    seeded = None
+    if own.unseen or not own.bounds.shows_the_weakest:
+        # Where a softmax or a tanh saturates, no output shows what comes before it. Other weights show how it is wired.
+        ours, theirs = sides.original(), theirs.float()
+        give_seeded_weights(ours, theirs)
+        seeded = _compare(*expect(ours), theirs)
+    return Results(own, seeded, codebook, where, deviations), expected
+
+
+def _first_to_diverge(expected: Expected, errors: Mapping[str, float]) -> Scenario | None:
+    """The first scenario in which an output differs."""
+    wrong = [name for name, error in errors.items() if not error <= expected.bounds.tolerance]
+    return next((case for case in expected.cases if any(name.startswith(case.name) for name in wrong)), None)
+
+
+def _deviations(sides: Sides, expected: Expected) -> Iterator[Deviation]:
+    """Every output of the source's own code, in float64, against what its config can say to transformers."""
+    found_in_each = outputs(run_original, sides.original(sides.made_by).double(), expected.cases)
+    for case, wanted, found in zip(expected.cases, expected.outputs, found_in_each):
+        found.pop("total loss", None)  # each loss is held to its bound by itself
+        for name, value in found.items():
+            yield Deviation(f"{case.name}: {name}", float((value - wanted[name]).abs().max()), relative_error(wanted[name], value))
+
+
+def _compare(expected: Expected, gradients: dict[str, Tensor], theirs: nn.Module) -> Comparison:
+    """Compares the float32 converted model with what is expected of it. It ends in float64, and ``gradients`` empty."""
+    theirs = theirs.to(expected.gradient_dtype)
+    actual, compared = _compare_gradients(expected, gradients, theirs)
+    if expected.gradient_dtype is torch.float32:
+        actual = outputs(run_converted, in_float64(theirs), expected.cases)
+    errors = {}
+    for case, wanted, found in zip(expected.cases, expected.outputs, actual):
+        for name, value in wanted.items():
+            errors[f"{case.name}: {name}"] = relative_error(found[name], value) if name in found else float("inf")
+    return Comparison(expected.bounds, errors, compared)
+
+
+def _compare_gradients(
+    expected: Expected, gradients: dict[str, Tensor], theirs: nn.Module
+) -> tuple[list[dict[str, Tensor]], dict[str, Gradient]]:
+    """The converted model's outputs, and its gradients compared with the original's ``gradients``, whose memory they take over.
+
+    What rounding allows is relative to a gradient's largest value, or to the usual gradient's where it is
+    zero but for rounding.
+    """
+    bounds = expected.bounds
+    parameters = {_tied(name): (name, parameter.shape) for name, parameter in theirs.named_parameters()}
+    found, minus_ours = {}, {}
+    for name in list(gradients):
+        gradient, key = gradients.pop(name), _tied(converted_key(name))
+        size = float(gradient.abs().max())
+        allowed = max(bounds.gradient_tolerance * size, bounds.gradient_floors.get(name, 0.0))
+        found[key] = Gradient(size, float("inf"), allowed, why_no_output_shows(key, gradient))
+        if key in parameters and parameters[key][1] == gradient.shape:
+            minus_ours[parameters[key][0]] = gradient.neg_()
+    actual, left = outputs_and_gradients(run_converted, theirs, expected.gradient_cases, minus_ours)
+    differences = {_tied(name): float(left[name].abs().max()) for name in minus_ours}
+    usual = usual_size(found)
+    for key, compared in found.items():
+        least = (bounds.gradient_tolerance if compared.excuse else bounds.gradient_rounding) * usual
+        found[key] = replace(compared, difference=differences.get(key, compared.difference), allowed=max(compared.allowed, least))
+    return actual, found
+
+
+def _tied(name: str) -> str:
+    """The decoder's key for a head's bias, whichever of its two keys is given; any other key as it is."""
+    return dict(TIED).get(name, name)
+
+
+def why_no_output_shows(name: str, parameter: Tensor) -> str:
     """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
     if name.endswith("attention.attention.key.bias"):
         return "attention's key.bias adds the same to every score, which softmax cancels"
     if name.startswith(("flava.image_projection.", "flava.text_projection.")) and len(parameter) == 1:
         return "an embedding of a single number is normalised to its sign"
     return ""
-
-
-@dataclass(frozen=True)
-class _Gradient:
-    """One parameter's gradient on both sides: its size, the largest difference, what rounding allows; absolute."""
-
-    size: float
-    difference: float
-    allowed: float
-    excuse: str = ""  # why no output shows it
-
-
-@dataclass
-class _Compared:
-    """Both sides' numbers with one set of weights."""
-
-    expected: Expected
-    errors: dict[str, float]  # relative, by scenario and output
-    gradients: dict[str, _Gradient]  # by converted parameter
-
-    @property
-    def unseen(self) -> set[str]:
-        """Parameters whose gradient is nothing beside the usual one, and should not be."""
-        least = self.expected.slope_rounding * usual_size(self.gradients)
-        return {name for name, g in self.gradients.items() if g.size <= least and not g.excuse}
-
-    @property
-    def diverged(self) -> Scenario | None:
-        """The first scenario in which an output differs."""
-        wrong = [name for name, error in self.errors.items() if not error <= self.expected.tolerance]
-        return next((case for case in self.expected.cases if any(name.startswith(case.name) for name in wrong)), None)
-
-
-@dataclass(frozen=True)
-class _Apart:
-    """How far an output of the source's own code lies from what a config of transformers can say."""
-
-    what: str
-    absolute: float
-    relative: float
-
-
-@dataclass
-class Results:
-    """The checkpoint's own weights on both sides; and seeded ones, where its own hide something."""
-
-    own: _Compared
-    seeded: _Compared | None
-    codebook: dict[str, float]
-    where: list[Finding]
-    apart: list["_Apart"]  # what the source's own code computes from what the config says
-
-
-def usual_size(gradients: Mapping[str, _Gradient]) -> float:
-    """The median size of a gradient."""
-    return sorted(g.size for g in gradients.values())[len(gradients) // 2] or 1.0
-
-
-# ---------------------------------------------------------------------------------- running both
-
-
-@quiet()
-@freed_memory_kept()
-def run_both(sides: Sides) -> Results:
-    """One side at a time in memory, but where they differ or the checkpoint's own weights hide something."""
-    expected, slopes = expect(sides.original())
-    return_freed_memory()
-    theirs = sides.converted()
-    own = _compare(expected, slopes, theirs)
-    codebook = {}
-    if (ours := sides.codebook()) is not None:
-        codebook = {name: relative_error(*pair) for name, pair in run_codebooks(ours.double(), theirs.image_codebook).items()}
-    where = localise(sides, theirs, own.diverged, expected.tolerance) if own.diverged else []
-    apart = list(_apart(sides, expected)) if sides.made_by is not ORIGINAL_SEMANTICS else []
-    seeded = None
-    if own.unseen or not expected.shows_the_weakest:
-        # Where a softmax or a tanh saturates, no output shows what lies before it: how that is wired shows with
-        # other values.
-        ours, theirs = sides.original(), theirs.float()
-        give_seeded_weights(ours, theirs)
-        seeded = _compare(*expect(ours), theirs)
-    return Results(own, seeded, codebook, where, apart)
-
-
-def _apart(sides: Sides, expected: Expected) -> Iterator[_Apart]:
-    """Every output of the source's own code, in float64, against the one that a config of transformers can express."""
-    for case, wanted, found in zip(
-        expected.cases, expected.outputs, outputs(run_original, sides.original(sides.made_by).double(), expected.cases)
-    ):
-        found.pop("total loss", None)  # each loss is held to its bound by itself
-        for name, value in found.items():
-            yield _Apart(f"{case.name}: {name}", float((value - wanted[name]).abs().max()), relative_error(wanted[name], value))
-
-
-def _compare(expected: Expected, slopes: dict[str, torch.Tensor], theirs: torch.nn.Module) -> _Compared:
-    """The float32 converted model against what is expected of it; it is left in float64, and ``slopes`` empty."""
-    theirs = theirs.to(expected.slope_dtype)
-    actual, gradients = _compare_gradients(expected, slopes, theirs)
-    if expected.slope_dtype is torch.float32:
-        actual = outputs(run_converted, in_float64(theirs), expected.cases)
-    errors = {}
-    for case, wanted, found in zip(expected.cases, expected.outputs, actual):
-        for name, value in wanted.items():
-            errors[f"{case.name}: {name}"] = relative_error(found[name], value) if name in found else float("inf")
-    return _Compared(expected, errors, gradients)
-
-
-def _compare_gradients(
-    expected: Expected, slopes: dict[str, torch.Tensor], theirs: torch.nn.Module
-) -> tuple[list[dict[str, torch.Tensor]], dict[str, _Gradient]]:
-    """The converted model's outputs, and its gradients beside the original's ``slopes``, whose memory they take over.
-
-    Rounding is relative to a gradient's largest value; to the usual one's where it is zero but for rounding.
-    """
-    parameters = {_tied(name): (name, parameter.shape) for name, parameter in theirs.named_parameters()}
-    found, minus_ours = {}, {}
-    for name in list(slopes):
-        slope, key = slopes.pop(name), _tied(FLAVA.rename(name))
-        size = float(slope.abs().max())
-        allowed = max(expected.slope_tolerance * size, expected.slope_floors.get(name, 0.0))
-        found[key] = _Gradient(size, float("inf"), allowed, why_no_output_shows(key, slope))
-        if key in parameters and parameters[key][1] == slope.shape:
-            minus_ours[parameters[key][0]] = slope.neg_()
-    actual, left = outputs_and_gradients(run_converted, theirs, expected.slope_cases, minus_ours)
-    differences = {_tied(name): float(left[name].abs().max()) for name in minus_ours}
-    usual = usual_size(found)
-    for key, gradient in found.items():
-        least = (expected.slope_tolerance if gradient.excuse else expected.slope_rounding) * usual
-        found[key] = replace(gradient, difference=differences.get(key, gradient.difference), allowed=max(gradient.allowed, least))
-    return actual, found
-
-
-def _tied(name: str) -> str:
-    """A head's bias is the decoder's, under whichever of its names it comes."""
-    return dict(TIED).get(name, name)

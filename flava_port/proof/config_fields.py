@@ -1,15 +1,15 @@
-"""Which fields of a config change what is computed, and how two configs differ in them."""
+"""Which fields of a config change what is computed, and in which of them two configs differ."""
 
 from copy import deepcopy
 
 from ..target.config import DEFAULTS, ENCODERS
 from ..target.sizes import COUNTS, SIZES
 
-# Fields that play no part once weights are loaded.
+# Fields that mean nothing once weights are loaded.
 INERT = frozenset(("initializer_range", "logit_scale_init_value"))
 _INERT_AT_TOP = INERT | {"layer_norm_eps"}
 
-# Fields that FLAVA's configs do not have and that would change what is computed, with the value that does not.
+# Fields that FLAVA's configs do not have and that would change what is computed, each with its harmless value.
 _HAZARDS = {
     "is_decoder": False,
     "add_cross_attention": False,
@@ -24,7 +24,7 @@ _HAZARDS = {
 
 
 def merged(from_shapes: dict, declared: dict | None) -> dict:
-    """The config that shapes tell, with what was declared of the rest."""
+    """The config that shapes tell; fields that no shape tells take the declared value, if a config was declared."""
     if declared is None:
         return from_shapes
     sizes = (
@@ -42,7 +42,7 @@ def merged(from_shapes: dict, declared: dict | None) -> dict:
 
 
 def config_differences(actual: dict, expected: dict) -> list[tuple[str, object, object]]:
-    """Fields that change the computation and differ: name, actual, expected."""
+    """The fields that differ and change the computation: name, actual value, expected value."""
     found = []
     for section, default in DEFAULTS.items():
         if not isinstance(default, dict):
@@ -63,5 +63,5 @@ def config_differences(actual: dict, expected: dict) -> list[tuple[str, object, 
 
 
 def unusual(declared: dict) -> list[str]:
-    """What was declared of the computation, that no shape tells, and that is not FLAVA's own: ``field = value``."""
+    """The declared fields that no shape tells and that are not FLAVA's own, as ``field = value``."""
     return [f"{name} = {value!r}" for name, value, _ in config_differences(declared, merged(declared, DEFAULTS)) if name != "init_codebook"]

@@ -1,11 +1,11 @@
-"""The computation part of the proof: the original and the converted model run on the same inputs.
+"""Runs the original and the converted model on the same inputs, and gives their outputs the same names.
 
-Both sides are recorded module by module, so that the first one to diverge is known by name. The
-original is `flava_port.original`; the converted model is the installed transformers'.
+The original is `flava_port.original`; the converted model is the installed transformers'.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ LOGITS = ("itm_logits", "mim_logits", "mlm_logits", "mmm_image_logits", "mmm_tex
           "contrastive_logits_per_image", "contrastive_logits_per_text")  # fmt: skip
 _ENCODINGS = ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
+# Runs a model on a scenario and returns every output by name.
+Runner: TypeAlias = Callable[[ModelT, Scenario], dict[str, Tensor]]
+
 
 def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
     """Every output of the original, by the name that both sides share."""
@@ -35,16 +39,33 @@ def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+class _Config(Protocol):
+    ce_ignore_index: int
+
+
+class _Codebook(Protocol):
+    def __call__(self, pixel_values: Tensor, /) -> Tensor: ...
+    def get_codebook_probs(self, pixel_values: Tensor, /) -> Tensor: ...
+    def get_codebook_indices(self, pixel_values: Tensor, /) -> Tensor: ...
+
+
+class _ForPreTraining(Protocol):
+    """What is used of transformers' `FlavaForPreTraining`; `nn.Module` itself declares no such attributes."""
+
+    config: _Config
+    image_codebook: _Codebook
+
+
 def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
-    """The same of the converted model."""
+    """Every output of the converted model, a `FlavaForPreTraining`, by the same names."""
     inputs = {name: value.clone() for name, value in scenario.inputs.items()}  # transformers writes into its labels
     for labels in ("mim_labels", "mlm_labels", "itm_labels"):
         if labels in inputs:
-            inputs[labels][inputs[labels] == IGNORED] = model.config.ce_ignore_index
-    inputs.setdefault("input_ids_masked", inputs.get("input_ids"))
+            inputs[labels][inputs[labels] == IGNORED] = cast(_ForPreTraining, model).config.ce_ignore_index
+    masked = {"input_ids_masked": inputs.get("input_ids_masked", inputs.get("input_ids"))}
     options = {"return_loss": scenario.has_labels, "skip_unmasked_multimodal_encoder": False, "return_dict": True}
     with _multimodal_states(model) as multimodal_states:
-        out = model(**inputs, **options)
+        out = model(**{**inputs, **masked, **options})
     found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
     found |= {f"{name} loss": getattr(out.loss_info, name) for name in LOSSES} | {"total loss": out.loss}
     for name in _ENCODINGS:
@@ -55,20 +76,21 @@ def run_converted(model: nn.Module, scenario: Scenario) -> dict[str, Tensor]:
 
 
 def states_by_name(name: str, states: Sequence[Tensor], last: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+    """One encoder's outputs: each hidden state with its number, the last after its layer norm, and the pooled one."""
     by_layer = {f"{name} hidden state {number}": state for number, state in enumerate(states)}
     return {**by_layer, f"{name} last hidden state": last, f"{name} pooled": pooled}
 
 
 @contextmanager
 def _multimodal_states(model: nn.Module) -> Iterator[list[list[Tensor]]]:
-    """The hidden states of each run of the multimodal encoder, which transformers does not hand out."""
+    """Collects the hidden states of each run of the multimodal encoder, which transformers does not return."""
     runs: list[list[Tensor]] = []
-    layers = model.flava.multimodal_model.encoder.layer
+    layers = [*model.get_submodule("flava.multimodal_model.encoder.layer").children()]
 
-    def begin(_layer, inputs):
+    def begin(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         runs.append([inputs[0]])
 
-    def collect(_layer, _inputs, output):
+    def collect(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         runs[-1].append(output[0] if isinstance(output, tuple) else output)
 
     handles = [layers[0].register_forward_pre_hook(begin), *(layer.register_forward_hook(collect) for layer in layers)]
@@ -80,7 +102,10 @@ def _multimodal_states(model: nn.Module) -> Iterator[list[list[Tensor]]]:
 
 
 def relative_error(actual: Tensor, expected: Tensor, least: float = 0.0) -> float:
-    """The largest difference, relative to the largest value expected, or to ``least`` if that is more; infinite for other shapes and for NaN on one side."""
+    """The largest difference, divided by the largest expected value or by ``least``, whichever is larger.
+
+    Infinite where shapes differ, or one side alone is NaN.
+    """
     if actual.shape != expected.shape:
         return float("inf")
     if not actual.numel():
@@ -96,43 +121,43 @@ def relative_error(actual: Tensor, expected: Tensor, least: float = 0.0) -> floa
 
 
 def outputs_and_gradients(
-    run: Callable, model: nn.Module, cases: Sequence[Scenario], start: Mapping[str, Tensor] = {}
+    run: Runner[ModelT], model: ModelT, cases: Sequence[Scenario], start: Mapping[str, Tensor] = {}
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Every scenario's outputs, and the gradient of all that they sum to with respect to every parameter.
+    """Every scenario's outputs, and every parameter's gradient of their sum.
 
-    What is summed: the losses, and every output's mean under seeded weights, so that a parameter that no loss
-    reaches (a unimodal pooler's, say) has a gradient too. Gradients add up scenario by scenario, in place, from
-    zero or what ``start`` has for a parameter: from minus another model's, the difference is left and no more
-    memory taken.
+    The sum is of the losses and of every other output's mean under seeded weights, so that a parameter that
+    no loss reaches (a unimodal pooler's, say) has a gradient too. Gradients add up scenario by scenario, in
+    place. A parameter's sum begins at ``start``, or at zero: where it begins at minus another model's
+    gradient, the difference of the two models remains and takes no further memory.
     """
     parameters = {name: p for name, p in model.requires_grad_(True).named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
-    for name, parameter in parameters.items():  # before anything runs, so that what runs leaves its memory in one piece
+    for name, parameter in parameters.items():  # before anything runs, so that freed activations leave memory in one piece
         parameter.grad = start[name] if name in start else torch.zeros_like(parameter)
     collected = []
     for case in cases:
         found = _outputs(run, model, case)
         _total(found).backward()
         collected.append({name: value.detach() for name, value in found.items()})
-    gradients = {name: parameter.grad for name, parameter in parameters.items()}
+    gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
     model.zero_grad(set_to_none=True)
     return collected, gradients
 
 
-def in_float64(model: nn.Module) -> nn.Module:
-    """The model, made float64 in place, while neither what ran before nor its float32 weights lie idle in memory."""
+def in_float64(model: ModelT) -> ModelT:
+    """Makes the model float64 in place, and returns to the system the memory that runs and float32 weights leave free."""
     return_freed_memory()
     model.double()
     return_freed_memory()
     return model
 
 
-def outputs(run: Callable, model: nn.Module, cases: Sequence[Scenario]) -> list[dict[str, Tensor]]:
-    """Every scenario's outputs alone."""
+def outputs(run: Runner[ModelT], model: ModelT, cases: Sequence[Scenario]) -> list[dict[str, Tensor]]:
+    """Every scenario's outputs, without gradients."""
     with torch.no_grad():
         return [_outputs(run, model, case) for case in cases]
 
 
-def _outputs(run: Callable, model: nn.Module, case: Scenario) -> dict[str, Tensor]:
+def _outputs(run: Runner[ModelT], model: ModelT, case: Scenario) -> dict[str, Tensor]:
     found = run(model, case)
     return found if case.has_labels else {name: value for name, value in found.items() if not name.endswith(" loss")}
 
@@ -146,8 +171,12 @@ def _total(outputs: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def run_codebooks(ours: DalleEncoder, theirs: nn.Module, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Codebook logits, probabilities and indices, (converted, original) each, on noise of high contrast, so that indices vary."""
+def run_codebooks(ours: DalleEncoder, model: nn.Module, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """Codebook logits, probabilities and indices, each as (converted, original).
+
+    ``model`` is the converted one that holds the codebook. The pixels are noise of high contrast, so that indices vary.
+    """
+    theirs = cast(_ForPreTraining, model).image_codebook
     generator = torch.Generator().manual_seed(seed)
     weight = next(ours.parameters())
     pixels = 4 * torch.randn(2, ours.config.input_channels, 32, 32, generator=generator, dtype=torch.float64).to(weight.dtype)

@@ -1,19 +1,20 @@
-"""What the GNU C library's allocator does with the memory of large tensors; other systems go without."""
+"""Tells the GNU C library's allocator what to do with the memory of large tensors. On other systems nothing is done."""
 
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# mallopt(3): above which size an allocation is fetched from the system by itself, and how much is kept when freed.
+# mallopt(3). An allocation above the first threshold is requested from the system by itself; of freed memory, up to
+# the second is kept.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-_USUAL, _LARGE, _MOST_KEPT = 128 << 10, 256 << 20, 1 << 30  # bytes; the C library's own, a layer's, all layers' together
+_USUAL, _LARGE, _MOST_KEPT = 128 << 10, 256 << 20, 1 << 30  # bytes: the library's own, one layer's, all layers' together
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Memory that one layer frees serves the next while the block runs.
 
-    Given back and fetched anew, a page at a time, it takes a quarter of the time that both models run.
+    Returning it to the system and requesting it again, page by page, takes a quarter of the time that both models run.
     """
     _malloc("mallopt", _M_MMAP_THRESHOLD, _LARGE)
     _malloc("mallopt", _M_TRIM_THRESHOLD, _MOST_KEPT)
@@ -26,11 +27,11 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def return_freed_memory() -> None:
-    """Gives a freed model's memory back to the system; the C library would keep it and the next model come on top."""
+    """Returns a freed model's memory to the system. The C library would keep it, and the next model would come on top."""
     _malloc("malloc_trim", 0)
 
 
 def _malloc(function: str, *arguments: int) -> None:
-    """Calls a function of the allocator's, where there is that library."""
+    """Calls one of the allocator's functions, if the library is there."""
     with suppress(OSError, AttributeError):
         getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)

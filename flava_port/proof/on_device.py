@@ -1,13 +1,14 @@
-"""The forward pass as it is used: on a device, in float32 and in bfloat16.
+"""Compares the forward passes on a device, in float32 and in bfloat16, as models are used.
 
-There rounding is much of what one sees. The converted model may lie no further from the exact result,
-which float64 gave, than the original does there itself, but for a margin.
+There, rounding is much of what one sees. The converted model may lie no further from the exact result,
+which float64 gave, than the original itself does on that device, times a margin.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from ..errors import InvalidInput
 from .bounds import Expected
@@ -22,7 +23,7 @@ _MARGIN = 4.0
 
 
 def check_device(name: str) -> torch.device:
-    """The device of that name, which must be there.
+    """The device of that name.
 
     Raises:
         InvalidInput: torch knows no such device, or this machine has none.
@@ -36,7 +37,7 @@ def check_device(name: str) -> torch.device:
 
 
 def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected: Expected) -> list[Measured]:
-    """Every output's error against the exact one, and what the original's own error there allows."""
+    """Every output's error against the exact one, and the error that the original's own error on the device allows."""
     cases = [case.to(dtype, device) for case in expected.cases]
     with _full_precision():
         rounding = _errors(outputs(run_original, sides.original().to(device, dtype), cases), expected)
@@ -45,7 +46,7 @@ def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected:
     return [Measured(name, error, allowed) for name, error in errors.items()]
 
 
-def _errors(found: list[Mapping[str, torch.Tensor]], expected: Expected) -> dict[str, float]:
+def _errors(found: Sequence[Mapping[str, Tensor]], expected: Expected) -> dict[str, float]:
     errors = {}
     for case, wanted, actual in zip(expected.cases, expected.outputs, found):
         for name, exact in wanted.items():
@@ -53,9 +54,9 @@ def _errors(found: list[Mapping[str, torch.Tensor]], expected: Expected) -> dict
     return errors
 
 
-@contextlib.contextmanager
+@contextmanager
 def _full_precision() -> Iterator[None]:
-    """Without TensorFloat-32, which keeps 10 bits of a float32's 23 and which convolutions use unasked."""
+    """Without TensorFloat-32, which keeps 10 of a float32's 23 bits and which convolutions use by default."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

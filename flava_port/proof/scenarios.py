@@ -1,4 +1,4 @@
-"""The inputs on which both models run."""
+"""The inputs on which both models run, made from a seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Scenario:
-    """One way to use FLAVA: its name, and the inputs by `Flava.forward`'s argument names."""
+    """One way to use FLAVA: its name, and the inputs by the names of `Flava.forward`'s arguments."""
 
     name: str
     inputs: Mapping[str, Tensor]
@@ -23,17 +23,17 @@ class Scenario:
         return any(name.endswith("_labels") for name in self.inputs)
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> "Scenario":
-        """The same values, pixels in ``dtype``; on another device, if one is given."""
+        """The same inputs with pixels in ``dtype``, on another device if one is given."""
         moved = {name: value.to(device) for name, value in self.inputs.items()}
         return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()})
 
     def unmasked(self) -> "Scenario":
-        """The same without anything to predict."""
+        """The same inputs without masks and labels."""
         predicting = ("bool_masked_pos", "input_ids_masked", "mim_labels", "mlm_labels", "itm_labels")
         return Scenario(self.name, {name: value for name, value in self.inputs.items() if name not in predicting})
 
     def shortened(self, tokens: int) -> "Scenario":
-        """The same with no more than the first few tokens of each text."""
+        """The same inputs with the first ``tokens`` tokens of each text."""
         texts = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
         return Scenario(self.name, {name: value[:, :tokens] if name in texts else value for name, value in self.inputs.items()})
 
@@ -41,8 +41,8 @@ class Scenario:
 def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scenario]:
     """Inputs that reach every part: every position and patch, masks, padding, token types, labels, ITM negatives.
 
-    Values come from a seed; pixels are float32. ``brief`` is for large models: short texts beside the
-    images, and the longest text by itself, once.
+    Pixels are float32. ``brief`` is for large models: texts beside images are short, and the longest text
+    runs once, alone.
     """
     longest = model.config.text_config.max_position_embeddings
     pairs = _inputs(model, 2, min(longest, 24), seed) if brief else _inputs(model, 3, longest, seed)
@@ -60,7 +60,7 @@ def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scena
 
 
 def _inputs(model: Flava, pairs: int, length: int, seed: int) -> dict[str, Tensor]:
-    """Every input of FLAVA, for ``pairs`` images and texts; the first text is whole, the others end in padding."""
+    """Every input of FLAVA, for ``pairs`` images and texts. The first text has no padding, the others end in some."""
     generator = torch.Generator().manual_seed(seed)
     image, text = model.config.image_config, model.config.text_config
     patches = (image.image_size // image.patch_size) ** 2

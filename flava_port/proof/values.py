@@ -1,10 +1,10 @@
-"""The values part of the proof: every converted tensor against its original, and what a wrong one looks like.
+"""Compares every converted tensor with its original, and says what a wrong one looks like.
 
-Independent of how the folder was made: it needs the two files, the rename rules and nothing else.
+It does not matter how the folder was made: only both sides' tensors are used.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,17 +12,17 @@ from ..files.dtypes import BFLOAT16, FLOAT16, FLOAT32, Dtype
 from ..files.tensors import TensorSource, are_equal, as_numbers, bits, cast, differing, for_each, raw_bytes, recast, sha256, whole
 from .certificate import Finding
 
-# A culprit larger than this is not searched for what it looks like beyond its digest.
+# A wrong tensor with more elements than this is compared with others by digest alone.
 _SEARCHED_ELEMENTS = 64 << 20
 
 
 def compare_values(
     converted: Mapping[str, TensorSource], originals: Mapping[str, tuple[str, TensorSource]]
 ) -> tuple[list[Finding], dict[str, str]]:
-    """Findings for every converted tensor that is not its original's values, and every tensor's digest.
+    """A finding for every converted tensor whose values are not its original's, and every converted tensor's sha256.
 
-    ``originals`` has, for each converted key, the original's key and tensor. Values are compared in the
-    converted dtype, bit for bit; both key sets must be the same.
+    ``originals`` has the original's name and tensor for each converted key; both key sets must be the same.
+    Values are compared bit for bit, in the converted dtype.
     """
     compared = dict(for_each(lambda key: _compare(converted[key], originals[key][1]), converted))
     suspects = [key for key, (same, _, _) in compared.items() if not same]
@@ -35,7 +35,7 @@ def compare_values(
 
 
 def _compare(converted: TensorSource, original: TensorSource) -> tuple[bool, str, str]:
-    """Whether they are equal bit for bit, and the digests of both, in the converted dtype."""
+    """Whether both are equal bit for bit, and both sha256, in the converted dtype."""
     if converted.shape != original.shape:
         return False, sha256(converted), sha256(original)
     ours, theirs = hashlib.sha256(), None
@@ -50,6 +50,7 @@ def _compare(converted: TensorSource, original: TensorSource) -> tuple[bool, str
 
 
 def _explain(key: str, converted: TensorSource, source: str, original: TensorSource, twins: list[str]) -> Finding:
+    """What is wrong with a tensor. ``twins`` are the keys whose originals have exactly its values."""
     if converted.shape != original.shape:
         return Finding(key, source, f"shape {list(converted.shape)}, the original's is {list(original.shape)}", _as_names(twins))
     ours, theirs = whole(converted), whole(cast(original, converted.dtype))
@@ -71,7 +72,7 @@ def _as_names(twins: list[str]) -> str:
 
 
 def _resembles(ours: np.ndarray, theirs: np.ndarray, dtype: Dtype) -> str:
-    """How a wrong tensor was made from the right one, where it shows."""
+    """How a wrong tensor was made from the right one; empty where that does not show."""
     for description, candidate in _transformations(theirs, dtype):
         if candidate.shape == ours.shape and are_equal(ours.reshape(-1), candidate.reshape(-1)):
             return description
@@ -86,7 +87,8 @@ def _resembles(ours: np.ndarray, theirs: np.ndarray, dtype: Dtype) -> str:
     return ""
 
 
-def _transformations(original: np.ndarray, dtype: Dtype):
+def _transformations(original: np.ndarray, dtype: Dtype) -> Iterator[tuple[str, np.ndarray]]:
+    """What ports do to tensors by mistake: each in words, and the tensor that comes out."""
     numbers = as_numbers(original, dtype)
     yield "zeros", np.zeros_like(original)
     yield "ones", recast(np.ones(original.shape, np.float32), FLOAT32, dtype)

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .drift import Change, Unobservable, changes, first_lines, verdict
-from .observation import Observation
-
-# ------------------------------------------------------------------------------------- bisect
+from ..text import few
+from .drift import LINES_SHOWN, Change, changes, verdict
+from .observation import Observation, Unobservable
 
 
 @dataclass(frozen=True)
 class Transition:
-    """Two neighbouring releases that differ; those between them could not be observed."""
+    """Two releases that differ, neighbours but for the ``skipped`` ones between them, which could not be observed."""
 
     old: Observation
     new: Observation
@@ -20,17 +19,17 @@ class Transition:
 
 
 def bisect(releases: Sequence[str], observe: Callable[[str], Observation], matching: str = "") -> Iterator[Transition]:
-    """Each release at which something changed, oldest first, of those whose differences hold the text ``matching``.
+    """Each release at which something changed, oldest first; only changes that are about the text ``matching``.
 
-    A change that a later release takes back between two that are looked at stays unseen.
+    Releases between two that do not differ are not observed, so that a change which is taken back between them is missed.
 
     Raises:
-        Unobservable: the first or the last release is.
+        Unobservable: the first or the last release cannot be observed.
     """
 
     def between(first: int, last: int) -> Iterator[Transition]:
         old, new = observe(releases[first]), observe(releases[last])
-        found = [difference for difference in changes(old, new) if difference.holds(matching)]
+        found = [change for change in changes(old, new) if change.holds(matching)]
         if not found:
             return
         for middle in sorted(range(first + 1, last), key=lambda n: abs(2 * n - first - last)):
@@ -52,7 +51,7 @@ def describe_step(step: Transition) -> str:
     return "\n".join(
         [
             f"{step.old} -> {step.new}{skipped}",
-            *(f"  {line}" for line in first_lines([str(difference) for difference in step.found])),
+            *(f"  {line}" for line in few([str(change) for change in step.found], LINES_SHOWN)),
             f"  {verdict(step.old, step.new)}",
             "",
         ]

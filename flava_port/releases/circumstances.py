@@ -1,12 +1,15 @@
-"""The ways in which FLAVA is used, each on seeded inputs: what an observation of a release runs.
+"""The circumstances in which an observation runs FLAVA: ways to call it, each on seeded inputs.
 
-A circumstance is one call of a small seeded model. What it gives is flattened to names and tensors,
-so that two releases can be compared whatever classes they answer with. Where the original
-(`flava_port.original`) has the same use, it runs too, as the judge of which release is right.
+A circumstance is one call of the small model. Its answer is flattened to tensors by name, so that releases whose classes
+of outputs differ can be compared. Where the original (`flava_port.original`) has the same use, it runs too: it judges
+which release is right.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,9 @@ from ..original.config import CodebookConfig, FlavaConfig, ImageConfig, Multimod
 from ..original.flava import Flava
 from ..proof.forward import LOGITS, LOSSES
 from ..proof.scenarios import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import FlavaForPreTraining
 
 # Two heads in every encoder, other sizes wherever they may differ, so that a mix-up shows.
 SMALL_MODEL = FlavaConfig(
@@ -26,19 +32,20 @@ SMALL_MODEL = FlavaConfig(
 SMALL_CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=30)
 
 _PAIRS = 3
+_ENCODINGS = ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
 
 
 @dataclass(frozen=True)
 class Circumstance:
-    """One use: the inputs by name, options of the call, and how the model is used where that is not a plain call."""
+    """One use: what is called, with which inputs and options, and which of its answers the original has too."""
 
     name: str
     inputs: Mapping[str, Tensor]
     options: Mapping[str, object] = field(default_factory=dict)
     training: bool = False
-    logit_scale: float | None = None
-    call: Callable[[nn.Module, dict], object] = lambda model, inputs: model(**inputs)
-    judged_by: tuple[str, ...] | None = ("",)  # the original's answers that this use has too, by how they begin; None: it has no such use
+    logit_scale: float | None = None  # instead of the model's own
+    called: str = ""  # a module or method of the model, such as ``flava.image_model``; empty for the model itself
+    judged_by: tuple[str, ...] | None = ("",)  # how the names of the original's answers begin; None: it has no such use
 
     @property
     def judged(self) -> bool:
@@ -48,56 +55,60 @@ class Circumstance:
     def has_gradients(self) -> bool:
         return any(name.endswith("_labels") for name in self.inputs)
 
-    def run(self, model: nn.Module) -> dict[str, Tensor]:
+    def run(self, model: "FlavaForPreTraining") -> dict[str, Tensor]:
         """What the installed transformers answers, flattened; the model is left as it was, its gradients filled."""
         inputs = {name: value.clone() for name, value in self.inputs.items()}  # transformers writes into its labels
-        with _scale(model.flava, self.logit_scale):
+        with _scale_of(model.flava, self.logit_scale):
             model.train(self.training)
-            answer = dict(flattened(self.call(model, {**inputs, **self.options})))
+            answers = dict(flattened(self._call(model, {**inputs, **self.options})))
             if self.has_gradients:
                 model.zero_grad(set_to_none=True)
-                losses = [value for name, value in answer.items() if "loss_info" in name and value.requires_grad and value.isfinite()]
+                losses = [value for name, value in answers.items() if "loss_info" in name and value.requires_grad and value.isfinite()]
                 if losses:
                     torch.stack(losses).sum().backward()
         model.eval()
-        return {name: value.detach() for name, value in answer.items()}
+        return {name: value.detach() for name, value in answers.items()}
+
+    def _call(self, model: nn.Module, arguments: Mapping[str, object]) -> object:
+        answer = attrgetter(self.called)(model)(**arguments) if self.called else model(**arguments)
+        if self.called.endswith("_features"):  # which come bare, or as what an encoder answers with
+            return {"features": getattr(answer, "pooler_output", answer)}
+        return answer
 
     def run_original(self, model: Flava) -> dict[str, Tensor]:
-        """The same of the original, under transformers' names."""
-        with _scale(model.heads.cmd.clip_head, self.logit_scale), torch.no_grad():
+        """What the original answers, under transformers' names."""
+        with _scale_of(model.heads.get_submodule("cmd.clip_head"), self.logit_scale), torch.no_grad():
             out = model(**self.inputs)
         logits = {name: getattr(out, name) for name in LOGITS}
         losses = {f"loss_info.{name}": getattr(out, f"{name}_loss") for name in LOSSES if self.has_gradients}
         states = {
             f"{name}_output.{what}": getattr(encoding, what)
-            for name in ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
+            for name in _ENCODINGS
             if (encoding := getattr(out, name)) is not None
             for what in ("last_hidden_state", "pooler_output")
         }
-        # Where pairs are masked, transformers runs the multimodal encoder on what is not only where it is asked to.
+        # Where pairs are masked, transformers runs the multimodal encoder on unmasked inputs only if it is asked to.
         if "input_ids_masked" in self.inputs and self.options.get("skip_unmasked_multimodal_encoder") is not False:
             states = {name: value for name, value in states.items() if not name.startswith("multimodal_output")}
         found = {name: value for name, value in (logits | losses | states).items() if value is not None}
         return {name: value for name, value in found.items() if name.startswith(self.judged_by or ())}
 
 
-class _scale:
-    """While the block runs, the owner's ``logit_scale`` has this value; afterwards what it had, clamped or not."""
-
-    def __init__(self, owner: nn.Module, value: float | None) -> None:
-        self.parameter, self.value = owner.logit_scale, value
-
-    def __enter__(self) -> None:
-        self.before = self.parameter.detach().clone()
-        if self.value is not None:
-            self.parameter.data.fill_(self.value)
-
-    def __exit__(self, *_) -> None:
-        self.parameter.data.copy_(self.before)
+@contextmanager
+def _scale_of(owner: nn.Module, value: float | None) -> Iterator[None]:
+    """While the block runs, the owner's ``logit_scale`` has this value, if one is given; afterwards what it had before."""
+    parameter = owner.get_parameter("logit_scale")
+    before = parameter.detach().clone()
+    if value is not None:
+        parameter.data.fill_(value)
+    try:
+        yield
+    finally:
+        parameter.data.copy_(before)
 
 
 def flattened(answer: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """``image_output.last_hidden_state`` and the like, and their tensors, of any nesting of outputs."""
+    """The tensors of any nesting of outputs, and names for them such as ``image_output.last_hidden_state``."""
     if isinstance(answer, Tensor):
         yield name, answer
     elif isinstance(answer, Mapping):
@@ -110,65 +121,86 @@ def flattened(answer: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def circumstances() -> list[Circumstance]:
     """All of them; pixels in float64."""
-    generator = torch.Generator().manual_seed(0)
-    image, text = SMALL_MODEL.image_config, SMALL_MODEL.text_config
-    side, length = image.image_size, text.max_position_embeddings
-    patches = (side // image.patch_size) ** 2
-
-    def integers(high: int, *shape: int) -> Tensor:
-        return torch.randint(1, high, shape, generator=generator)
-
-    def some(*shape: int) -> Tensor:
-        mask = torch.rand(shape, generator=generator) < 0.4
-        mask[:, 0] = True
-        return mask
-
-    def pixels(of: int) -> Tensor:
-        return torch.randn(_PAIRS, image.num_channels, of, of, generator=generator, dtype=torch.float64)
-
-    words, hidden_words, hidden_patches = integers(text.vocab_size, _PAIRS, length), some(_PAIRS, length), some(_PAIRS, patches)
-    seen = torch.ones(_PAIRS, length, dtype=torch.int64)
-    padded = seen.clone()
-    padded[1, 9:] = padded[2, 5:] = 0
-    unseen = seen.clone()
-    unseen[1] = 0
-    images = {"pixel_values": pixels(side), "bool_masked_pos": hidden_patches}
-    texts = {"input_ids": words, "input_ids_masked": words.masked_fill(hidden_words, 4)}
-    mim = {"mim_labels": integers(image.vocab_size, _PAIRS, patches)}
-    mlm = {"mlm_labels": words.masked_fill(~hidden_words, IGNORED)}
-    pairs = {**images, **texts}
-    matching, mismatched, alone = (torch.tensor(labels) for labels in ([1, 1, 1], [1, 0, 1], [0, 0, 0]))
-    plain, states = {"return_loss": False}, {"output_hidden_states": True}
-    features = {"pixel_values": images["pixel_values"], "input_ids": words}
-    return [
-        Circumstance("pairs", pairs, plain),
-        Circumstance("pairs, padded texts", {**pairs, "attention_mask": padded}, plain),
-        Circumstance("pairs, padded texts, the multimodal encoder on unmasked inputs too", {**pairs, "attention_mask": padded}, {**plain, "skip_unmasked_multimodal_encoder": False}),
-        Circumstance("pairs, one text nothing but padding", {**pairs, "attention_mask": unseen}, plain),
-        Circumstance("pairs, token types", {**pairs, "token_type_ids": integers(text.type_vocab_size, _PAIRS, length)}, plain),
-        Circumstance("pairs, nothing said of losses", pairs, judged_by=None),
-        Circumstance("pairs, labels, all match", {**pairs, **mim, **mlm, "itm_labels": matching}),
-        Circumstance("pairs, labels, some mismatched", {**pairs, **mim, **mlm, "itm_labels": mismatched}),
-        Circumstance("pairs, labels, none match", {**pairs, **mim, **mlm, "itm_labels": alone}),
-        Circumstance("pairs, padded texts, labels, some mismatched", {**pairs, **mim, **mlm, "attention_mask": padded, "itm_labels": mismatched}),
-        Circumstance("pairs, labels that leave nothing to predict", {**pairs, "mim_labels": torch.full_like(mim["mim_labels"], IGNORED), "mlm_labels": torch.full_like(words, IGNORED), "itm_labels": matching}),
-        Circumstance("pairs, labels, training", {**pairs, **mim, **mlm, "itm_labels": mismatched}, training=True),
-        Circumstance("images alone, labels", {**images, **mim}),
-        Circumstance("texts alone, padded, labels", {**texts, **mlm, "attention_mask": padded}),
-        Circumstance("logit scale above 4.6052", pairs, plain, logit_scale=6.0),
-        Circumstance("logit scale below 0", pairs, plain, logit_scale=-2.0),
-        Circumstance("logit scale above 4.6052, training", pairs, plain, logit_scale=6.0, training=True, judged_by=None),
-        Circumstance("pairs, every hidden state and attention", {**pairs, "attention_mask": padded}, {**plain, **states, "output_attentions": True}),
-        Circumstance("pairs, answered as a tuple", pairs, {**plain, "return_dict": False}, judged_by=None),
-        Circumstance("labels from the codebook", {**pairs, "codebook_pixel_values": pixels(8 * side // image.patch_size)}, judged_by=None),
-        Circumstance("the codebook alone", {"pixel_values": pixels(32)}, call=lambda model, inputs: model.image_codebook.get_codebook_probs(inputs["pixel_values"]), judged_by=None),
-        Circumstance("a larger image, positions interpolated", {"pixel_values": pixels(2 * side)}, {"interpolate_pos_encoding": True}, call=lambda model, inputs: model.flava.image_model(**inputs), judged_by=None),
-        Circumstance("FlavaModel, padded texts", {**features, "attention_mask": padded}, states, call=lambda model, inputs: model.flava(**inputs), judged_by=("image_output", "text_output", "multimodal_output")),
-        Circumstance("features of images", {"pixel_values": features["pixel_values"]}, call=lambda model, inputs: _features(model.flava.get_image_features(**inputs)), judged_by=None),
-        Circumstance("features of texts, padded", {"input_ids": words, "attention_mask": padded}, call=lambda model, inputs: _features(model.flava.get_text_features(**inputs)), judged_by=None),
-    ]  # fmt: skip
+    inputs = _Inputs()
+    return [*_without_labels(inputs), *_with_labels(inputs), *_of_parts(inputs)]
 
 
-def _features(answer: object) -> dict[str, object]:
-    """The features, by one name whether they come bare or as what an encoder answers with."""
-    return {"features": getattr(answer, "pooler_output", answer)}
+class _Inputs:
+    """Seeded inputs of three pairs of an image and a text; what is masked, and what is to be predicted there."""
+
+    def __init__(self) -> None:
+        image, text = SMALL_MODEL.image_config, SMALL_MODEL.text_config
+        side, length, patches = image.image_size, text.max_position_embeddings, (image.image_size // image.patch_size) ** 2
+        generator = torch.Generator().manual_seed(0)
+
+        def integers(high: int, *shape: int) -> Tensor:
+            return torch.randint(1, high, shape, generator=generator)
+
+        def some(*shape: int) -> Tensor:
+            mask = torch.rand(shape, generator=generator) < 0.4
+            mask[:, 0] = True
+            return mask
+
+        def pixels(of: int) -> Tensor:
+            return torch.randn(_PAIRS, image.num_channels, of, of, generator=generator, dtype=torch.float64)
+
+        words, hidden_words, hidden_patches = integers(text.vocab_size, _PAIRS, length), some(_PAIRS, length), some(_PAIRS, patches)
+        self.images = {"pixel_values": pixels(side), "bool_masked_pos": hidden_patches}
+        self.texts = {"input_ids": words, "input_ids_masked": words.masked_fill(hidden_words, 4)}
+        self.pairs: dict[str, Tensor] = self.images | self.texts
+        self.mim = {"mim_labels": integers(image.vocab_size, _PAIRS, patches)}
+        self.mlm = {"mlm_labels": words.masked_fill(~hidden_words, IGNORED)}
+        self.token_types = {"token_type_ids": integers(text.type_vocab_size, _PAIRS, length)}
+        self.codebook_images = {"codebook_pixel_values": pixels(8 * side // image.patch_size)}
+        self.codebook_alone = {"pixel_values": pixels(32)}
+        self.larger_images = {"pixel_values": pixels(2 * side)}
+        padded, unseen = torch.ones(2, _PAIRS, length, dtype=torch.int64)
+        padded[1, 9:] = padded[2, 5:] = unseen[1] = 0
+        self.padding, self.a_text_of_padding = {"attention_mask": padded}, {"attention_mask": unseen}
+
+
+_PLAIN = {"return_loss": False}
+_STATES = {"output_hidden_states": True}
+
+
+def _without_labels(of: _Inputs) -> Iterator[Circumstance]:
+    padded = of.pairs | of.padding
+    unmasked_too = {**_PLAIN, "skip_unmasked_multimodal_encoder": False}
+    yield Circumstance("pairs", of.pairs, _PLAIN)
+    yield Circumstance("pairs, padded texts", padded, _PLAIN)
+    yield Circumstance("pairs, padded texts, the multimodal encoder on unmasked inputs too", padded, unmasked_too)
+    yield Circumstance("pairs, one text nothing but padding", of.pairs | of.a_text_of_padding, _PLAIN)
+    yield Circumstance("pairs, token types", of.pairs | of.token_types, _PLAIN)
+    yield Circumstance("pairs, nothing said of losses", of.pairs, judged_by=None)
+    yield Circumstance("pairs, every hidden state and attention", padded, {**_PLAIN, **_STATES, "output_attentions": True})
+    yield Circumstance("pairs, answered as a tuple", of.pairs, {**_PLAIN, "return_dict": False}, judged_by=None)
+    yield Circumstance("logit scale above 4.6052", of.pairs, _PLAIN, logit_scale=6.0)
+    yield Circumstance("logit scale below 0", of.pairs, _PLAIN, logit_scale=-2.0)
+    yield Circumstance("logit scale above 4.6052, training", of.pairs, _PLAIN, logit_scale=6.0, training=True, judged_by=None)
+
+
+def _with_labels(of: _Inputs) -> Iterator[Circumstance]:
+    matching, mismatched, alone = ({"itm_labels": torch.tensor(labels)} for labels in ([1, 1, 1], [1, 0, 1], [0, 0, 0]))
+    labelled = of.pairs | of.mim | of.mlm
+    nothing = {name: torch.full_like(labels, IGNORED) for name, labels in (of.mim | of.mlm).items()}
+    yield Circumstance("pairs, labels, all match", labelled | matching)
+    yield Circumstance("pairs, labels, some mismatched", labelled | mismatched)
+    yield Circumstance("pairs, labels, none match", labelled | alone)
+    yield Circumstance("pairs, padded texts, labels, some mismatched", labelled | of.padding | mismatched)
+    yield Circumstance("pairs, labels that leave nothing to predict", of.pairs | nothing | matching)
+    yield Circumstance("pairs, labels, training", labelled | mismatched, training=True)
+    yield Circumstance("images alone, labels", of.images | of.mim)
+    yield Circumstance("texts alone, padded, labels", of.texts | of.mlm | of.padding)
+    yield Circumstance("labels from the codebook", of.pairs | of.codebook_images, judged_by=None)
+
+
+def _of_parts(of: _Inputs) -> Iterator[Circumstance]:
+    images = {"pixel_values": of.images["pixel_values"]}
+    texts = {"input_ids": of.texts["input_ids"], **of.padding}
+    outputs = ("image_output", "text_output", "multimodal_output")
+    interpolated = {"interpolate_pos_encoding": True}
+    yield Circumstance("the codebook alone", of.codebook_alone, called="image_codebook.get_codebook_probs", judged_by=None)
+    yield Circumstance("a larger image, positions interpolated", of.larger_images, interpolated, called="flava.image_model", judged_by=None)
+    yield Circumstance("FlavaModel, padded texts", images | texts, _STATES, called="flava", judged_by=outputs)
+    yield Circumstance("features of images", images, called="flava.get_image_features", judged_by=None)
+    yield Circumstance("features of texts, padded", texts, called="flava.get_text_features", judged_by=None)

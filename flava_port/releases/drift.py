@@ -1,56 +1,50 @@
-"""What changed for FLAVA between two observations, in whose favour, and what a user should do about it."""
+"""What changed for FLAVA between two observations, which of the two agrees with the original, and what a user should do."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 from torch import Tensor
 
-from ..errors import FlavaPortError
 from ..proof.forward import relative_error
-from ..target.epochs import schema_differences
-from ..target.keys import TIED
-from ..text import count_of
+from ..target.keys import TIED_KEYS
+from ..text import count_of, few
 from .observation import FORMS, OURS, Observation, Run
+from .schema_differences import schema_differences
 
-# Circumstances run in float64. Under one torch, releases of transformers that compute alike give the same bits; between
-# torch 2.6 and 2.13 gradients move by 1e-15. The weakest fault that was planted, an epsilon of 1e-11 for 1e-12 in one
-# layer norm of each layer, moves an output by 1e-11.
+# The relative error above which a result counts as changed. Circumstances run in float64. Under one torch, releases of
+# transformers that compute the same give the same bits; between torch 2.6 and 2.13 gradients move by 1e-15. The weakest
+# fault that was planted, an epsilon of 1e-11 for 1e-12 in one layer norm of each layer, moves an output by 1e-11.
 ROUNDING = 2e-12
 
-_SHOWN = 40
-_NAMED = 3  # of what changed, before "and so many more"
-
-
-class Unobservable(FlavaPortError):
-    """An environment could not be made, or does not run what is observed."""
-
-    exit_status = 2
+LINES_SHOWN = 40
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Change:
-    """``kind`` is what a table's row is about; ``text`` names the difference itself."""
+    """One difference between two observations."""
 
-    kind: str
+    kind: str  # one of `KINDS`
     text: str
-    whole: str = ""  # the same with every name, where the text has the first few
+    whole: str = ""  # all the names that it is about, where the text has the first few
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
 
     def holds(self, text: str) -> bool:
-        """Whether it is about that, in any of its names."""
+        """Whether the text stands in the line, or in a name that the line left out."""
         return text in f"{self}\n{self.whole}"
 
 
-KINDS = ("layout", "initialisation", "saving", "loading", "forward")
+KINDS = ("schema", "initialisation", "saving", "loading", "forward")
 
 
 def changes(old: Observation, new: Observation) -> list[Change]:
-    """Everything that differs but for rounding, by kind."""
+    """Everything that differs by more than rounding, in the order of `KINDS`."""
     return [
-        *(Change("layout", line) for line in schema_differences(old.layout, new.layout)),
+        *(Change("schema", line) for line in schema_differences(old.schema, new.schema)),
         *_of_values("initialisation", old.initial, new.initial),
         *_of_values("saving", old.saved, new.saved),
         *_of_values("loading", old.loaded, new.loaded),
@@ -58,8 +52,8 @@ def changes(old: Observation, new: Observation) -> list[Change]:
     ]
 
 
-def _of_values(kind: str, old: Mapping, new: Mapping) -> Iterator[Change]:
-    """What differs, likes together; a key that one release does not have is the layout's difference."""
+def _of_values(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """What differs, names that changed alike in one line. A parameter that only one release has is left to the schema."""
     likes: dict[str, list[str]] = {}
     for name in dict.fromkeys((*old, *new)):
         before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
@@ -73,20 +67,18 @@ _ABSENT = "absent"
 
 
 def _short(value: object) -> str:
-    return _some(list(map(str, value))) if isinstance(value, list | tuple) else str(value)
+    return _some([str(item) for item in value]) if isinstance(value, list | tuple) else str(value)
 
 
 def _some(names: Sequence[str], between: str = ", ") -> str:
-    return between.join([*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])]) or "none"
-
-
-# ------------------------------------------------------------------------------------ forward
+    """The first few names, and how many more there are."""
+    return between.join(few(names, _NAMES_SHOWN)) or "none"
 
 
 def _of_runs(name: str, old: Run, new: Run) -> Iterator[Change]:
-    """One line a circumstance, with the outputs, losses and gradients that changed, and the first module that did."""
+    """At most one change: the outputs, losses and gradients of a circumstance that changed, and the first module that did."""
     if old.error or new.error:
-        if _kind(old.error) != _kind(new.error):
+        if _error_type(old) != _error_type(new):
             yield Change("forward", f"{name}: {_ran(old)} -> {_ran(new)}{_judgement(old, new)}")
         return
     moved = {"outputs": _moved(old.answers, new.answers), "gradients": _moved(old.gradients, new.gradients, _usual(old.gradients))}
@@ -102,17 +94,17 @@ def _of_runs(name: str, old: Run, new: Run) -> Iterator[Change]:
         yield Change("forward", text, ", ".join(names))
 
 
-def _changes(old: Run, new: Run) -> bool:
-    """Something that was answered before is answered otherwise, or no longer."""
+def _answers_otherwise(old: Run, new: Run) -> bool:
+    """Whether an answer changed or is gone, or a gradient changed, is gone or is new."""
     if old.error or new.error:
         return not old.error
     lost = (old.answers.keys() - new.answers.keys()) or (old.gradients.keys() ^ new.gradients.keys())
     return bool(lost or _moved(old.answers, new.answers) or _moved(old.gradients, new.gradients, _usual(old.gradients)))
 
 
-def _kind(error: str) -> str:
-    """The error's type: releases word the same one differently."""
-    return error.partition(":")[0]
+def _error_type(run: Run) -> str:
+    """The error's type, since releases word the same error differently; empty where the circumstance runs."""
+    return run.error.partition(":")[0]
 
 
 def _ran(run: Run) -> str:
@@ -120,19 +112,22 @@ def _ran(run: Run) -> str:
 
 
 def _moved(old: Mapping[str, Tensor], new: Mapping[str, Tensor], least: float = 0.0) -> dict[str, float]:
-    """What both have and differ in by more than rounding, the farthest first; sizes below ``least`` count as that."""
+    """The relative error of each tensor that changed by more than rounding, the largest first.
+
+    Errors are relative to the tensor's largest value, or to ``least`` where that is more.
+    """
     sizes = {key: relative_error(new[key], value, least) for key, value in old.items() if key in new}
     return dict(sorted(((key, size) for key, size in sizes.items() if size > ROUNDING), key=lambda item: -item[1]))
 
 
 def _usual(gradients: Mapping[str, Tensor]) -> float:
-    """The median size of a gradient: some, such as attention's key.bias, are nothing but rounding."""
+    """The median of the gradients' largest values. Some gradients, such as attention's key.bias, are nothing but rounding."""
     sizes = sorted(float(value.abs().max()) for value in gradients.values())
     return sizes[len(sizes) // 2] if sizes else 0.0
 
 
 def _first_module(old: Run, new: Run) -> str:
-    """The first whose output differs, and the one before it, which still agrees: what changed lies between."""
+    """The first module whose output differs, and the one before it, which agrees; what changed lies between the two."""
     agreed = ""
     for before, after in zip_longest(old.modules, new.modules):
         if before is None or after is None or before[0] != after[0]:
@@ -144,7 +139,7 @@ def _first_module(old: Run, new: Run) -> str:
 
 
 def _judgement(old: Run, new: Run) -> str:
-    """Which of the two does as the original, where it has that use."""
+    """Which of the two agrees with the original; empty where both do, or the original has no such use."""
     agree = [_agrees(old), _agrees(new)]
     if agree == [False, True]:
         return "; now as the original"
@@ -154,16 +149,13 @@ def _judgement(old: Run, new: Run) -> str:
 
 
 def _agrees(run: Run) -> bool | None:
-    """None where the original has no such use; what stops lies infinitely far from it."""
+    """Whether a run agrees with the original; None where that has no such use. A run that stopped does not."""
     return None if run.from_original is None else run.from_original <= ROUNDING
-
-
-# ------------------------------------------------------------------------------------ verdict
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What a user should do; ``reasons`` say why not simply upgrade."""
+    """What a user should do, and the reasons not simply to upgrade."""
 
     advice: str  # SAFE, LOOK, RECONVERT or STAY
     reasons: tuple[str, ...] = ()
@@ -178,62 +170,57 @@ SAFE, LOOK, RECONVERT, STAY = "safe to upgrade", "look before you upgrade", "rec
 
 
 def verdict(old: Observation, new: Observation) -> Advice:
-    """The gravest of what was found.
+    """The gravest advice that the changes call for.
 
-    Stay where a converted folder would load or compute otherwise than the original; reconvert where what OLD itself
-    saved no longer loads right; look where something changed of which the original does not say what is right.
+    Stay where a converted folder would load or compute otherwise than the original. Reconvert where what the old release
+    itself saved no longer loads right. Look where something changed for which the original is no reference.
     """
-    staying = [f"a converted folder no longer loads right ({new.loaded[OURS]})"] if new.loaded[OURS] != "right" == old.loaded[OURS] else []
     pairs = {name: (run, new.runs[name]) for name, run in old.runs.items() if name in new.runs}
+    better = [name for name, (before, after) in pairs.items() if _agrees(before) is False and _agrees(after)]
+    notes = [f"now as the original: {_some(better, '; ')}"] if better else []
+    if staying := [*_loads_no_longer(old, new), *_computes_no_longer(pairs)]:
+        return Advice(STAY, tuple(staying), tuple(notes))
+    saved = _form_saved(old)
+    if saved and new.loaded[saved] != "right":
+        before, after = old.versions["transformers"], new.versions["transformers"]
+        lost = f"what {before} itself saves ({saved}) does not load right in {after} ({new.loaded[saved]})"
+        return Advice(RECONVERT, (lost,), ("or flava-port repair --converted_path OUT, before or after", *notes))
+    looking = [f"it can no longer save a model ({new.saved['error']})"] if "error" in new.saved and "error" not in old.saved else []
+    others = [name for name, (before, after) in pairs.items() if name not in better and _answers_otherwise(before, after)]
+    if others:
+        looking.append(f"outputs changed where the original offers no reference: {_some(others, '; ')}")
+    return Advice(LOOK, tuple(looking), tuple(notes)) if looking else Advice(SAFE, (), tuple(notes))
+
+
+def _loads_no_longer(old: Observation, new: Observation) -> Iterator[str]:
+    if new.loaded[OURS] != "right" == old.loaded[OURS]:
+        yield f"a converted folder no longer loads right ({new.loaded[OURS]})"
+
+
+def _computes_no_longer(pairs: Mapping[str, tuple[Run, Run]]) -> Iterator[str]:
     worse = [
         name
         for name, (before, after) in pairs.items()
         if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))
     ]
     if worse:
-        staying.append(f"it no longer computes what the original does ({_some(worse, '; ')})")
-    better = [name for name, (before, after) in pairs.items() if _agrees(before) is False and _agrees(after)]
-    notes = (f"now as the original: {_some(better, '; ')}",) if better else ()
-    if staying:
-        return Advice(STAY, tuple(staying), notes)
-    saved = _form_saved(old)
-    if saved and new.loaded[saved] != "right":
-        lost = f"what {old.versions['transformers']} itself saves ({saved}) does not load right in {new.versions['transformers']} ({new.loaded[saved]})"
-        return Advice(RECONVERT, (lost,), ("or flava-port repair --converted_path OUT, before or after", *notes))
-    looking = [f"it can no longer save a model ({new.saved['error']})"] if "error" in new.saved and "error" not in old.saved else []
-    others = [name for name, (before, after) in pairs.items() if name not in better and _changes(before, after)]
-    if others:
-        looking.append(f"there is no original to judge what changed in: {_some(others, '; ')}")
-    return Advice(LOOK, tuple(looking), notes) if looking else Advice(SAFE, (), notes)
+        yield f"it no longer computes what the original does ({_some(worse, '; ')})"
 
 
 def _form_saved(observation: Observation) -> str | None:
-    """Which form of folder save_pretrained makes of the heads' biases."""
-    left_out = set(map(str, observation.saved.get("left out", ())))
+    """The form of folder that save_pretrained makes, one of `FORMS`; None where it is none of them."""
+    left_out = {str(key) for key in observation.saved.get("left out", ())} & TIED_KEYS
     says_tied = observation.saved.get("config says that they are tied")
-    keys = [key for pair in TIED for key in pair]
-    return next(
-        (
-            name
-            for name, form in FORMS.items()
-            if form.says_tied == says_tied and [*map(form.left_out, keys)] == [key in left_out for key in keys]
-        ),
-        None,
-    )
-
-
-def first_lines(lines: list[str]) -> list[str]:
-    """As many as a person reads."""
-    return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"... and {len(lines) - _SHOWN} more"]
+    return next((name for name, form in FORMS.items() if form.left_out == left_out and form.says_tied == says_tied), None)
 
 
 def drift_report(old: Observation, new: Observation) -> tuple[str, int]:
-    """The differences by kind, and the verdict; exit status 1 unless it is safe to upgrade."""
+    """The changes by kind, then the verdict; and the exit status, 0 only where it is safe to upgrade."""
     found = changes(old, new)
     lines = [f"from  {old}", f"to    {new}"]
     for kind in KINDS:
-        of_kind = [difference.text for difference in found if difference.kind == kind]
+        of_kind = [change.text for change in found if change.kind == kind]
         lines.append(f"{kind:<15} {count_of(len(of_kind), 'difference')}" if of_kind else f"{kind:<15} the same")
-        lines += [f"  {text}" for text in first_lines(of_kind)]
+        lines += [f"  {text}" for text in few(of_kind, LINES_SHOWN)]
     settled = verdict(old, new)
     return "\n".join([*lines, "", str(settled)]), 0 if settled.advice == SAFE else 1

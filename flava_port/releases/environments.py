@@ -1,4 +1,4 @@
-"""Environments of other releases: made, asked for an observation, and removed; what was observed is kept."""
+"""Environments of other releases: each is made, observed in a process of its own, and removed. Observations are kept."""
 
 import hashlib
 import os
@@ -11,26 +11,29 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from ..errors import InvalidInput
+from ..target.epochs import final_version
 from ..target.installed import version
-from .drift import Unobservable
-from .observation import Observation, read
+from .observation import Observation, Unobservable, read
 
 
 class DoesNotRun(Unobservable):
-    """The environment is there, and FLAVA does not run in it: no release to upgrade to."""
+    """The environment could be made, but FLAVA does not run in it, so that nobody should upgrade to it."""
 
     exit_status = 1
 
 
 INSTALLED = "installed"
-# transformers and torch bring the others; these are what flava_port itself imports.
-_ALSO = ("safetensors", "tqdm", "numpy")
+_ALSO = ("safetensors", "tqdm", "numpy", "packaging")  # what flava_port itself imports, beside transformers and torch
 _PACKAGE = Path(__file__).parents[1]
 
 
 def parse(text: str) -> Path | dict[str, str]:
-    """What ``--from`` and ``--to`` take: an observation's file, ``4.57.6``, ``torch=2.6.0``, both with a comma, or ``installed``.
+    """What ``--from`` or ``--to`` names: the path of an observation's file, or releases by package.
+
+    Releases are written ``4.57.6`` (of transformers), ``torch=2.6.0``, or both with a comma between; ``installed`` names none.
 
     Raises:
         InvalidInput: it is none of these.
@@ -43,7 +46,7 @@ def parse(text: str) -> Path | dict[str, str]:
     for part in text.split(","):
         name, _, number = part.rpartition("=")
         name = name.rstrip("= ") or "transformers"
-        if name not in ("transformers", "torch") or not re.fullmatch(r"\d+(\.\w+)*", number):
+        if name not in ("transformers", "torch") or not re.fullmatch(r"\d+(\.\w+)*", number) or _number(number) is None:
             raise InvalidInput(
                 f"{text!r} is no observation's file, no release (4.57.6, torch=2.6.0, transformers=4.57.6,torch=2.6.0) and not {INSTALLED!r}"
             )
@@ -52,82 +55,84 @@ def parse(text: str) -> Path | dict[str, str]:
 
 
 def observation_of(wanted: Path | Mapping[str, str], say: Callable[[str], object] = lambda _: None) -> Observation:
-    """The observation in a file, of the environment that runs this (nothing wanted), or of one that is made for it.
+    """The observation in a file; or of the installed environment, where no release is wanted; or of one made for the releases.
 
-    A release that is not named is the installed one.
+    A package of which no release is wanted has the installed one.
 
     Raises:
+        InvalidInput: the file holds no observation, or the environment that was made has other releases.
         Unobservable: the environment cannot be made, or FLAVA does not run in it; with the reason.
     """
     if isinstance(wanted, Path):
         return read(wanted)
     releases = {name: _release(wanted, name) for name in ("torch", "transformers")}
-    kept = _kept(releases) if wanted else None
-    if kept is not None:
-        with suppress(InvalidInput):
-            return _of_these(releases, read(kept))
-        say(f"observing {', '.join(f'{name} {number}' for name, number in releases.items())}")
+    named = ", ".join(f"{name} {number}" for name, number in releases.items())
     with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
         scratch = Path(folder)
-        python = make(scratch / "environment", releases) if wanted else Path(sys.executable)
         try:
-            observation = _of_these(
-                releases if wanted else {}, _observe_with(python, scratch, os.environ.get("PYTHONPATH") if not wanted else None)
-            )
+            if not wanted:
+                return _observe_with(Path(sys.executable), scratch, os.environ.get("PYTHONPATH"))
+            kept = _kept(releases)
+            with suppress(InvalidInput):
+                return _of_these(releases, read(kept))
+            say(f"observing {named}")
+            observation = _of_these(releases, _observe_with(make(scratch / "environment", releases), scratch))
         except DoesNotRun as error:
-            raise DoesNotRun(f"under {', '.join(f'{name} {number}' for name, number in releases.items())}, {error}") from None
-        if kept is not None:
-            _keep(scratch / "observation", kept)
+            raise DoesNotRun(f"under {named}, {error}") from None
+        _keep(scratch / "observation", kept)
     return observation
 
 
 def _release(wanted: Mapping[str, str], name: str) -> str:
-    """The one that is wanted of a package, or the installed one."""
+    """The release of a package that is wanted, or the installed one."""
     return wanted.get(name) or version(name).split("+")[0]
 
 
 def _of_these(releases: Mapping[str, str], observation: Observation) -> Observation:
-    """The same; what was asked for must be what was observed."""
+    """The observation; an InvalidInput where it is of other releases."""
     for name, number in releases.items():
         if _number(observation.versions.get(name, "")) != _number(number):
             raise InvalidInput(f"an environment with {name} {number} was asked for, and {observation} was observed")
     return observation
 
 
+def _number(release: str) -> Version | None:
+    """The release's number, by which releases compare: 5.0 is 5.0.0, and 2.13.0+cpu is 2.13.0. None for what is none."""
+    try:
+        return Version(Version(release).public)
+    except InvalidVersion:
+        return None
+
+
 def releases_between(
     old: Path | Mapping[str, str], new: Path | Mapping[str, str], say: Callable[[str], object] = lambda _: None
 ) -> tuple[list[str], Callable[[str], Observation]]:
-    """Every release of the one package that was named, from the old to the new, and how to observe one.
+    """Every release of a package from the old to the new, oldest first; and the function that observes one of them.
 
     Raises:
-        InvalidInput: other than one release of the same package was named on both sides.
-        Unobservable: see `releases_of`.
+        InvalidInput: the two sides are not two releases of one package, or a release does not exist.
+        Unobservable: as `releases_of`.
     """
     named = {name for side in (old, new) if not isinstance(side, Path) for name in side}
-    ends = [{} if isinstance(side, Path) else {name: _release(side, name) for name in named} for side in (old, new)]
+    ends: list[dict[str, str]] = [{} if isinstance(side, Path) else {name: _release(side, name) for name in named} for side in (old, new)]
     moved = [name for name in named if ends[0].get(name) != ends[1].get(name)]
     if not all(ends) or len(moved) != 1:
         raise InvalidInput("--bisect goes from one release of transformers, or of torch, to another: name those")
     [package] = moved
     first, last = (ends[0][package], ends[1][package])
     known = releases_of(package)
+    numbers = [Version(release) for release in known]
     for end in (first, last):
-        if _number(end) not in map(_number, known):
+        if _number(end) not in numbers:
             raise InvalidInput(f"--bisect: {package} has no release {end}")
-    releases = [release for release in known if _number(first) <= _number(release) <= _number(last)]
+    releases = known[numbers.index(Version(first)) : numbers.index(Version(last)) + 1]
     if len(releases) < 2:
         raise InvalidInput(f"--bisect: there is nothing between {package} {first} and {last}; the older goes first")
     return releases, lambda release: observation_of({**ends[1], package: release}, say)
 
 
-def _number(release: str) -> list[int]:
-    """Sorts releases; 5.0 is 5.0.0, and what was built for it (2.13.0+cpu) is it."""
-    numbers = [int(number) for number in re.findall(r"\d+", release.partition("+")[0])]
-    return numbers + [0] * (4 - len(numbers))
-
-
 def releases_of(package: str) -> list[str]:
-    """Every final release of a package, oldest first, as pip finds them.
+    """Every final release of a package, oldest first, as pip lists them.
 
     Raises:
         Unobservable: there is no pip, or it reaches no index.
@@ -137,11 +142,11 @@ def releases_of(package: str) -> list[str]:
     found = re.search(r"^Available versions: (.*)$", listed, re.MULTILINE)
     if not found:
         raise Unobservable(f"pip lists no releases of {package}")
-    return sorted((r for r in found[1].split(", ") if re.fullmatch(r"\d+(\.\d+)*", r)), key=_number)
+    return sorted((release for release in found[1].split(", ") if final_version(release)), key=Version)
 
 
 def _kept(releases: Mapping[str, str]) -> Path:
-    """Where an observation is kept: beside those of this very code, as another would observe something else."""
+    """Where an observation of these releases is kept: apart from those of other versions of this code, which observe otherwise."""
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_PACKAGE.rglob("*.py")))).hexdigest()[:12]
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -152,7 +157,7 @@ def _kept(releases: Mapping[str, str]) -> Path:
 
 
 def _keep(observation: Path, kept: Path) -> None:
-    """Whole or not at all; where nothing can be kept, it is observed again the next time."""
+    """Keeps the observation's file, whole or not at all; without one, the environment is observed again the next time."""
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_name(f".{kept.name}.{os.getpid()}")
@@ -161,7 +166,7 @@ def _keep(observation: Path, kept: Path) -> None:
 
 
 def make(folder: Path, releases: Mapping[str, str], also: Sequence[str] = ()) -> Path:
-    """The Python of a new environment; uv makes it where it is installed, else venv and pip do.
+    """Makes an environment and returns its Python. uv does it where it is installed, else venv and pip do.
 
     Raises:
         Unobservable: it cannot be made; with the reason.
@@ -179,7 +184,10 @@ def make(folder: Path, releases: Mapping[str, str], also: Sequence[str] = ()) ->
 
 
 def _observe_with(python: Path, scratch: Path, also: str | None = None) -> Observation:
-    """What that Python's environment does; this package is put in its way, nothing that lies around it, and the paths in ``also``."""
+    """The observation that this package makes under that Python.
+
+    The package is copied, so that nothing that is installed beside it can be imported; the paths in ``also`` can be.
+    """
     file = scratch / "observation"
     way = scratch / "way"
     way.mkdir()
@@ -193,16 +201,12 @@ def _observe_with(python: Path, scratch: Path, also: str | None = None) -> Obser
     return read(file)
 
 
-def _runs(command: list) -> bool:
+def _runs(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _run(command: list, what: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
-    """What the command prints.
-
-    Raises:
-        Unobservable: it fails, or does not exist; with the last line that it said.
-    """
+def _run(command: Sequence[str | Path], what: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
+    """What a command prints; where it fails, an Unobservable that says what it was for and what it last printed on stderr."""
     try:
         ran = subprocess.run(
             [str(part) for part in command], capture_output=True, text=True, check=False, cwd=folder,

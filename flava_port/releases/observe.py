@@ -1,6 +1,6 @@
-"""Observes what a release of transformers and of torch does with FLAVA, on one seeded small model.
+"""Observes what the installed transformers and torch do with FLAVA, on one small seeded model.
 
-python -m flava_port.releases.observe FILE      # or, of any environment's test suite: pytest --observe FILE
+python -m flava_port.releases.observe FILE      # in the environment of a test suite: pytest --observe FILE
 """
 
 import json
@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InvalidInput
 from ..files.safetensors_format import read_safetensors, write_safetensors
@@ -30,12 +31,15 @@ from .circumstances import SMALL_CODEBOOK, SMALL_MODEL, Circumstance, circumstan
 from .observation import FORMS, Form, Observation, Run, write
 from .schema import observe_schema
 
+if TYPE_CHECKING:
+    from transformers import FlavaForPreTraining
+
 
 def observe() -> Observation:
-    """The installed release's; ten seconds."""
+    """An observation of the environment in which this runs; takes ten seconds."""
     import transformers
 
-    # Some releases draw and initialise by number of threads; and tiny models run faster on one.
+    # On one thread: in some releases random values depend on the number of threads, and tiny models run faster on one.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -46,16 +50,13 @@ def observe() -> Observation:
                 "torch": torch.__version__.split("+")[0],
                 "python": platform.python_version(),
             }
-            layout = observe_schema().snapshot
-            return Observation(versions, layout, observe_initial(), _saved(Path(scratch)), _loaded(Path(scratch)), observe_runs())
+            folder = Path(scratch)
+            return Observation(versions, observe_schema(), observe_initial(), _saved(folder), _loaded(folder), observe_runs())
     finally:
         torch.set_num_threads(threads)
 
 
-# ----------------------------------------------------------------------------------- the model
-
-
-def config() -> dict:
+def config() -> dict[str, Any]:
     """The small model's config, in normal form."""
     whole = deepcopy(DEFAULTS)
     for section in ("image_config", "text_config", "multimodal_config"):
@@ -65,20 +66,19 @@ def config() -> dict:
 
 
 def weights() -> dict[str, Tensor]:
-    """The small model's weights under transformers' names, both of a tied pair's, in float32."""
-    model = {FLAVA.rename(key): load(tensor) for key, tensor in seeded_state_dict(SMALL_MODEL).items() if not FLAVA.trace(key).dropped}
-    model.pop(POSITION_IDS)
-    codebook = {CODEBOOK_PREFIX + CODEBOOK.rename(key): load(tensor) for key, tensor in seeded_codebook(SMALL_CODEBOOK).items()}
-    return model | codebook
+    """The small model's weights in float32 under transformers' keys, tied ones under both of theirs."""
+    found = {target: load(tensor) for key, tensor in seeded_state_dict(SMALL_MODEL).items() if (target := FLAVA.rename(key)) is not None}
+    del found[POSITION_IDS]
+    return found | {f"{CODEBOOK_PREFIX}{CODEBOOK.rename(key)}": load(tensor) for key, tensor in seeded_codebook(SMALL_CODEBOOK).items()}
 
 
-def _new_model() -> nn.Module:
+def _new_model() -> "FlavaForPreTraining":
     import transformers
 
     return transformers.FlavaForPreTraining(transformers.FlavaConfig.from_dict(deepcopy(config()))).eval()
 
 
-def _model_with_weights() -> nn.Module:
+def _model_with_weights() -> "FlavaForPreTraining":
     model = _new_model()
     found = model.load_state_dict(weights(), strict=False)
     missing = [key for key in found.missing_keys if key != POSITION_IDS]
@@ -88,23 +88,20 @@ def _model_with_weights() -> nn.Module:
     return model
 
 
-# ------------------------------------------------------------- initialisation, saving, loading
-
-
 def observe_initial() -> dict[str, str]:
-    """Every parameter of a new model: zero, one, or its deviation to one digit, which chance does not move."""
+    """How each parameter of a new model is initialised: to one value throughout, or at random, with the deviation to one digit."""
     torch.manual_seed(0)
-    return {key: _beginning(value) for key, value in _new_model().state_dict().items() if key != POSITION_IDS}
+    return {key: _initialised(value) for key, value in _new_model().state_dict().items() if key != POSITION_IDS}
 
 
-def _beginning(value: Tensor) -> str:
+def _initialised(value: Tensor) -> str:
     if value.numel() and bool((value == value.flatten()[0]).all()):
         return f"{float(value.flatten()[0]):g} throughout"
     return f"random, {float(value.float().std()):.0e}" if value.numel() >= 500 else "random"
 
 
-def _saved(scratch: Path) -> dict[str, object]:
-    """What save_pretrained makes of a folder of ours once it is loaded: the files, and the keys that it leaves out or writes under other names."""
+def _saved(scratch: Path) -> dict[str, Any]:
+    """What save_pretrained writes of a folder of ours that was loaded: its files, and the keys that it leaves out or renames."""
     import transformers
 
     write_folder(scratch / "ours", weights())
@@ -125,7 +122,6 @@ def _saved(scratch: Path) -> dict[str, object]:
 
 
 def _keys_in(folder: Path) -> set[str]:
-    """As they stand in the file."""
     if (file := folder / "model.safetensors").exists():
         return set(read_safetensors(file))
     return set(torch.load(folder / "pytorch_model.bin", weights_only=True))
@@ -136,11 +132,11 @@ def _loaded(scratch: Path) -> dict[str, str]:
 
 
 def _what_loads(folder: Path, form: Form) -> str:
-    """``right``, or the first key that does not get the file's value, and what it has instead."""
+    """``right`` if from_pretrained gives every key the file's value; else the first key that differs, and what it has instead."""
     import transformers
 
     expected = weights()
-    write_folder(folder, {key: value for key, value in expected.items() if not form.left_out(key)}, says_tied=form.says_tied)
+    write_folder(folder, {key: value for key, value in expected.items() if key not in form.left_out}, says_tied=form.says_tied)
     try:
         loaded = transformers.FlavaForPreTraining.from_pretrained(folder).state_dict()
     except Exception as error:
@@ -153,7 +149,7 @@ def _what_loads(folder: Path, form: Form) -> str:
 
 
 def write_folder(folder: Path, state: Mapping[str, Tensor], *, says_tied: bool = True) -> None:
-    """The small model's folder with these weights, as `convert` writes one but for what the config says."""
+    """Makes a folder of the small model with these weights, as `convert` does, but that the config need not speak of ties."""
     folder.mkdir()
     write_safetensors(folder / "model.safetensors", {key: MemoryTensor(value) for key, value in state.items()})
     said = config_json(config(), "float32")
@@ -170,11 +166,9 @@ def _instead(value: Tensor) -> str:
     return "is left without a value" if value.is_meta else "is zero" if not bool(value.any()) else "has other values"
 
 
-# --------------------------------------------------------------------------------------- runs
-
-
 def observe_runs() -> dict[str, Run]:
-    originals = Flava.from_state_dict(
+    """Every circumstance, run with the installed transformers in float64, and with the original where that has such a use."""
+    original = Flava.from_state_dict(
         {key: load(tensor) for key, tensor in seeded_state_dict(SMALL_MODEL).items()},
         **{name: {"num_attention_heads": 2} for name in ("image", "text", "multimodal")},
     ).double().eval()  # fmt: skip
@@ -183,10 +177,10 @@ def observe_runs() -> dict[str, Run]:
         model.requires_grad_(True)
     except Exception as error:
         return {case.name: _stopped(case, error) for case in circumstances()}
-    return {case.name: _run(case, model, originals) for case in circumstances()}
+    return {case.name: _run(case, model, original) for case in circumstances()}
 
 
-def _run(case: Circumstance, model: nn.Module, originals: Flava) -> Run:
+def _run(case: Circumstance, model: "FlavaForPreTraining", original: Flava) -> Run:
     try:
         with recording(model) as calls:
             answers = case.run(model)
@@ -194,7 +188,7 @@ def _run(case: Circumstance, model: nn.Module, originals: Flava) -> Run:
         return _stopped(case, error)
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None} if case.has_gradients else {}
     modules = tuple((call.name, _sketch(call.output)) for call in calls)
-    from_original = _distance(answers, case.run_original(originals)) if case.judged else None
+    from_original = _distance(answers, case.run_original(original)) if case.judged else None
     return Run(answers, gradients, modules, "", from_original)
 
 
@@ -206,18 +200,19 @@ _SKETCHED = 4
 
 
 def _sketch(value: Tensor) -> Tensor:
-    """A few seeded projections: equal for equal values, and for hardly any others."""
+    """A few seeded projections of a tensor: equal for equal values, and hardly ever for others."""
     flat = value.detach().flatten().double()
     generator = torch.Generator().manual_seed(len(flat))
     return torch.randn(_SKETCHED, len(flat), generator=generator, dtype=torch.float64) @ flat / max(1, len(flat)) ** 0.5
 
 
 def _distance(answers: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> float:
+    """The greatest relative error of an answer; infinite where one is missing."""
     return max(relative_error(answers[name], value) if name in answers else float("inf") for name, value in originals.items())
 
 
 def _said(error: Exception) -> str:
-    """The kind of an error and its first line."""
+    """The type of an error and its first line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 

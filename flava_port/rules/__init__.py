@@ -1,1 +1,1 @@
-"""The rename rules: tables as data, their engine, the layouts that they lead between, and what is wrong with a table."""
+"""The rename rules: tables as data, the engine that applies them, the layouts that they rename between, and a linter for tables."""

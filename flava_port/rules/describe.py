@@ -1,4 +1,4 @@
-"""Tables, and keys' ways through them, in words."""
+"""Puts into words what a table holds, and what the tables do to a key."""
 
 from .engine import RuleTable, Step, Trace
 from .layouts import WAYS, Layout, recognise
@@ -6,7 +6,7 @@ from .tables import table_for
 
 
 def describe(trace: Trace) -> str:
-    """The key's way through the table, a line a step."""
+    """What became of the key, step by step: the rule on one line, the key after it on the next."""
     lines = [trace.source]
     lines += [_describe_step(step) for step in trace.steps]
     if trace.dropped:
@@ -25,7 +25,7 @@ def _describe_step(step: Step) -> str:
 
 
 def describe_table(table: RuleTable) -> str:
-    """The whole table, a line an entry."""
+    """The whole table: one line for each entry."""
     width = max(len(rule.source) for rule in table.rules)
     lines = [f"{table.name}: {table.source} to {table.target}"]
     lines += [f"  drop  {drop.fragment}.*  because {drop.because}" for drop in table.drops]
@@ -38,7 +38,7 @@ def describe_table(table: RuleTable) -> str:
 
 
 def describe_way(key: str) -> str:
-    """The key's way through the tables to transformers' name, a line a step."""
-    if (kind := recognise([key])) in (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL):
-        return describe(WAYS[kind].to(key))
+    """How the key becomes transformers' name, step by step, from whichever layout it is in."""
+    if (layout := recognise([key])) in (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL):
+        return describe(WAYS[layout].to(key))
     return describe(table_for(key).trace(key))

@@ -1,10 +1,11 @@
-"""A rename table: ordered rules that lead a key from one layout to another, and back.
+"""Applies a rule table: renames a key from one layout to another, and back.
 
-A table is an ordered list of string replacements; each one works on the result of the last, so
-their order matters. The engine knows no tensors and no files.
+A table is an ordered list of string replacements. Each one works on the result of the one before, so
+their order matters. The engine knows neither tensors nor files.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -12,7 +13,7 @@ from itertools import groupby
 
 @dataclass(frozen=True)
 class Rule:
-    """Replaces ``source`` by ``target``: wherever it stands in the key, or only at its end."""
+    """Replaces ``source`` by ``target``, everywhere in a key or only at its end."""
 
     source: str
     target: str
@@ -29,22 +30,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Drop:
-    """Keys that contain ``fragment`` are left out; ``kept`` in its place names the copy that stays."""
+    """Leaves out the keys that contain ``fragment``. With ``kept`` in its place, such a key names the copy that stays."""
 
     fragment: str
     kept: str
     because: str
 
     def kept_key(self, key: str) -> str:
+        """The key of the copy that stays where ``key`` is left out."""
         return key.replace(self.fragment, self.kept)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rule that changed the key, by its number in the table, and the key after it.
+    """One rule that changed a key, and the key after it.
 
-    ``undone`` where the way leads back from the target; ``table`` where it leads through more than one.
-    An older name of the target's has no number: it is 0.
+    ``number`` counts the table's rules from 1. An older name of the target layout has no number: it is 0 there.
+    ``undone`` is true where the rule is applied backwards. ``table`` names the rule's table where a key passes
+    through more than one.
     """
 
     number: int
@@ -56,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """A key's way through a table: either ``dropped`` by an entry, or renamed to ``target``."""
+    """What a table does to a key: it is ``dropped`` and has no target, or ``steps`` rename it to ``target``."""
 
     source: str
     steps: tuple[Step, ...]
@@ -65,25 +68,33 @@ class Trace:
 
     @property
     def rules(self) -> str:
-        """``rule 13``, ``rules 2, 5 and 6``, ``no rule``, or ``torchmultimodal rule 5 undone, then flava rule 10``."""
+        """The steps in words: ``rule 13``, ``no rule``, or ``torchmultimodal rule 5 undone, then flava rule 10``."""
         legs = [_leg(*leg, list(steps)) for leg, steps in groupby(self.steps, lambda s: (s.table, s.undone))]
         return ", then ".join(legs) or "no rule"
 
 
-def _leg(table: str, undone: bool, steps: list[Step]) -> str:
-    """The rules of one table on a key's way, in words; an older name has no number."""
-    *first, last = [str(step.number) for step in steps if step.number] or [""]
-    text = f"rules {', '.join(first)} and {last}" if first else f"rule {last}" if last else ""
-    if not all(step.number for step in steps):
-        text = f"{text} and an older name" if text else "an older name"
-    return f"{table} {text}".strip() + (" undone" if undone else "")
+def _leg(table: str, undone: bool, steps: Sequence[Step]) -> str:
+    """The steps through one table in words."""
+    numbers = [step.number for step in steps if step.number]
+    parts = [numbered(numbers)] if numbers else []
+    if len(numbers) < len(steps):
+        parts.append("an older name")
+    return f"{table} {' and '.join(parts)}".strip() + (" undone" if undone else "")
+
+
+def numbered(numbers: Sequence[int]) -> str:
+    """``rule 13``, ``rules 2, 5 and 6``; ``no rule`` where there are no numbers."""
+    if not numbers:
+        return "no rule"
+    *first, last = map(str, numbers)
+    return f"rules {', '.join(first)} and {last}" if first else f"rule {last}"
 
 
 @dataclass(frozen=True)
 class RuleTable:
-    """Ordered rules from one layout to another, and what is dropped on purpose before them.
+    """Ordered rules from the layout ``source`` to the layout ``target``. ``drops`` come before all rules.
 
-    ``older`` are names that earlier versions of the target layout had: read on the way back, never written.
+    ``older`` has names that earlier versions of the target layout used. They are read on the way back and never written.
     """
 
     name: str
@@ -94,7 +105,7 @@ class RuleTable:
     older: tuple[Rule, ...] = ()
 
     def trace(self, key: str) -> Trace:
-        """Every rule that changes ``key``, in order, and where it ends."""
+        """Every rule that changes ``key``, in order, and the key that comes out."""
         for drop in self.drops:
             if drop.fragment in key:
                 return Trace(key, (), None, drop)
@@ -108,19 +119,19 @@ class RuleTable:
         return Trace(key, tuple(steps), renamed)
 
     def rename(self, key: str) -> str | None:
-        """The key in the target layout, or None where it is dropped on purpose."""
+        """The key in the target layout, or None where the table drops it."""
         return self.trace(key).target
 
     def source_of(self, key: str) -> str:
-        """The key in the source layout whose name in the target layout is ``key``.
+        """The key in the source layout that becomes ``key`` in the target layout.
 
-        All rules are undone in one pass from left to right, the longest target first, because one
-        rule's target may begin with another's (``itm_head`` and ``itm_head.pooler``).
+        All rules are undone in one pass from left to right. The longest target is tried first, because
+        one target may begin with another (``itm_head.pooler`` and ``itm_head``).
         """
         return self._undo.sub(lambda match: self._sources[match[0]], key)
 
     def back(self, key: str) -> Trace:
-        """The way back of a key in the target layout: what `source_of` undoes, step by step."""
+        """What `source_of` does to a key in the target layout, step by step."""
         steps = []
         done, rest = "", 0
         for match in self._undo.finditer(key):
@@ -133,7 +144,7 @@ class RuleTable:
 
     @cached_property
     def _numbers(self) -> dict[str, tuple[int, Rule]]:
-        """By target: the rule, with its number; older names' have none."""
+        """Each target's rule and its number; the number of an older name is 0."""
         numbered = {rule.target: (number, rule) for number, rule in enumerate(self.rules, start=1)}
         return {rule.target: (0, rule) for rule in self.older} | numbered
 
@@ -142,13 +153,13 @@ class RuleTable:
         return {target: rule.source for target, (_, rule) in self._numbers.items()}
 
     @cached_property
-    def _undo(self) -> re.Pattern:
+    def _undo(self) -> re.Pattern[str]:
         rules = [rule for _, rule in self._numbers.values()]
         return re.compile("|".join(map(_whole_names, sorted(rules, key=lambda r: -len(r.target)))))
 
 
 def _whole_names(rule: Rule) -> str:
-    """A pattern for the rule's target between dots, so that ``mlm_head`` is not seen in ``xmlm_head``."""
+    """A pattern for the rule's target as whole names between dots, so that ``mlm_head`` is not found in ``xmlm_head``."""
     begin = "" if rule.target.startswith(".") else r"(?<![^.])"
     end = r"\Z" if rule.at_end else "" if rule.target.endswith(".") else r"(?![^.])"
     return begin + re.escape(rule.target) + end

@@ -1,8 +1,8 @@
-"""Rule tables from files, and the keys that a table is meant for.
+"""Reads rule tables from files, and lists the keys that a table is meant for.
 
-A file is JSON: a list of ``[from, to]`` pairs, or an object with ``rules``, and if need be ``name``,
-``drops`` (pairs of a fragment and the one kept in its place) and ``keys``. A rule that works only at
-the end of a key is ``[from, to, "at end"]``.
+A file is JSON: a list of ``[from, to]`` pairs, or an object that has this list as ``rules`` and may have
+``name``, ``drops`` (pairs of a fragment and the fragment that is kept in its place) and ``keys``. A rule that
+works only at the end of a key is ``[from, to, "at end"]``.
 """
 
 import json
@@ -13,15 +13,15 @@ from ..errors import InvalidInput
 from .engine import Drop, Rule, RuleTable
 from .tables import CODEBOOK, FLAVA, TORCHMULTIMODAL
 
-AT_END = "at end"
-SUFFIX = ".weight"
+_AT_END = "at end"
+_ENTRIES = ("name", "rules", "drops", "keys")
 
 
 def read_table(path: Path) -> tuple[RuleTable, tuple[str, ...]]:
-    """The table in a file, and the keys it names (none where it names none).
+    """The table in a file, and the keys that the file gives for it, which may be none.
 
     Raises:
-        InvalidInput: saying what in the file is not a table.
+        InvalidInput: the file cannot be read, or its content is no table; the message says which part.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -33,8 +33,8 @@ def read_table(path: Path) -> tuple[RuleTable, tuple[str, ...]]:
         content = {"rules": content}
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
         raise InvalidInput(f"{path}: a table is a list of [from, to] pairs, or an object with such a list as 'rules'")
-    if unknown := sorted(set(content) - {"name", "rules", "drops", "keys"}):
-        raise InvalidInput(f"{path}: does not belong into a table: {', '.join(unknown)}")
+    if unknown := sorted(set(content) - set(_ENTRIES)):
+        raise InvalidInput(f"{path}: a table may have {', '.join(_ENTRIES)}, but not {', '.join(unknown)}")
     rules = tuple(_rule(path, number, entry) for number, entry in enumerate(content["rules"], start=1))
     drops = tuple(_drop(path, number, entry) for number, entry in enumerate(_list(path, content, "drops"), start=1))
     keys = _list(path, content, "keys")
@@ -44,22 +44,24 @@ def read_table(path: Path) -> tuple[RuleTable, tuple[str, ...]]:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys in a file, one a line.
+    """The keys in a file that has one key on each line.
 
     Raises:
         InvalidInput: the file cannot be read or is empty.
     """
     try:
         keys = tuple(path.read_text(encoding="utf-8").split())
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path}: {getattr(error, 'strerror', None) or 'not text'}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise InvalidInput(f"{path}: not UTF-8 text") from None
     if not keys:
-        raise InvalidInput(f"{path}: no keys in it, one a line")
+        raise InvalidInput(f"{path}: no keys in it; write one key on each line")
     return keys
 
 
 def known_keys(table: RuleTable) -> tuple[str, ...]:
-    """The keys that a table is meant for: a default-size checkpoint's for ours, else made of its own fragments."""
+    """The keys that a table is meant for: those of a default-size checkpoint for our tables, else `own_keys`."""
     import torch
 
     from ..original.codebook import DalleEncoder
@@ -73,7 +75,7 @@ def known_keys(table: RuleTable) -> tuple[str, ...]:
 
 
 def own_keys(table: RuleTable) -> tuple[str, ...]:
-    """A key for every entry of the table, and for every two rules where one begins with the last names of the other."""
+    """Keys made of a table's fragments: one for every entry, and one for every two rules that can overlap in a key."""
     keys = [_key_with(rule.source, at_end=rule.at_end) for rule in table.rules]
     for drop in table.drops:
         keys += [_key_with(drop.fragment), _key_with(drop.kept)]
@@ -85,13 +87,14 @@ def own_keys(table: RuleTable) -> tuple[str, ...]:
 
 
 def _key_with(fragment: str, *, at_end: bool = False) -> str:
+    """A key of whole names that contains the fragment: ``res_path.`` becomes ``res_path.weight``."""
     begin = "" if fragment[:1].isalnum() else "x"
-    end = "" if at_end else SUFFIX if fragment[-1:].isalnum() else SUFFIX[1:]
+    end = "" if at_end else ".weight" if fragment[-1:].isalnum() else "weight"
     return begin + fragment + end
 
 
 def _chained(one: str, other: str) -> Iterable[str]:
-    """``a.b`` and ``b.c`` make ``a.b.c``."""
+    """The overlaps of two fragments that share names: ``a.b`` and ``b.c`` make ``a.b.c``."""
     names, more = one.split("."), other.split(".")
     for count in range(1, min(len(names), len(more))):
         if names[-count:] == more[:count] and any(more[:count]):
@@ -102,9 +105,9 @@ def _rule(path: Path, number: int, entry: object) -> Rule:
     match entry:
         case [str(source), str(target)] if source:
             return Rule(source, target)
-        case [str(source), str(target), str(where)] if source and where == AT_END:
+        case [str(source), str(target), str(where)] if source and where == _AT_END:
             return Rule(source, target, at_end=True)
-    raise InvalidInput(f'{path}: rule {number} is {json.dumps(entry)}, not ["from", "to"] or ["from", "to", "{AT_END}"]')
+    raise InvalidInput(f'{path}: rule {number} is {json.dumps(entry)}, not ["from", "to"] or ["from", "to", "{_AT_END}"]')
 
 
 def _drop(path: Path, number: int, entry: object) -> Drop:

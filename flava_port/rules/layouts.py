@@ -1,7 +1,10 @@
-"""The layouts of FLAVA's weights: told by their keys, led to transformers' names, and what their code computes.
+"""The layouts, that is the naming schemes of keys, in which FLAVA's weights are found.
 
-Only the tables from the original's layout say what becomes what. A torchmultimodal key goes back
-through its table to the original's name, and on from there as the original's does.
+`recognise` tells the layout from the keys. `WAYS` renames keys of a layout to transformers' names and back.
+`semantics_of` says what the code that writes a layout computes differently.
+
+All tables start at the original's layout. So a torchmultimodal key is first renamed back to the original's
+name, and then as the original's key is.
 """
 
 import re
@@ -15,7 +18,7 @@ from .tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA, MODEL_PREFIX, TORCHMULTIMO
 
 
 class Layout(Enum):
-    """The layouts of FLAVA's weights that are in the world, as error messages name them."""
+    """A naming scheme of keys. The value is what messages and conversion.json call a checkpoint in it."""
 
     ORIGINAL = "an original FLAVA checkpoint"
     HUGGING_FACE = "an already converted (Hugging Face) FLAVA checkpoint"
@@ -26,8 +29,8 @@ class Layout(Enum):
     UNKNOWN = "neither FLAVA nor its codebook"
 
 
-# The first pattern that a key matches decides what it speaks for; the most keys decide the layout.
-# image_encoder.embeddings.* stands in two layouts and so speaks for none.
+# A key votes for the layout of the first pattern that it matches. The layout with the most votes is taken.
+# image_encoder.embeddings.* occurs in two layouts, and so no pattern matches it.
 _MARKS = (
     (Layout.ORIGINAL, r"(image|text|mm)_encoder\.module\.|heads\.(cmd|fairseq_mlm|imagenet)\.|mm_(image|text)_projection\."),
     (Layout.HUGGING_FACE, r"flava\.|(image|text|multimodal)_model\.|(mim|mlm|mmm_image|mmm_text|itm)_head\."),
@@ -43,35 +46,35 @@ _MARKS = (
         r"(image|text|mm)_encoder\.(encoder|layernorm|pooler|cls_token)\b|(image|text)_to_mm_projection\.",
     ),
 )  # fmt: skip
-_PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _MARKS)
+_PATTERNS = tuple((layout, re.compile(pattern)) for layout, pattern in _MARKS)
 
 
 def recognise(keys: Iterable[str]) -> Layout:
-    """The layout that most of the keys speak for."""
-    votes = Counter(kind for key in keys if (kind := _kind_of(key)))
+    """The layout that most of the keys belong to; `Layout.UNKNOWN` where no key belongs to any."""
+    votes = Counter(layout for key in keys if (layout := _layout_of(key)))
     return votes.most_common(1)[0][0] if votes else Layout.UNKNOWN
 
 
-def _kind_of(key: str) -> Layout | None:
-    return next((kind for kind, pattern in _PATTERNS if pattern.match(key)), None)
+def _layout_of(key: str) -> Layout | None:
+    return next((layout for layout, pattern in _PATTERNS if pattern.match(key)), None)
 
 
 @dataclass(frozen=True)
 class Semantics:
-    """How one implementation reads the same weights."""
+    """What one implementation computes with the weights, where implementations differ."""
 
     name: str
-    ignore_index: int = -100
-    head_layer_norm_eps: float | None = None  # of the masked-prediction heads; None: their encoders'
-    logit_scale_range: tuple[float, float] | None = None  # clamped to in every forward pass
-    mask_token_is_optional: bool = False
+    ignore_index: int = -100  # a label with this value counts for no loss
+    head_layer_norm_eps: float | None = None  # of the masked-prediction heads; None: the same as their encoders'
+    logit_scale_range: tuple[float, float] | None = None  # every forward pass clamps the scale to it
+    mask_token_is_optional: bool = False  # whether a checkpoint may lack the image encoder's mask token
 
     def as_json(self) -> dict:
-        """What a record of a conversion says of it."""
+        """The part of it that conversion.json records."""
         return {"name": self.name, "head_layer_norm_eps": self.head_layer_norm_eps, "logit_scale_range": self.logit_scale_range}
 
 
-# As transformers has it, whose port of the original this is.
+# transformers' FLAVA is a port of the original, and computes this.
 ORIGINAL_SEMANTICS = Semantics("the original")
 
 # modules/losses/flava.py of torchmultimodal-nightly 2024.4.1: the defaults of FLAVAPretrainingLoss and the clamp in
@@ -85,40 +88,41 @@ TORCHMULTIMODAL_SEMANTICS = Semantics(
 )
 
 
-def semantics_of(kind: Layout) -> Semantics:
-    """Those of the implementation that writes this layout."""
-    return TORCHMULTIMODAL_SEMANTICS if kind in (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL) else ORIGINAL_SEMANTICS
+def semantics_of(layout: Layout) -> Semantics:
+    """The semantics of the implementation that writes this layout."""
+    return TORCHMULTIMODAL_SEMANTICS if layout in (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL) else ORIGINAL_SEMANTICS
 
 
 @dataclass(frozen=True)
 class Way:
-    """``to`` leads a file's key to `FlavaForPreTraining`'s name, ``back`` leads that name to the file's."""
+    """How keys of one layout are renamed: ``to`` gives a key's name in `FlavaForPreTraining`, ``back`` the reverse."""
 
     to: Callable[[str], Trace]
     back: Callable[[str], str]
 
 
 def to_hugging_face(original: str) -> Trace:
-    """The way of a key of the original, its codebook's included, to `FlavaForPreTraining`'s."""
+    """Renames a key of the original, or of its codebook, to `FlavaForPreTraining`'s name."""
     return _codebook(original) if table_for(original) is CODEBOOK else FLAVA.trace(original)
 
 
 def from_torchmultimodal(key: str) -> Trace:
-    """The way of a torchmultimodal `FLAVAForPreTraining`'s key to transformers', by way of the original's name."""
-    back = TORCHMULTIMODAL.back(key)
-    on = to_hugging_face(back.target)
-    steps = [replace(step, table=TORCHMULTIMODAL.name) for step in back.steps]
-    steps += [replace(step, table=table_for(back.target).name) for step in on.steps]
+    """Renames a key of torchmultimodal's `FLAVAForPreTraining` to transformers' name, by way of the original's."""
+    original = TORCHMULTIMODAL.source_of(key)
+    on = to_hugging_face(original)
+    steps = [replace(step, table=TORCHMULTIMODAL.name) for step in TORCHMULTIMODAL.back(key).steps]
+    steps += [replace(step, table=table_for(original).name) for step in on.steps]
     return Trace(key, tuple(steps), on.target, on.dropped)
 
 
 def to_torchmultimodal(target: str) -> str | None:
-    """torchmultimodal's name for a key of `FlavaForPreTraining`."""
+    """torchmultimodal's name for a key of `FlavaForPreTraining`, or None where it has none."""
     return TORCHMULTIMODAL.rename(source_name(target))
 
 
 def _codebook(key: str) -> Trace:
     trace = CODEBOOK.trace(key)
+    assert trace.target is not None  # the codebook's table drops nothing
     return replace(trace, target=CODEBOOK_PREFIX + trace.target)
 
 
@@ -140,8 +144,7 @@ WAYS = {
     Layout.HUGGING_FACE: Way(_already_there, str),
 }
 
-
-# The layouts that `--from` takes, with the kinds of file that are in them, the whole model first.
+# The names that `--from` takes, each with the layouts that it stands for; the whole model's layout comes first.
 LAYOUTS_BY_NAME = {
     "original": (Layout.ORIGINAL,),
     "torchmultimodal": (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL),

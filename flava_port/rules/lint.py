@@ -1,7 +1,7 @@
-"""What is wrong with a rule table, each finding shown by the shortest of the keys it is meant for.
+"""Finds what is wrong with a rule table, and shows each finding on the shortest key that has it.
 
-A finding is a statement about those keys. A pair of rules whose order shows is no finding where the
-order settles it as a reader expects: the special case first, the rule that it contains after it.
+Findings are about the keys that the table is meant for. Two rules whose order matters are no finding if the
+special case comes first and the rule whose source it contains comes second, as a reader expects.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
 
+from ..text import count_of
 from .describe import describe
-from .engine import Rule, RuleTable, Trace
+from .engine import Rule, RuleTable, Trace, numbered
 from .order import dependencies_on
 
 
 class Flaw(Enum):
-    """What a finding is about."""
+    """What can be wrong with an entry of a table."""
 
     DEAD = "dead rule"
     SHADOWED = "shadowed rule"
@@ -29,38 +30,38 @@ class Flaw(Enum):
 
 @dataclass(frozen=True)
 class LintFinding:
-    """One thing that is wrong, the key that shows it, and how."""
+    """One thing that is wrong with a table."""
 
-    kind: Flaw
+    flaw: Flaw
     entry: str  # "rule 3", "rules 2 and 5", "drop 1"
-    witness: str
-    how: str
+    witness: str  # the key that shows it
+    how: str  # what happens to that key
 
     def __str__(self) -> str:
         shown = "\n".join("    " + line for line in self.how.splitlines())
-        return f"{self.entry}: {self.kind.value}, as {self.witness} shows\n{shown}"
+        return f"{self.entry}: {self.flaw.value}, as {self.witness} shows\n{shown}"
 
 
 def lint(table: RuleTable, keys: Iterable[str]) -> list[LintFinding]:
-    """Everything that is wrong with ``table`` on ``keys``, a finding for each entry and kind."""
+    """Everything that is wrong with ``table`` on ``keys``: one finding for each entry and flaw."""
     traces = [table.trace(key) for key in sorted(set(keys), key=lambda k: (len(k), k))]
-    checks = (_unused, _meetings, _order, _not_invertible, _leftovers, _touches)
+    checks = (_unused, _meetings, _order_sensitive, _not_invertible, _leftovers, _touches)
     found: dict[tuple[Flaw, str], LintFinding] = {}
     for check in checks:
         for finding in check(table, traces):
-            found.setdefault((finding.kind, finding.entry), finding)
+            found.setdefault((finding.flaw, finding.entry), finding)
     return list(found.values())
 
 
 def describe_findings(table: RuleTable, keys: Sequence[str], findings: Sequence[LintFinding]) -> str:
-    """A line that says how many there are, then each."""
-    count = f"{len(findings)} findings" if len(findings) != 1 else "1 finding"
-    title = f"{table.name}: {len(table.rules)} rules on {len(keys)} keys, {count if findings else 'no findings'}"
+    """One line with the numbers of rules, keys and findings, and then each finding."""
+    count = count_of(len(findings), "finding") if findings else "no findings"
+    title = f"{table.name}: {count_of(len(table.rules), 'rule')} on {count_of(len(keys), 'key')}, {count}"
     return "\n".join([title, *(str(finding) for finding in findings)])
 
 
 def _unused(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
-    """Entries that change no key: because none holds their fragment, or because an earlier entry always takes it."""
+    """Entries that change no key: no key contains their fragment, or an earlier entry always changes it first."""
     firing = {step.number for trace in traces for step in trace.steps}
     for number, rule in enumerate(table.rules, start=1):
         if number not in firing:
@@ -80,7 +81,7 @@ def _unused_entry(entry: str, text: str, fragment: str, able: Sequence[Trace]) -
 
 
 def _meetings(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
-    """Keys that meet in one target: a collision where different rules led there."""
+    """Keys that become one target: a collision if different rules lead there, else the table is not injective."""
     by_target: dict[str, list[Trace]] = {}
     for trace in traces:
         if trace.target is not None:
@@ -88,31 +89,33 @@ def _meetings(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding
     for meeting in by_target.values():
         for one, other in combinations(meeting, 2):
             mine, theirs = ([step.number for step in trace.steps] for trace in (one, other))
-            kind = Flaw.COLLISION if mine and theirs and mine != theirs else Flaw.NOT_INJECTIVE
-            entry = _entry(sorted({*mine, *theirs}))
-            yield LintFinding(kind, entry, one.source, f"two keys meet\n{describe(one)}\n{describe(other)}")
+            flaw = Flaw.COLLISION if mine and theirs and mine != theirs else Flaw.NOT_INJECTIVE
+            entry = numbered(sorted({*mine, *theirs}))
+            yield LintFinding(flaw, entry, one.source, f"two keys become one\n{describe(one)}\n{describe(other)}")
 
 
-def _order(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+def _order_sensitive(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    """Pairs of rules whose order matters, but for a special case that comes first."""
     for (first, second), key in dependencies_on(table, [trace.source for trace in traces]).items():
         one, other = table.rules[first - 1], table.rules[second - 1]
         if other.source not in one.source or one.source == other.source:
-            how = f"{one}\n{other}\nneither is a special case of the other that comes first\n{describe(table.trace(key))}"
-            yield LintFinding(Flaw.ORDER, _entry([first, second]), key, how)
+            how = f"{one}\n{other}\ntheir order matters, and neither is a special case that comes before the general rule\n{describe(table.trace(key))}"
+            yield LintFinding(Flaw.ORDER, numbered([first, second]), key, how)
 
 
 def _not_invertible(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
+    """Keys that the rules undone do not give back."""
     for trace in traces:
         if trace.target is not None and (back := table.source_of(trace.target)) != trace.source:
             yield LintFinding(Flaw.NOT_INVERTIBLE, trace.rules, trace.source, f"{describe(trace)}\ncomes back as {back}")
 
 
 def _leftovers(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
-    """What a rule should have replaced is still there, outside of what it writes itself."""
+    """Targets that still contain a rule's source, outside of what that rule writes."""
     for trace in traces:
         for number, rule in enumerate(table.rules, start=1):
             if trace.target is not None and _holds(rule, trace.target.replace(rule.target, "\0") if rule.target else trace.target):
-                how = f"{describe(trace)}\nstill holds {rule.source}, which rule {number} replaces"
+                how = f"{describe(trace)}\nstill contains {rule.source}, which rule {number} replaces"
                 yield LintFinding(Flaw.LEFTOVER, f"rule {number}", trace.source, how)
 
 
@@ -121,7 +124,7 @@ def _holds(rule: Rule, text: str) -> bool:
 
 
 def _touches(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
-    """A rule that cuts into a name: ``text_projection`` in ``mm_text_projection``."""
+    """Rules that replace a part of a name, as ``text_projection`` does in ``mm_text_projection``."""
     for trace in traces:
         before = trace.source
         for step in trace.steps:
@@ -132,7 +135,7 @@ def _touches(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]
 
 
 def _cut_name(rule: Rule, key: str) -> str | None:
-    """The first name that the rule replaces a part of; None where it replaces whole names."""
+    """The first name of which the rule replaces a part; None where it replaces whole names only."""
     start = len(key) - len(rule.source) if rule.at_end else key.find(rule.source)
     while start >= 0:
         end = start + len(rule.source)
@@ -146,10 +149,3 @@ def _cut_name(rule: Rule, key: str) -> str | None:
 
 def _inside_name(character: str) -> bool:
     return character.isalnum() or character == "_"
-
-
-def _entry(numbers: Sequence[int]) -> str:
-    if not numbers:
-        return "no rule"
-    *first, last = map(str, numbers)
-    return f"rules {', '.join(first)} and {last}" if first else f"rule {last}"

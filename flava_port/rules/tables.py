@@ -1,15 +1,15 @@
 """The rename tables as data.
 
-There are three layouts, and the tables lead from the original's to the other two: to Hugging Face's
-(`FLAVA`, and `CODEBOOK` for the codebook's own file) and to torchmultimodal's (`TORCHMULTIMODAL`).
-Between those two the way is back to the original's names and on from there (`flava_port.rules.layouts`).
+Every table starts at the original's layout: `FLAVA` leads to Hugging Face's, `CODEBOOK` does the same for the
+codebook's own file, and `TORCHMULTIMODAL` leads to torchmultimodal's. `flava_port.rules.layouts` renames between
+Hugging Face's and torchmultimodal's layouts by way of the original's names.
 """
 
 from .engine import Drop, Rule, RuleTable
 
 _SECOND_COPY = "the checkpoint holds the embeddings twice; the copy under the encoder's module is kept"
 
-# The upstream converter's replacements (transformers 4.20.0 to 4.47.1,
+# The replacements of the upstream converter (transformers 4.20.0 to 4.47.1,
 # convert_flava_original_pytorch_to_hf.py), in its order.
 FLAVA = RuleTable(
     name="flava",
@@ -38,7 +38,7 @@ FLAVA = RuleTable(
     ),
 )
 
-# OpenAI's DALL-E encoder to FlavaImageCodebook (transformers 4.20.0 to 4.47.1,
+# From OpenAI's DALL-E encoder to FlavaImageCodebook (transformers 4.20.0 to 4.47.1,
 # convert_dalle_to_flava_codebook.py).
 CODEBOOK = RuleTable(
     name="codebook",
@@ -63,9 +63,9 @@ _HEADS_OF_2022 = {
     "mmm_mim_head": "heads.cmd.mim_head",
 }
 
-# Meta's public implementation, `FLAVAForPreTraining` (torchmultimodal-nightly 2024.4.1: models/flava/model.py,
-# models/flava/transformer.py, modules/losses/flava.py). It holds the codebook too, so its table takes the keys
-# of both of the original's files.
+# To Meta's public implementation, `FLAVAForPreTraining` (torchmultimodal-nightly 2024.4.1: models/flava/model.py,
+# models/flava/transformer.py, modules/losses/flava.py). It also holds the codebook, so this table takes the keys
+# of both original files.
 TORCHMULTIMODAL = RuleTable(
     name="torchmultimodal",
     source="original",
@@ -101,19 +101,19 @@ TORCHMULTIMODAL = RuleTable(
         Rule("heads.cmd.clip_head.logit_scale", "loss.contrastive_loss.logit_scale"),
         Rule("blocks", "image_codebook.encoder.blocks"),
     ),
-    # What the public history of facebookresearch/multimodal shows of 2022, by commit. In all of it the layers and
-    # the text embeddings still had names close to the original's (modules/layers/transformer.py, flava_text_encoder.py);
-    # layernorm_before, layernorm_after, LayerNorm and position_ids are the original's own.
+    # Names of 2022, from the public history of facebookresearch/multimodal. The layers and the text embeddings still
+    # had names close to the original's then (modules/layers/transformer.py, flava_text_encoder.py): layernorm_before,
+    # layernorm_after, LayerNorm and position_ids are the original's own.
     older=(
         # The first release, whose checkpoint is flava_full_pretrained_encoders_torchmm (commit 6462edf;
-        # the way there from the original: examples/flava/tools/convert_weights.py).
+        # examples/flava/tools/convert_weights.py made it from the original).
         *(Rule(f"attention.attention.{part}", f"attention.attention.{part}") for part in ("query", "key", "value")),
         Rule("intermediate.dense", "intermediate"),
         Rule("output.dense.weight", "output.weight"),
         Rule("output.dense.bias", "output.bias"),
         Rule("image_projection", "loss.contrastive_loss.image_projection"),
         Rule("text_projection", "loss.contrastive_loss.text_projection"),
-        # flava_for_pretraining_projection_itm_mp: the heads beside the model instead of in its loss (commit 02d8b00).
+        # The checkpoint flava_for_pretraining_projection_itm_mp: heads beside the model, not in its loss (commit 02d8b00).
         Rule("heads.cmd.itm_head", "itm_head"),
         *(
             Rule(f"{original}.cls.predictions.{part}", f"{head}.{name}")
@@ -130,7 +130,7 @@ TORCHMULTIMODAL = RuleTable(
 
 TABLES = (FLAVA, CODEBOOK, TORCHMULTIMODAL)
 
-# Where FlavaForPreTraining keeps the converted codebook.
+# What FlavaForPreTraining puts before the keys of the converted codebook.
 CODEBOOK_PREFIX = "image_codebook."
 
 # What a torchmultimodal FLAVAForPreTraining puts before the keys of its FLAVAModel.
@@ -138,12 +138,12 @@ MODEL_PREFIX = "model."
 
 
 def source_name(target: str) -> str:
-    """The original's name for a key of `FlavaForPreTraining`, its codebook's included."""
+    """The original's name for a key of `FlavaForPreTraining` or of its codebook."""
     if target.startswith(CODEBOOK_PREFIX):
         return CODEBOOK.source_of(target.removeprefix(CODEBOOK_PREFIX))
     return FLAVA.source_of(target)
 
 
 def table_for(key: str) -> RuleTable:
-    """The table that leads a key of the original on to transformers: the codebook's for ``blocks.*``, FLAVA's for all else."""
+    """The table that renames a key of the original to transformers' name: `CODEBOOK` for ``blocks.*``, else `FLAVA`."""
     return CODEBOOK if key.startswith("blocks.") else FLAVA

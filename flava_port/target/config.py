@@ -1,13 +1,14 @@
-"""The model's config: FLAVA's defaults, sizes read from a checkpoint's shapes, one normal form.
+"""The model's config: FLAVA's defaults, and the normal form in which a config is read and written.
 
-The normal form is a plain dict, the content of a ``config.json`` that every transformers release
-from 4.25.1 on reads the same way: every field that means something is spelled out (a default that
-a release changes cannot reach it) and every number has the type that strict releases ask for.
+The normal form is the content of a ``config.json`` that every release of transformers from 4.25.1 on
+reads the same way. Every field that means something is spelled out, so that a release that changes a
+default changes nothing; every number has the type that strict releases ask for.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InvalidInput
 from .parts import WHOLE, Part
@@ -25,9 +26,9 @@ ENCODER_DEFAULTS = {
     "qkv_bias": True,
 }
 
-# FLAVA as published (arXiv 2112.04482, section 4 and its appendix; the defaults of transformers'
-# configuration_flava.py from 4.19.0 to 5.23.0).
-DEFAULTS = {
+# FLAVA as published: arXiv 2112.04482, section 4 and its appendix. These are also the defaults of transformers'
+# configuration_flava.py from 4.19.0 to 5.23.0.
+DEFAULTS: dict[str, Any] = {
     "image_config": {
         "model_type": "flava_image_model",
         **ENCODER_DEFAULTS,
@@ -82,53 +83,67 @@ DEFAULTS = {
 
 ENCODERS = {"image_config": "image", "text_config": "text", "multimodal_config": "multimodal"}
 
-# Fields of a config.json that say how it was made, not what the model is; ours are written anew.
+# Fields of a config.json that say how it was made and not what the model is. They are left out of the normal form;
+# `config_json` writes its own.
 _WRITTEN_ANEW = ("transformers_version", "architectures", "torch_dtype", "dtype", "model_type", "_name_or_path")
 
 
 def section_of(config: dict, name: str) -> dict:
+    """The sub-config of that name; the config itself where the name is empty."""
     return config[name] if name else config
 
 
-# ------------------------------------------------------------------------------ config.json, read
+def with_defaults(config: Mapping, defaults: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
+    """The config, and the default of every field that it leaves out; sub-configs likewise."""
+    sections = {name: {**value, **config.get(name, {})} for name, value in defaults.items() if isinstance(value, dict)}
+    return {**defaults, **config, **sections}
 
 
-def read_config(path: Path) -> dict:
+def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an ``image_size`` or ``patch_size``, which is one number where they are equal."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def read_config(path: Path) -> dict[str, Any]:
     """The normal form of the ``config.json`` in ``path`` (the file, or the folder that holds it).
 
     Raises:
-        InvalidInput: there is none, it is not JSON, not FLAVA's, or a field has the wrong type.
+        InvalidInput: there is no such file, it is not JSON, it is another model's config, or a field has the wrong type.
     """
     content, path = read_json(path)
     if content.get("model_type", "flava") != "flava":
         raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of 'flava'")
+    return _normal_form_in(path, content)
+
+
+def read_codebook_config(path: Path) -> dict[str, Any]:
+    """The normal form of a whole config, read from a codebook's own config or from a whole model's.
+
+    Raises:
+        InvalidInput: as `read_config`.
+    """
+    content, path = read_json(path)
+    if content.get("model_type", "flava_image_codebook") not in ("flava", "flava_image_codebook"):
+        raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of a codebook")
+    return _normal_form_in(path, content if content.get("model_type") == "flava" else {"image_codebook_config": content})
+
+
+def _normal_form_in(path: Path, content: Mapping) -> dict[str, Any]:
     try:
         return normal_form(content)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
 
 
-def read_codebook_config(path: Path) -> dict:
-    """The normal form around a codebook's config: that of `FlavaImageCodebook`, or a whole model's.
+CONFIG_BYTES_MAX = 16 << 20  # FLAVA's has 5 kB
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], Path]:
+    """The JSON object in ``path``, or in the ``config.json`` of the folder ``path``; and the path of the file.
 
     Raises:
-        InvalidInput: as `read_config`.
+        InvalidInput: there is no such file, it cannot be read, it is too large, or it holds no JSON object.
     """
-    content, path = read_json(path)
-    if content.get("model_type") == "flava":
-        return read_config(path)
-    if content.get("model_type", "flava_image_codebook") != "flava_image_codebook":
-        raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of a codebook")
-    try:
-        return normal_form({"image_codebook_config": content})
-    except InvalidInput as error:
-        raise InvalidInput(f"{path}: {error}") from None
-
-
-CONFIG_BYTES_MAX = 16 << 20  # FLAVA's have 5 kB
-
-
-def read_json(path: Path) -> tuple[dict, Path]:
     path = Path(path)
     if path.is_dir():
         path = path / "config.json"
@@ -136,7 +151,7 @@ def read_json(path: Path) -> tuple[dict, Path]:
         if not path.exists():
             raise InvalidInput(f"{path}: no such file")
         if not path.is_file() or path.stat().st_size > CONFIG_BYTES_MAX:
-            raise InvalidInput(f"{path}: not a config: no file, or too large for one")
+            raise InvalidInput(f"{path}: not a config: it is no regular file, or larger than {CONFIG_BYTES_MAX >> 20} MiB")
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
@@ -147,21 +162,22 @@ def read_json(path: Path) -> tuple[dict, Path]:
     return content, path
 
 
-def normal_form(content: Mapping) -> dict:
-    """Every field spelled out and of its right type; fields we do not know are kept as they are."""
-    content = dict(content)
-    config = {}
-    for name, default in DEFAULTS.items():
-        if isinstance(default, dict):
-            config[name] = _normal_section(name, default, content)
-        else:
-            config[name] = _of_type(name, content.get(name, default), default)
+def normal_form(content: Mapping) -> dict[str, Any]:
+    """The config with every field of FLAVA's spelled out and of the right type; unknown fields are kept as they are.
+
+    Raises:
+        InvalidInput: a field has the wrong type, or counts more modules than any model has.
+    """
+    config = {
+        name: _normal_section(name, default, content) if isinstance(default, dict) else _of_type(name, content.get(name, default), default)
+        for name, default in DEFAULTS.items()
+    }
     unknown = {k: v for k, v in content.items() if k not in config and k not in _WRITTEN_ANEW and not k.endswith("_config_dict")}
     return {**config, **unknown}
 
 
-def _normal_section(name: str, defaults: Mapping, content: Mapping) -> dict:
-    """A sub-config. Releases before 4.25 wrote it as ``image_config_dict``, which still overrides ``image_config``."""
+def _normal_section(name: str, defaults: Mapping, content: Mapping) -> dict[str, Any]:
+    """A sub-config's normal form. Releases before 4.25 wrote ``image_config_dict``, which still overrides ``image_config``."""
     given: dict = {}
     for key in (name, f"{name}_dict"):
         value = content.get(key)
@@ -173,47 +189,46 @@ def _normal_section(name: str, defaults: Mapping, content: Mapping) -> dict:
     return {**known, **{k: v for k, v in given.items() if k not in known and k not in _WRITTEN_ANEW}}
 
 
-def _of_type(name: str, value: object, default: object) -> object:
-    """``value`` as the type of its default (1 becomes 1.0 where a float belongs), or an error naming it."""
-    if name == "text_config.pad_token_id" and value is None:
-        return None
-    is_size = name in ("image_config.image_size", "image_config.patch_size") and isinstance(value, list) and len(value) == 2
-    if is_size and all(type(side) is int for side in value):
-        return value[0] if value[0] == value[1] else value
-    if isinstance(default, float) and type(value) in (int, float):
-        return float(value)
-    if type(default) is int and type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) is not type(default):
-        raise InvalidInput(f"{name} is {value!r}, where a {type(default).__name__} belongs")
-    if name.rpartition(".")[2] in _COUNTS and not 0 <= value <= MODULES_MAX:
-        raise InvalidInput(f"{name} is {value}; no model has so many")
-    return value
-
-
 _COUNTS = ("num_hidden_layers", "num_groups", "num_blocks_per_group")
 MODULES_MAX = 10_000
 
 
+def _of_type(name: str, value: object, default: object) -> object:
+    """``value`` as the type of its default: 1 becomes 1.0 where a float belongs. An InvalidInput names the field that has another."""
+    if name == "text_config.pad_token_id" and value is None:
+        return None
+    if name in ("image_config.image_size", "image_config.patch_size") and isinstance(value, list) and [*map(type, value)] == [int, int]:
+        return value[0] if value[0] == value[1] else value
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(default) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not type(default):
+        raise InvalidInput(f"{name} is {value!r}, where a {type(default).__name__} belongs")
+    if name.rpartition(".")[2] in _COUNTS and isinstance(value, int) and not 0 <= value <= MODULES_MAX:
+        raise InvalidInput(f"{name} is {value}; no model has so many")
+    return value
+
+
 def declared_class(folder: Path) -> str:
-    """The class of transformers that the folder's ``config.json`` names; nothing where it names none."""
+    """The class of transformers that the folder's ``config.json`` names; empty where it names none."""
     content, _ = read_json(folder)
     architectures = content.get("architectures")
     return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
 
 
 def declared_fields(folder: Path) -> set[str]:
-    """What the folder's ``config.json`` says anything of."""
+    """The fields that stand in the folder's ``config.json``, whatever their values."""
     return set(read_json(folder)[0])
 
 
 def declared_dtypes(folder: Path) -> list[tuple[str, object]]:
-    """The dtype that the folder's ``config.json`` tells transformers to load in, under each name that it has it."""
+    """Each field in which the folder's ``config.json`` states the dtype to load in, with its value."""
     content, _ = read_json(folder)
     return [(name, content[name]) for name in ("dtype", "torch_dtype") if content.get(name) is not None]
 
 
-def config_json(config: dict, dtype: str, part: Part = WHOLE) -> dict:
-    """The content of the ``config.json`` to write, for weights of ``dtype`` (``float32``)."""
+def config_json(config: dict, dtype: str, part: Part = WHOLE) -> dict[str, Any]:
+    """The content of the ``config.json`` to write for a part whose weights are of ``dtype``, such as ``float32``."""
     own = part.config_of(config) if part.section else {"model_type": "flava", **config}
     return {"architectures": [part.model_class], **own, "torch_dtype": dtype}

@@ -1,70 +1,91 @@
-"""What the installed transformers expects of a FLAVA state dict: keys, shapes, ties."""
+"""The installed transformers: the shapes that it expects, its models built and loaded, its sources told apart."""
 
+import hashlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput
-from .epochs import known_shapes
+from .epochs import epoch_of
 from .keys import POSITION_IDS
 from .parts import CODEBOOK_PART, WHOLE, Part
+from .plain import is_plain
+from .shapes import Shapes, expected_shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+version = cache(metadata.version)
 
 
-@dataclass(frozen=True)
-class ExpectedShapes:
-    """The keys that a file for `FlavaForPreTraining` holds, with their shapes; recomputed buffers left out."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    transformers: str
+def recorded_versions() -> dict[str, str]:
+    """The versions that a conversion's record and a certificate name, by package."""
+    return {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")}
 
 
-def expected_schema(config: Mapping, part: Part = WHOLE) -> ExpectedShapes:
-    """The layout of the installed transformers for ``config`` (the content of a whole model's config.json).
+def shapes_for(config: Mapping, part: Part = WHOLE) -> Shapes:
+    """The keys and shapes that the installed transformers expects of a part's file; position_ids is left out.
 
-    A part's keys have the names that they have in `FlavaForPreTraining`. Where the release's layout is
-    recorded (`flava_port.epochs`), transformers is not imported, which takes longer than all else.
+    ``config`` is a whole model's, and keys are those of `FlavaForPreTraining`. transformers is imported only where its
+    release or the config is an unusual one, since that takes longer than all the rest of a conversion.
 
     Raises:
         InvalidInput: the installed transformers refuses the config.
     """
-    release = version("transformers")
-    holding = config if part is not CODEBOOK_PART else {**config, "init_codebook": True}
-    if (known := known_shapes(holding, release)) is not None:
-        return ExpectedShapes({key: shape for key, shape in known.items() if part.holds(key)}, release)
-    return built_schema(config, part)
+    known = known_shapes({**config, "init_codebook": True} if part is CODEBOOK_PART else config, version("transformers"))
+    if known is None:
+        return built_shapes(config, part)
+    return {key: shape for key, shape in known.items() if part.holds(key)}
 
 
-def built_schema(config: Mapping, part: Part = WHOLE) -> ExpectedShapes:
-    """The same from a model of the installed transformers, built on the meta device: no weight is allocated.
+def known_shapes(config: Mapping, release: str) -> Shapes | None:
+    """The keys and shapes of a release's `FlavaForPreTraining`, position_ids left out; found without importing transformers.
+
+    None where only transformers can tell: the release lies in no known epoch, or might refuse the config.
+    """
+    epoch = epoch_of(release)
+    return expected_shapes(config) if epoch is not None and is_plain(config, epoch.defaults) else None
+
+
+def built_shapes(config: Mapping, part: Part = WHOLE) -> Shapes:
+    """What `shapes_for` gives, read from a model of the installed transformers that is built on the meta device.
 
     Raises:
-        InvalidInput: as `expected_layout`.
+        InvalidInput: the installed transformers refuses the config.
     """
+    with quiet():
+        transformers = import_transformers(part)
+    try:
+        model = empty_model(config, part)
+    except Exception as error:
+        # Each release has exception types of its own for this; whichever it is, the config is at fault.
+        raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None
+    shapes = {part.prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
+    return {key: shape for key, shape in shapes.items() if key != POSITION_IDS}
+
+
+def empty_model(config: Mapping, part: Part = WHOLE) -> "nn.Module":
+    """The installed transformers' model of this whole config, on the meta device, where no weight takes memory."""
     import torch
-    import transformers
 
     with quiet():
-        model_class = getattr(transformers, part.model_class)  # imported here: under the meta device, some releases do not import
-        try:
-            own = getattr(transformers, part.config_class).from_dict(deepcopy(dict(part.config_of(config))))
-            with torch.device("meta"):
-                model = model_class(own)
-        except Exception as error:
-            # Each release has exception types of its own for this; whichever it is, the config is at fault.
-            raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None
-    shapes = {part.prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
-    return ExpectedShapes({key: shape for key, shape in shapes.items() if key != POSITION_IDS}, transformers.__version__)
+        transformers = import_transformers(part)  # here, since some releases cannot be imported under the meta device
+        own = getattr(transformers, part.config_class).from_dict(deepcopy(dict(part.config_of(config))))
+        with torch.device("meta"):
+            return getattr(transformers, part.model_class)(own)
 
 
-def import_transformers(part: Part = WHOLE):
-    """The installed transformers, with what its model needs imported too, which takes seconds."""
+def import_transformers(part: Part = WHOLE) -> ModuleType:
+    """The installed transformers, with its model imported too, which takes seconds; its progress bars are off."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -72,52 +93,54 @@ def import_transformers(part: Part = WHOLE):
     return transformers
 
 
-def load_model(folder: Path, part: Part = WHOLE):
-    """The folder's model as the installed transformers loads it, and that version."""
+def load_model(folder: Path, part: Part = WHOLE) -> tuple["nn.Module", str]:
+    """The folder's model as the installed transformers loads it, in evaluation mode; and the version of transformers."""
     with quiet():
         transformers = import_transformers(part)
         model = getattr(transformers, part.model_class).from_pretrained(folder)
     return model.eval(), transformers.__version__
 
 
-class _Quiet:
-    """Warnings and log lines put aside by the first that asks, let through again by the last, in whichever threads."""
+def source_digest(package: Path | None = None) -> str | None:
+    """The sha256 of the modules that are FLAVA in a transformers' folder; None where it has none.
 
-    def __init__(self) -> None:
-        self.lock, self.asking, self.undo = Lock(), 0, ExitStack()
-
-    def begin(self) -> None:
-        with self.lock:
-            if not self.asking:
-                self.undo.callback(logging.disable, logging.root.manager.disable)
-                logging.disable(max(logging.root.manager.disable, logging.WARNING))
-                self.undo.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-            self.asking += 1
-
-    def end(self) -> None:
-        with self.lock:
-            self.asking -= 1
-            if not self.asking:
-                self.undo.close()
+    Without a folder, in that of the installed transformers, which is not imported. Scripts that convert checkpoints are
+    left out: they came and went without a change to the model.
+    """
+    if package is None:
+        spec = find_spec("transformers")
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        package = Path(spec.submodule_search_locations[0])
+    modules = [path for path in sorted(package.glob("models/flava/*.py")) if not path.name.startswith("convert_")]
+    digest = hashlib.sha256()
+    for path in modules:
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest() if modules else None
 
 
-_quiet = _Quiet()
+_lock, _users, _undo = Lock(), list[object](), ExitStack()
 
 
 @contextmanager
-def quiet():
-    """Without the warnings and log lines of building and running a model; errors still raise."""
-    _quiet.begin()
+def quiet() -> Iterator[None]:
+    """Keeps the warnings and log lines of building and running a model from being shown; errors still raise.
+
+    Users may overlap, in one thread or in several. The first puts them aside, and the last one to end lets them through
+    again: what each found when it began may be the silence of another.
+    """
+    user = object()
+    with _lock:
+        if not _users:
+            _undo.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(max(logging.root.manager.disable, logging.WARNING))
+            _undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _users.append(user)
     try:
         yield
     finally:
-        _quiet.end()
-
-
-version = cache(metadata.version)
-
-
-def recorded_versions() -> dict[str, str]:
-    """What a conversion and a certificate record of their circumstances."""
-    return {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")}
+        with _lock:
+            _users.remove(user)
+            if not _users:
+                _undo.close()

@@ -1,4 +1,4 @@
-"""FLAVA whole, and the parts of it that transformers has classes of their own for."""
+"""FLAVA as a whole, and the parts of it that transformers has classes of their own for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,14 +8,14 @@ from ..rules.tables import CODEBOOK_PREFIX
 
 @dataclass(frozen=True)
 class Part:
-    """A class of transformers, where its weights stand in `FlavaForPreTraining`, and where its config in `FlavaConfig`."""
+    """A class of transformers, and where its weights and its config stand in those of the whole model."""
 
     name: str
     model_class: str
     config_class: str
-    prefix: str = ""
-    section: str = ""
-    without: str = ""  # what it leaves out, though it begins so
+    prefix: str = ""  # of its keys in `FlavaForPreTraining`
+    section: str = ""  # of `FlavaConfig`; empty for the whole config
+    without: str = ""  # keys that begin so are left out, though they begin with the prefix too
 
     def __str__(self) -> str:
         return self.model_class + (" without its codebook" if self.without else "")

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from .config import read_json
-
-# ------------------------------------------------------------------------------ image processing
+from .config import both_sides, read_json
 
 
 def preprocessor_json(config: dict) -> dict:
-    """The content of ``preprocessor_config.json``: FLAVA's image processing for this image size.
+    """The content of ``preprocessor_config.json``: FLAVA's image processing for this config's image size.
 
-    CLIP's mean and deviation for the encoder; pixels between 0 and 1 for the codebook, at 8 pixels a
-    code (DALL-E pools three times), so that the codes lie on the encoder's patches.
+    The encoder's pixels are normalised with CLIP's mean and deviation. The codebook's pixels lie between 0 and 1. It
+    makes a code of every 8 by 8 of them, so their number is such that each patch of the encoder has one code.
     """
     image = config["image_config"]
     height, width = both_sides(image["image_size"])
@@ -54,7 +52,7 @@ def preprocessor_json(config: dict) -> dict:
 
 
 def preprocessor_differences(folder: Path, config: dict) -> list[tuple[str, object, object]]:
-    """Fields of the folder's ``preprocessor_config.json``, if it has one, that are not FLAVA's: name, actual, expected."""
+    """The fields in which the folder's ``preprocessor_config.json``, if it has one, is not FLAVA's: name, actual, expected."""
     path = folder / "preprocessor_config.json"
     if not path.exists():
         return []
@@ -64,7 +62,3 @@ def preprocessor_differences(folder: Path, config: dict) -> list[tuple[str, obje
         for name, wanted in preprocessor_json(config).items()
         if content.get(name) != wanted
     ]
-
-
-def both_sides(size: int | list[int]) -> tuple[int, int]:
-    return (size[0], size[1]) if isinstance(size, list) else (size, size)

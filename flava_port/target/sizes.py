@@ -1,4 +1,7 @@
-"""Sizes of the model, read from a checkpoint's shapes."""
+"""The sizes of a model, read from the shapes of its weights; and the config that they make, with defaults for the rest.
+
+Keys are those of `FlavaForPreTraining`.
+"""
 
 import re
 from collections import Counter
@@ -6,57 +9,39 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from math import isqrt
+from typing import Any
 
 from ..errors import NotFaithful
 from ..rules.layouts import ORIGINAL_SEMANTICS, Semantics
 from .config import DEFAULTS, ENCODER_DEFAULTS, ENCODERS, section_of
 
 HEAD_WIDTH = 64
-# Published FLAVAs whose heads are wider: the larger ones of torchmultimodal's scaling study (examples/flava/native).
-_HEADS_BY_WIDTH = {1280: 16, 1408: 16, 1664: 16, 2048: 16}
-
-
-# ------------------------------------------------------------------------ sizes, from the shapes
+# Heads of the published FLAVAs whose heads are wider, by hidden size: the larger models of torchmultimodal's scaling
+# study (examples/flava/native).
+_HEADS_BY_HIDDEN_SIZE = {1280: 16, 1408: 16, 1664: 16, 2048: 16}
 
 
 @dataclass(frozen=True)
 class Size:
-    """A size of the model and the weights that show it: ``section.field`` is ``shape[axis]`` of each."""
+    """A field of the config, and the weights that show it: each entry of ``evidence`` is a key and an axis of its shape."""
 
-    section: str  # "" for the top level
+    section: str  # empty for the top level
     field: str
     evidence: tuple[tuple[str, int], ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.section}.{self.field}" if self.section else self.field
 
 
 def _encoder_sizes(section: str, model: str) -> list[Size]:
     layer = f"{model}.encoder.layer.0"
-    return [
-        Size(
-            section,
-            "hidden_size",
-            (
-                (f"{model}.layernorm.weight", 0),
-                (f"{model}.layernorm.bias", 0),
-                (f"{model}.pooler.dense.weight", 0),
-                (f"{model}.pooler.dense.bias", 0),
-                (f"{layer}.attention.output.dense.bias", 0),
-                (f"{layer}.layernorm_before.weight", 0),
-            ),
-        ),
-        Size(
-            section,
-            "intermediate_size",
-            (
-                (f"{layer}.intermediate.dense.weight", 0),
-                (f"{layer}.intermediate.dense.bias", 0),
-                (f"{layer}.output.dense.weight", 1),
-            ),
-        ),
-    ]
+    as_wide = (
+        f"{model}.layernorm.weight",
+        f"{model}.layernorm.bias",
+        f"{model}.pooler.dense.weight",
+        f"{model}.pooler.dense.bias",
+        f"{layer}.attention.output.dense.bias",
+        f"{layer}.layernorm_before.weight",
+    )
+    inner = ((f"{layer}.intermediate.dense.weight", 0), (f"{layer}.intermediate.dense.bias", 0), (f"{layer}.output.dense.weight", 1))
+    return [Size(section, "hidden_size", tuple((key, 0) for key in as_wide)), Size(section, "intermediate_size", inner)]
 
 
 def _head_vocabulary(*heads: str) -> tuple[tuple[str, int], ...]:
@@ -86,7 +71,8 @@ SIZES = (
     Size("image_codebook_config", "vocab_size", (("image_codebook.blocks.output.conv.weight", 0), ("image_codebook.blocks.output.conv.bias", 0))),
 )  # fmt: skip
 
-# Sizes that are counts of numbered modules: one more than the highest (layers) or the highest (groups, blocks).
+# Fields that count numbered modules: section, field, how a key shows the number, and what is added to the highest.
+# Layers are numbered from 0, groups and blocks from 1.
 COUNTS = (
     ("image_config", "num_hidden_layers", re.compile(r"flava\.image_model\.encoder\.layer\.(\d{1,4})\."), 1),
     ("text_config", "num_hidden_layers", re.compile(r"flava\.text_model\.encoder\.layer\.(\d{1,4})\."), 1),
@@ -98,7 +84,7 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class SizeFound:
-    """A size that the checkpoint shows, and the key that shows it."""
+    """A field's value as the weights show it, and a key that shows it."""
 
     section: str
     field: str
@@ -111,12 +97,12 @@ class SizeFound:
 
 
 def sizes_found(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
-    """Every size that shapes tell, by Hugging Face key. Where weights disagree, most of them decide.
+    """Every size that these shapes show. Where weights disagree, the majority decides.
 
     Raises:
-        NotFaithful: a stray number stands so far above the others that it cannot be a count's.
+        NotFaithful: a module's number is so far above the others that modules between them must be missing.
     """
-    found = [f for size in SIZES if (f := _by_majority(size, shapes))]
+    found = [size_found for size in SIZES if (size_found := _by_majority(size, shapes))]
     for section, field, pattern, offset in COUNTS:
         numbered = {int(match[1]): key for key in shapes if (match := pattern.match(key))}
         if numbered and max(numbered) > 2 * len(numbered) + 8:
@@ -138,7 +124,7 @@ def _by_majority(size: Size, shapes: Mapping[str, tuple[int, ...]]) -> SizeFound
 
 
 def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
-    """A square image's side: the patches in a row, times the patch size."""
+    """The side of a square image of square patches: the patches in a row, times a patch's side."""
     key = f"{_IMAGE}.embeddings.position_embeddings"
     projection = shapes.get(f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", ())
     positions = shapes.get(key, ())
@@ -148,13 +134,15 @@ def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
     return [SizeFound("image_config", "image_size", row * projection[2], key)] if row * row == positions[1] - 1 else []
 
 
-def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], semantics: Semantics = ORIGINAL_SEMANTICS) -> tuple[dict, list[str]]:
-    """The config that the shapes tell, defaults for the rest, and a line for each assumption.
+def config_from_shapes(
+    shapes: Mapping[str, tuple[int, ...]], semantics: Semantics = ORIGINAL_SEMANTICS
+) -> tuple[dict[str, Any], list[str]]:
+    """The config that the shapes show, in normal form, and a line for each assumption about what they do not show.
 
-    The defaults are FLAVA's, and where ``semantics`` says otherwise those of the code behind the checkpoint.
+    What they do not show has FLAVA's defaults, or where ``semantics`` differs those of the code that made the checkpoint.
 
     Raises:
-        NotFaithful: the image positions are no square of patches, so no image size can be read.
+        NotFaithful: the image's patches make no square, so that its size cannot be read.
     """
     config = deepcopy(DEFAULTS)
     found = sizes_found(shapes)
@@ -172,34 +160,32 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], semantics: Semanti
         config["image_config"]["mask_token"] = f"{_IMAGE}.embeddings.mask_token" in shapes
     config["ce_ignore_index"] = semantics.ignore_index
     for section in ENCODERS:
-        encoder = config[section]
-        encoder["num_attention_heads"] = _heads(encoder["hidden_size"])
-    heads = ", ".join(
-        f"{config[section]['num_attention_heads']} ({name}, {_head_width(config[section])} wide)" for section, name in ENCODERS.items()
-    )
-    return config, [
-        f"attention heads: {heads}",
+        config[section]["num_attention_heads"] = _heads(config[section]["hidden_size"])
+    return config, _assumptions(config)
+
+
+def _assumptions(config: Mapping[str, Any]) -> list[str]:
+    encoders = [(name, config[section]["num_attention_heads"], config[section]["hidden_size"]) for section, name in ENCODERS.items()]
+    ignored = config["ce_ignore_index"]
+    return [
+        "attention heads: " + ", ".join(f"{heads} ({name}, {hidden // heads} wide)" for name, heads, hidden in encoders),
         f"activation: {ENCODER_DEFAULTS['hidden_act']}",
         f"layer norm epsilon: {ENCODER_DEFAULTS['layer_norm_eps']}",
-        *([f"labels to ignore: {semantics.ignore_index}"] if semantics.ignore_index != DEFAULTS["ce_ignore_index"] else []),
+        *([f"labels to ignore: {ignored}"] if ignored != DEFAULTS["ce_ignore_index"] else []),
     ]
 
 
 def _heads(hidden_size: int) -> int:
-    """As published for this size; else heads of 64, or of the greatest width below that divides the hidden size."""
-    if hidden_size in _HEADS_BY_WIDTH:
-        return _HEADS_BY_WIDTH[hidden_size]
+    """The number of heads of the published model of this size; else as many as are 64 wide, or as near below 64 as divides the size."""
+    if hidden_size in _HEADS_BY_HIDDEN_SIZE:
+        return _HEADS_BY_HIDDEN_SIZE[hidden_size]
     width = next((w for w in range(min(HEAD_WIDTH, hidden_size), 0, -1) if hidden_size % w == 0), 1)
     return hidden_size // width
 
 
-def _head_width(encoder: dict) -> int:
-    return encoder["hidden_size"] // encoder["num_attention_heads"]
-
-
 def contradictions(config: dict, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, object, SizeFound]]:
-    """Fields whose value is not what the shapes show: name, the config's value, what was found."""
-    wrong = []
+    """The fields whose value is not what the shapes show: name, the config's value, and what the shapes show."""
+    wrong: list[tuple[str, object, SizeFound]] = []
     for size in sizes_found(shapes):
         value = section_of(config, size.section)[size.field]
         if value != size.value and not (isinstance(value, list) and size.value in value):

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 
 import pytest
 
-from flava_port import cli, commands
-from tests.files.forked import forks
-from tests.files.refusal import assert_one_short_message, listing
+from flava_port import commands
+from tests.commands.forked import forks
+from tests.refusal import assert_one_short_message, listing
 
 INTERRUPTED = 130
 
@@ -24,7 +25,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def finished(run, tiny, tmp_path_factory):
-    """What an undisturbed conversion leaves, and how long it takes."""
+    """The files that an undisturbed conversion leaves, and how long it takes."""
     place = tmp_path_factory.mktemp("finished")
     run(_convert(tiny, place / "first"))
     ended = run(_convert(tiny, place / "out"))
@@ -41,7 +42,7 @@ OLD = {"config.json": b"{}", "model.safetensors": b"old"}
 
 
 def _interrupt(run, tiny, place, number, delay, *, replacing):
-    """The command, told to make ``place/new/out`` or to replace ``place/out``; how it ended and what is left."""
+    """Signals a conversion that makes ``place/new/out`` or replaces ``place/out``. Returns how it ended and what is left."""
     shutil.rmtree(place, ignore_errors=True)
     target = place / "out" if replacing else place / "new" / "out"
     place.mkdir()
@@ -54,7 +55,7 @@ def _interrupt(run, tiny, place, number, delay, *, replacing):
 
 
 def _moments(seconds: float, count: int) -> list[float]:
-    """From where the command begins to work to a little after the usual end."""
+    """Delays from the beginning of the command's work to a little after its usual end."""
     return [1.2 * seconds * n / count for n in range(count)]
 
 
@@ -75,7 +76,7 @@ def _assert_tidy(run, tiny, finished, place, number, count, *, replacing):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_litter(run, tiny, finished, tmp_path):
-    """At a dozen moments of a conversion."""
+    """Interrupted at a dozen moments, a conversion leaves the whole folder or nothing."""
     _assert_tidy(run, tiny, finished, tmp_path / "place", signal.SIGINT, 12, replacing=False)
 
 
@@ -83,14 +84,14 @@ def test_ctrl_c_leaves_no_litter(run, tiny, finished, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("replacing", [False, True], ids=["nothing there", "replacing"])
 def test_a_request_to_stop_leaves_no_litter(run, tiny, finished, tmp_path, number, replacing):
-    """At a hundred moments; exit status 130, one message."""
+    """Stopped at a hundred moments, a conversion leaves the old folder or the new one, and exits with 130 and one message."""
     _assert_tidy(run, tiny, finished, tmp_path / "place", number, 100, replacing=replacing)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replacing", [False, True], ids=["nothing there", "replacing"])
 def test_a_kill_leaves_the_target_whole_or_absent(run, tiny, finished, tmp_path, replacing):
-    """What else is left has a hidden name."""
+    """Killed at a hundred moments, a conversion leaves nothing else but under hidden names."""
     whole, seconds = finished
     for delay in _moments(seconds, 100):
         _, left, everything = _interrupt(run, tiny, tmp_path / "place", signal.SIGKILL, delay, replacing=replacing)
@@ -104,7 +105,7 @@ def _interrupted(*_):
 
 
 def _interrupted_and_renamed(*_):
-    """What an import makes of an interrupt: transformers and Python itself catch it and raise something else."""
+    """Raises what an import makes of an interrupt: transformers and Python itself catch it and raise something else."""
     try:
         signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt as error:
@@ -112,11 +113,13 @@ def _interrupted_and_renamed(*_):
 
 
 @pytest.mark.parametrize(
-    ("name", "interrupted"), [("_parser", _interrupted), ("rules", _interrupted_and_renamed)], ids=["arguments", "imports"]
+    ("place", "name", "interrupted"),
+    [(ArgumentParser, "parse_args", _interrupted), (commands, "rules", _interrupted_and_renamed)],
+    ids=["arguments", "imports"],
 )
-def test_ctrl_c_ends_tidily_whatever_becomes_of_it(run_command, monkeypatch, name, interrupted):
-    """While arguments are read, and where an import turns it into another error."""
-    monkeypatch.setattr(cli if hasattr(cli, name) else commands, name, interrupted)
+def test_ctrl_c_ends_tidily_whatever_becomes_of_it(run_command, monkeypatch, place, name, interrupted):
+    """It exits with 130 where arguments are read, and where an import turns the interrupt into another error."""
+    monkeypatch.setattr(place, name, interrupted)
     try:
         status = run_command("rules").status
     except (KeyboardInterrupt, ModuleNotFoundError) as error:
@@ -130,7 +133,7 @@ def test_ctrl_c_ends_tidily_whatever_becomes_of_it(run_command, monkeypatch, nam
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.3 * n for n in range(1, 25)])
 def test_ctrl_c_while_libraries_are_imported_is_tidy_too(tiny, tmp_path, delay):
-    """A fresh program, interrupted from its first moments on."""
+    """A fresh program that is interrupted in its first seconds prints no traceback and leaves nothing half-made."""
     arguments = [*map(str, _convert(tiny, tmp_path / "new" / "out"))]
     with subprocess.Popen([sys.executable, "-m", "flava_port", *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         time.sleep(delay)

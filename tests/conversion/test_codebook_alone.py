@@ -1,4 +1,4 @@
-"""A DALL-E encoder alone, for `FlavaImageCodebook`: what is written, what is refused, what is replaced."""
+"""A DALL-E encoder converts on its own, for `FlavaImageCodebook`."""
 
 import json
 
@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from flava_port.codebook import convert_dalle_checkpoint
-from flava_port.errors import InvalidInput
+from flava_port.errors import InvalidInput, NotFaithful
 from flava_port.target.config import DEFAULTS
 from tests.builders import TINY_CODEBOOK, from_pretrained, tiny_codebook
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 
 
 def test_the_config_is_the_codebooks_own(tiny, tmp_path):
-    """Its class, its sizes, and the dtype to load in; it loads with nothing new."""
+    """It has the codebook's class, its sizes and the dtype to load in, and `from_pretrained` makes no weight anew."""
     convert_dalle_checkpoint(tiny.codebook, tmp_path / "out")
     sizes = {"hidden_size": TINY_CODEBOOK.hidden_size, "vocab_size": TINY_CODEBOOK.vocab_size}
     expected = {"architectures": ["FlavaImageCodebook"], **DEFAULTS["image_codebook_config"], **sizes, "torch_dtype": "float32"}
@@ -23,7 +23,7 @@ def test_the_config_is_the_codebooks_own(tiny, tmp_path):
 
 
 def test_the_record_names_the_file_as_the_codebook(tiny, tmp_path):
-    """And assumes nothing: every size of a codebook shows in its shapes."""
+    """The record assumes nothing, as every size of a codebook shows in its shapes."""
     convert_dalle_checkpoint(tiny.codebook, tmp_path / "out")
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert list(record["sources"]) == ["codebook"] and record["sources"]["codebook"]["file"] == "encoder.pkl"
@@ -31,7 +31,7 @@ def test_the_record_names_the_file_as_the_codebook(tiny, tmp_path):
 
 
 def test_other_precisions_become_float32(tmp_path):
-    """Half widens, double rounds."""
+    """Half precision widens and double precision is rounded."""
     codebook = tiny_codebook()
     torch.save({key: value.half() if "conv_1" in key else value.double() for key, value in codebook.items()}, tmp_path / "codes.pt")
     convert_dalle_checkpoint(tmp_path / "codes.pt", tmp_path / "out")
@@ -52,9 +52,33 @@ def test_a_folder_that_exists_stays_unless_replacing_it_is_asked_for(tiny, tmp_p
 
 
 def test_a_source_inside_of_the_target_is_never_replaced_by_it(tmp_path):
-    """Not even with force."""
+    """Not even `force` replaces a folder that holds what is converted."""
     (tmp_path / "out").mkdir()
     torch.save(tiny_codebook(), tmp_path / "out" / "codes.pt")
     with pytest.raises(InvalidInput, match=r"would delete \S*codes\.pt"):
         convert_dalle_checkpoint(tmp_path / "out" / "codes.pt", tmp_path / "out", force=True)
     assert (tmp_path / "out" / "codes.pt").exists()
+
+
+def test_a_folder_must_be_named_where_one_is_made(tiny):
+    """The message says what to pass for the state dict alone."""
+    with pytest.raises(InvalidInput, match="^name the folder to make, or pass save_checkpoint=False for the state dict alone$"):
+        convert_dalle_checkpoint(tiny.codebook, None)
+
+
+def test_its_missing_key_is_named_in_both_layouts(tmp_path):
+    """The message says that the codebook lacks it, not the checkpoint."""
+    torch.save({key: value for key, value in tiny_codebook().items() if key != "blocks.input.b"}, tmp_path / "codes.pt")
+    with pytest.raises(NotFaithful) as stopped:
+        convert_dalle_checkpoint(tmp_path / "codes.pt", tmp_path / "out")
+    assert str(stopped.value).splitlines()[1:] == [
+        "  missing blocks.input.b: the codebook has no tensor for image_codebook.blocks.input.bias, shape [8]"
+    ]
+
+
+def test_a_config_inside_of_the_target_is_never_replaced_by_it(tiny, tmp_path):
+    """Not even `force` replaces a folder that holds the config."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text("{}")
+    with pytest.raises(InvalidInput, match=r"would delete \S*config\.json"):
+        convert_dalle_checkpoint(tiny.codebook, tmp_path / "out", tmp_path / "out" / "config.json", force=True)

@@ -1,4 +1,4 @@
-"""A conversion needs the same memory for any size of model."""
+"""A conversion needs the same memory for a model of any size."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import torch
 from flava_port.files.torch_format import write_torch_zip
 from flava_port.original.config import FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from flava_port.original.seeded import seeded_state_dict
-from tests.conversion.helpers import assert_converted
+from tests.comparing import assert_converted
 
 MEGABYTE = 1 << 20
 
@@ -60,7 +60,7 @@ def large(tmp_path_factory):
 
 
 def test_a_model_is_converted_in_half_its_size(large, tiny, tmp_path):
-    """120 MB through 60 MB of memory; every value arrives."""
+    """A checkpoint of 120 MB converts in 60 MB of memory, and every value arrives."""
     assert large.stat().st_size > 120 * MEGABYTE
     ran = _run("+60", tiny, large, tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
@@ -69,14 +69,14 @@ def test_a_model_is_converted_in_half_its_size(large, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_the_limit_bites(large, tiny):
-    """Under it, whoever loads the checkpoint whole runs out of memory."""
+    """Under the same limit, loading the checkpoint whole runs out of memory."""
     ran = _run("+60", tiny, large, "load")
     assert ran.returncode == 1 and ("memory" in ran.stderr.lower()), ran.stderr
 
 
 @pytest.mark.slow
 def test_the_full_size_is_converted_in_a_quarter_of_a_gigabyte(tiny, tmp_path):
-    """FLAVA as published, 1.2 GB; what Python takes is counted too."""
+    """FLAVA as published has 1.2 GB; the quarter includes what Python itself takes."""
     write_torch_zip(tmp_path / "flava.pt", seeded_state_dict(FlavaConfig()))
     ran = _run("256", tiny, tmp_path / "flava.pt", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""Encoders alone, from any layout: loaded by transformers' class of their own, nothing made anew and nothing left over."""
+"""A part of the model converts from any layout and loads in transformers' class of its own."""
 
 import json
 
@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from flava_port import convert_flava_checkpoint
 from flava_port.target.parts import PARTS
 from tests.builders import from_pretrained
-from tests.conversion.helpers import assert_same_tensors
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
+
+pytestmark = pytest.mark.peers
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,7 @@ def sources(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(sources):
+    """The weights of the whole model, converted."""
     return load_file(sources["hf"][1] / "model.safetensors")
 
 
@@ -56,7 +59,7 @@ def test_a_part_loads_in_its_own_class_with_the_whole_models_weights(run_command
 
 @pytest.mark.parametrize("name", ["image", "text", "multimodal", "model"])
 def test_a_part_computes_what_the_whole_model_does(run_command, sources, tmp_path, name):
-    """On the same inputs, to the bit."""
+    """On the same inputs, its outputs are equal to the bit."""
     run_command("convert", *sources["original"], "--part", name, "--pytorch_dump_folder_path", tmp_path / "out")
     part, model = from_pretrained(tmp_path / "out", PARTS[name].model_class), from_pretrained(sources["hf"][1]).flava
     pixels = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -73,7 +76,7 @@ def test_a_part_computes_what_the_whole_model_does(run_command, sources, tmp_pat
 
 
 def test_a_bare_model_converts_to_flavamodel_unasked_and_back(run_command, sources, tmp_path):
-    """It is said; and the file that comes back is the one that went in."""
+    """The summary says so, and the file that comes back is the one that went in."""
     ran = run_command("convert", *sources["torchmultimodal, bare"][:2], "--pytorch_dump_folder_path", tmp_path / "out")
     assert ran.status == 0 and "FLAVAModel (encoders alone)" in ran.out and "for FlavaModel" in ran.out
     ran = run_command("revert", "--converted_path", tmp_path / "out", "--to", "torchmultimodal", "--checkpoint_path", tmp_path / "back.pt")
@@ -82,13 +85,13 @@ def test_a_bare_model_converts_to_flavamodel_unasked_and_back(run_command, sourc
 
 
 def test_the_original_has_no_layout_for_encoders_alone(run_command, sources, tmp_path):
-    """Said, with what has one; nothing written."""
+    """The message names the layout that has one, and nothing is written."""
     ran = run_command("revert", "--converted_path", sources["torchmultimodal, bare"][1], "--checkpoint_path", tmp_path / "back.pt")
     assert ran.status == 2 and "--to torchmultimodal has" in ran.err and not list(tmp_path.iterdir())
 
 
 def test_a_part_takes_no_codebook(run_command, sources, tiny, tmp_path):
-    """And a missing weight of the part is still missed."""
+    """A weight that the part lacks is still missed."""
     ran = run_command(
         "convert", *sources["original"], "--codebook_path", tiny.codebook, "--part", "image", "--pytorch_dump_folder_path", tmp_path / "out"
     )
@@ -103,7 +106,7 @@ def test_a_part_takes_no_codebook(run_command, sources, tiny, tmp_path):
 
 
 def test_verify_is_for_whole_models_and_says_so(run_command, sources, tmp_path):
-    """Before anything is written, and of a folder that is there."""
+    """`convert --verify` refuses a part before it writes anything, and `verify` refuses a part's folder."""
     out = tmp_path / "out"
     ran = run_command("convert", *sources["original"], "--part", "text", "--verify", "--pytorch_dump_folder_path", out)
     assert ran.status == 2 and "--verify proves whole models" in ran.err and not out.exists()

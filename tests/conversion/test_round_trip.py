@@ -1,4 +1,4 @@
-"""A tiny random FLAVA goes original, file, command line, from_pretrained, revert, and comes back bit for bit."""
+"""A tiny random FLAVA that is converted, loaded, saved by transformers and reverted comes back bit for bit."""
 
 import json
 from dataclasses import asdict
@@ -14,8 +14,8 @@ from flava_port.files.torch_tensors import load
 from flava_port.original.config import CodebookConfig, FlavaConfig
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict, write_pickled_codebook
 from tests.builders import from_pretrained
-from tests.conversion.helpers import assert_converted, assert_same_tensors
-from tests.conversion.strategies import codebook_configs, flava_configs
+from tests.comparing import assert_converted, assert_same_tensors
+from tests.strategies import original_codebook_configs, original_configs
 
 
 def _write(folder: Path, config: FlavaConfig, codebook: CodebookConfig, seed: int):
@@ -34,9 +34,9 @@ def _fields(config: FlavaConfig, codebook: CodebookConfig) -> dict:
 
 # Each example runs four commands; the failing key is in the message, so shrinking would only take minutes.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-@given(config=flava_configs(), codebook=codebook_configs(), seed=st.integers(0, 2**20))
+@given(config=original_configs(), codebook=original_codebook_configs(), seed=st.integers(0, 2**20))
 def test_a_checkpoint_converted_loaded_and_reverted_comes_back_bit_for_bit(config, codebook, seed):
-    """Every tensor survives the whole way, under the key it had."""
+    """Every tensor comes back under the key that it had."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         state_dict, codes = _write(folder, config, codebook, seed)
@@ -52,7 +52,7 @@ def test_a_checkpoint_converted_loaded_and_reverted_comes_back_bit_for_bit(confi
 
 
 def test_convert_revert_convert_gives_the_same_bytes(tiny, run_command, tmp_path):
-    """Weights and config are the same files after a round trip."""
+    """The weights and configs of the second conversion are the same files."""
     first, second = tmp_path / "first", tmp_path / "second"
     files = ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook]
     assert run_command("convert", *files, "--pytorch_dump_folder_path", first).status == 0

@@ -13,22 +13,22 @@ from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import load
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 from tests.builders import TINY_CODEBOOK, tiny_codebook, tiny_state_dict
-from tests.conversion.helpers import assert_same_tensors
-from tests.conversion.strategies import codebook_configs, flava_configs
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import first_release, projection_itm_mp, remapped, side_by_side, tiny_torchmultimodal
+from tests.strategies import original_codebook_configs, original_configs
+
+pytestmark = pytest.mark.peers
 
 
 @pytest.fixture(scope="module")
-def expected(tiny, tmp_path_factory):
+def expected(converted):
     """The weights that the original converts to."""
-    folder = tmp_path_factory.mktemp("expected") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
-    return load_file(folder / "model.safetensors")
+    return load_file(converted / "model.safetensors")
 
 
 @pytest.fixture
 def convert(run_command, tmp_path):
-    """Writes a state dict (or whatever a file holds) and converts it by the command: `convert(content, *flags)`."""
+    """Writes a state dict, or whatever else a file holds, and converts it by the command: `convert(content, *flags)`."""
 
     def run(content, *flags):
         torch.save(content, tmp_path / "theirs.pt")
@@ -37,7 +37,7 @@ def convert(run_command, tmp_path):
     return run
 
 
-def converted(tmp_path) -> dict[str, torch.Tensor]:
+def written(tmp_path) -> dict[str, torch.Tensor]:
     return load_file(tmp_path / "out" / "model.safetensors")
 
 
@@ -46,11 +46,11 @@ LAYOUTS = {"today's": side_by_side, "first release": first_release, "remapped": 
 
 @pytest.mark.parametrize("names", LAYOUTS.values(), ids=LAYOUTS)
 def test_each_of_its_layouts_converts_to_the_originals_weights(convert, expected, tmp_path, names):
-    """Bit for bit, its codebook included; the layout is told by the keys, and said."""
+    """The weights are equal bit for bit, its codebook included, and the summary names the layout."""
     ran = convert(tiny_torchmultimodal(names))
     assert ran.status == 0, ran.err
     assert "a torchmultimodal FLAVA checkpoint" in ran.out and "for FlavaForPreTraining" in ran.out
-    assert_same_tensors(converted(tmp_path), expected)
+    assert_same_tensors(written(tmp_path), expected)
 
 
 WRAPPINGS = {
@@ -66,43 +66,43 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
 def test_what_trainers_wrap_around_it_comes_off(convert, expected, tmp_path, wrap):
-    """Containers, and prefixes that all keys share."""
+    """Containers are opened, and prefixes that all keys share come off."""
     ran = convert(wrap(tiny_torchmultimodal()))
     assert ran.status == 0, ran.err
-    assert_same_tensors(converted(tmp_path), expected)
+    assert_same_tensors(written(tmp_path), expected)
 
 
 def test_a_half_precision_checkpoint_converts_and_keeps_its_dtype_if_asked(convert, tmp_path):
-    """float32 by default, every value the one it was."""
+    """It is written in float32 by default."""
     half = {key: value.half() for key, value in tiny_torchmultimodal().items()}
     assert convert(half).status == 0
     names = {theirs: original for original, theirs in side_by_side(range(4)).items()}
-    assert {value.dtype for value in converted(tmp_path).values()} == {torch.float32}
+    assert {value.dtype for value in written(tmp_path).values()} == {torch.float32}
     assert convert(half, "--dtype", "keep", "--force").status == 0
-    kept = converted(tmp_path)
+    kept = written(tmp_path)
     assert {value.dtype for value in kept.values()} == {torch.float16} and len(kept) == len(half) == len(names.keys() & half.keys())
 
 
 def test_a_codebook_of_its_own_file_goes_with_one_that_has_none(convert, expected, tiny, tmp_path):
-    """And never with one that holds its own."""
+    """A checkpoint that holds its codebook takes no second one."""
     ran = convert(tiny_torchmultimodal(codebook=False), "--codebook_path", tiny.codebook)
     assert ran.status == 0, ran.err
-    assert_same_tensors(converted(tmp_path), expected)
+    assert_same_tensors(written(tmp_path), expected)
     ran = convert(tiny_torchmultimodal(), "--codebook_path", tiny.codebook, "--force")
     assert ran.status == 2 and "holds its codebook already; leave out --codebook_path" in ran.err
 
 
 def test_without_any_codebook_it_must_be_said(convert):
-    """As for the original."""
+    """A checkpoint without one needs `--codebook_path` or `--no-codebook`, as the original does."""
     ran = convert(tiny_torchmultimodal(codebook=False))
     assert ran.status == 2 and "pass --codebook_path, or --no-codebook" in ran.err
 
 
 def test_its_codebook_is_left_out_where_asked(convert, tmp_path):
-    """And counted as left out."""
+    """The summary counts the keys that are left out."""
     ran = convert(tiny_torchmultimodal(), "--no-codebook")
     assert ran.status == 0 and f"dropped  {len(tiny_codebook())} keys: outside of FlavaForPreTraining without its codebook" in ran.out
-    assert not any(key.startswith("image_codebook") for key in converted(tmp_path))
+    assert not any(key.startswith("image_codebook") for key in written(tmp_path))
 
 
 FAULTS = {
@@ -126,8 +126,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), FAULTS.values(), ids=FAULTS)
-def test_whatever_does_not_come_out_even_stops_it_by_its_own_name(convert, tmp_path, spoil, message):
-    """In torchmultimodal's words, not the original's; nothing is written."""
+def test_a_fault_stops_it_by_the_keys_name_in_torchmultimodal(convert, tmp_path, spoil, message):
+    """The message has torchmultimodal's names, not the original's, and nothing is written."""
     state = tiny_torchmultimodal()
     spoil(state)
     ran = convert(state)
@@ -136,7 +136,7 @@ def test_whatever_does_not_come_out_even_stops_it_by_its_own_name(convert, tmp_p
 
 
 def test_without_any_heads_it_says_what_would_convert(convert, tmp_path):
-    """A fine-tuned classifier, say: `--part model`."""
+    """A fine-tuned classifier converts with `--part model`, and the message says so."""
     state = {key: value for key, value in tiny_torchmultimodal(codebook=False).items() if not key.startswith("loss.")}
     state["classifier.model.0.weight"] = torch.ones(2, 64)
     ran = convert(state, "--no-codebook")
@@ -147,7 +147,7 @@ def test_without_any_heads_it_says_what_would_convert(convert, tmp_path):
 
 
 def test_the_record_has_the_fate_of_every_key_under_its_own_name(convert, tmp_path):
-    """And what the source's own code computes otherwise."""
+    """The record also says what torchmultimodal's code computes differently."""
     state = tiny_torchmultimodal(first_release)
     assert convert(state).status == 0
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
@@ -161,13 +161,13 @@ def test_the_record_has_the_fate_of_every_key_under_its_own_name(convert, tmp_pa
 @st.composite
 def models(draw):
     """A config for a model and its codebook, and a seed."""
-    return draw(flava_configs(one_width=True)), draw(codebook_configs()), draw(st.integers(0, 999))
+    return draw(original_configs(one_width=True)), draw(original_codebook_configs()), draw(st.integers(0, 999))
 
 
 @settings(max_examples=5)
 @given(models())
 def test_round_trips_through_all_three_layouts_are_the_identity(tmp_path_factory, model):
-    """original, torchmultimodal, Hugging Face and back, both ways round: the files are the same to the bit."""
+    """Round original, torchmultimodal and Hugging Face in either direction, the files are the same to the bit."""
     config, codebook, seed = model
     folder = tmp_path_factory.mktemp("trip")
     start, codes = folder / "flava.pt", folder / "codes.pt"
@@ -190,7 +190,7 @@ def test_round_trips_through_all_three_layouts_are_the_identity(tmp_path_factory
 
 
 def test_what_is_written_for_torchmultimodal_is_its_own_state_dict(tiny, tmp_path):
-    """Its names and no other, both keys of a head's bias one storage."""
+    """It has its names and no others, and both keys of a head's bias are one storage."""
     convert_to_torchmultimodal(tiny.checkpoint, tiny.codebook, tmp_path / "theirs.pt")
     written = torch.load(tmp_path / "theirs.pt", weights_only=True)
     assert_same_tensors(written, tiny_torchmultimodal())
@@ -198,7 +198,7 @@ def test_what_is_written_for_torchmultimodal_is_its_own_state_dict(tiny, tmp_pat
 
 
 def test_to_torchmultimodal_wants_a_file_and_no_second_codebook(run_command, tiny, tmp_path):
-    """Each refusal says what belongs there."""
+    """Options and files that do not go with it are refused."""
     files = ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook]
     for flag in (["--verify"], ["--max-shard-size", "1GB"], ["--part", "image"]):
         ran = run_command("convert", *files, "--to", "torchmultimodal", "--pytorch_dump_folder_path", tmp_path / "x.pt", *flag)
@@ -223,12 +223,12 @@ def test_to_torchmultimodal_wants_a_file_and_no_second_codebook(run_command, tin
 
 
 def test_a_scale_that_torchmultimodal_would_clamp_is_kept_and_said(convert, tmp_path):
-    """transformers 5 clamps in training only."""
+    """transformers 5 clamps it in training only."""
     state = tiny_torchmultimodal()
     state["loss.contrastive_loss.logit_scale"] = torch.tensor(5.0)
     ran = convert(state)
     assert ran.status == 0 and "differs  flava.logit_scale is 5: torchmultimodal clamps it to [0.0, 4.6052]" in ran.out
-    assert converted(tmp_path)["flava.logit_scale"] == 5.0
+    assert written(tmp_path)["flava.logit_scale"] == 5.0
 
 
 def test_heads_of_the_encoders_epsilon_leave_nothing_to_differ(convert):
@@ -238,7 +238,7 @@ def test_heads_of_the_encoders_epsilon_leave_nothing_to_differ(convert):
 
 
 def test_an_image_encoder_without_a_mask_token_is_no_error(convert, tmp_path):
-    """`use_image_masking=False`; the config says so, and the original's layout has always one."""
+    """torchmultimodal makes one with `use_image_masking=False`, and the config then says so."""
     state = tiny_torchmultimodal()
     del state["model.image_encoder.embeddings.mask_token"]
     assert convert(state, "--part", "model").status == 0
@@ -246,7 +246,7 @@ def test_an_image_encoder_without_a_mask_token_is_no_error(convert, tmp_path):
 
 
 def test_the_original_without_a_mask_token_is_still_refused(tmp_path):
-    """Its code always has one."""
+    """The original's code always makes one."""
     state = {key: value for key, value in tiny_state_dict().items() if "mask_token" not in key}
     torch.save(state, tmp_path / "flava.pt")
     with pytest.raises(NotFaithful, match=r"missing image_encoder\.module\.embeddings\.mask_token"):
@@ -254,7 +254,7 @@ def test_the_original_without_a_mask_token_is_still_refused(tmp_path):
 
 
 def test_a_tiny_codebook_is_read_out_of_the_checkpoint(convert, tmp_path):
-    """Its sizes too."""
+    """Its sizes are read from its shapes too."""
     assert convert(tiny_torchmultimodal()).status == 0
     codebook = json.loads((tmp_path / "out" / "config.json").read_text())["image_codebook_config"]
     assert (codebook["hidden_size"], codebook["vocab_size"]) == (TINY_CODEBOOK.hidden_size, TINY_CODEBOOK.vocab_size)

@@ -1,16 +1,19 @@
-"""The files beside the weights are those of what was converted: class, dtype, pixels, and what differs."""
+"""The files beside the weights say what was converted: its class, its dtype, its images, and what it computes differently."""
 
 import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from flava_port import convert_flava_checkpoint
+from flava_port import NotFaithful, convert_flava_checkpoint
 from flava_port.target.config import read_config
 from flava_port.target.preprocessor import preprocessor_json
 from tests.builders import tiny_state_dict
+from tests.comparing import assert_same_tensors
 from tests.rules.grammar import tiny_torchmultimodal
+
+pytestmark = pytest.mark.peers
 
 CLASSES = {
     None: ("FlavaForPreTraining", True),
@@ -23,7 +26,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("part", CLASSES)
 def test_the_config_names_the_class_and_images_have_their_preprocessor(tiny, tmp_path, part):
-    """What takes no images has none."""
+    """A class that takes no images gets no preprocessor_config.json."""
     convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part=part)
     convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "whole")
     content = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -36,7 +39,7 @@ def test_the_config_names_the_class_and_images_have_their_preprocessor(tiny, tmp
 
 
 def test_the_config_has_the_dtype_that_was_kept(tmp_path):
-    """transformers 5 loads what it says."""
+    """transformers 5 loads in the dtype that the config names."""
     half = {key: value.half() if value.is_floating_point() else value for key, value in tiny_state_dict().items()}
     torch.save(half, tmp_path / "half.pt")
     convert_flava_checkpoint(tmp_path / "half.pt", None, tmp_path / "out", dtype="keep")
@@ -44,10 +47,10 @@ def test_the_config_has_the_dtype_that_was_kept(tmp_path):
 
 
 def test_what_differs_is_said_of_each_kind_of_head_with_its_size(tmp_path):
-    """The size follows from the two epsilons."""
+    """The size of the difference follows from the two epsilons."""
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-3)
-    assert converted.differs == [
+    assert converted.plan.differs == [
         f"{heads}: their layer norms had epsilon 0.001; transformers gives them their encoder's, 1e-12. What they normalise comes out larger "
         "by sqrt((v + 0.001) / (v + 1e-12)), v its variance: by 5.0e-03 of itself for v = 0.1; verify measures it"
         for heads in ("mim_head and mmm_image_head", "mlm_head and mmm_text_head")
@@ -55,29 +58,29 @@ def test_what_differs_is_said_of_each_kind_of_head_with_its_size(tmp_path):
 
 
 def test_the_size_of_the_difference_follows_from_both_epsilons(tiny, tmp_path):
-    """The encoders' comes from their config."""
+    """The encoders' epsilon is the one of their config."""
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     config["text_config"]["layer_norm_eps"] = config["image_config"]["layer_norm_eps"] = 0.02
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", tmp_path / "hf", head_layer_norm_eps=0.05)
-    assert len(converted.differs) == 2 and all("by 1.2e-01 of itself for v = 0.1" in line for line in converted.differs)
+    assert len(converted.plan.differs) == 2 and all("by 1.2e-01 of itself for v = 0.1" in line for line in converted.plan.differs)
 
 
 @pytest.mark.parametrize(("scale", "kept"), [(0.0, False), (4.6, False), (-0.5, True), (5.0, True)])
 def test_a_scale_that_torchmultimodal_would_clamp_is_said(tmp_path, scale, kept):
-    """Only one beyond its bounds is."""
+    """A scale within its bounds is not mentioned."""
     torch.save(tiny_torchmultimodal() | {"loss.contrastive_loss.logit_scale": torch.tensor(scale)}, tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-12)
-    assert converted.differs == kept * [
+    assert converted.plan.differs == kept * [
         f"flava.logit_scale is {scale:g}: torchmultimodal clamps it to [0.0, 4.6052] in every forward pass, transformers 5 in training only; "
         "the value is kept, and the contrastive logits differ where it is not clamped"
     ]
 
 
 def test_what_is_made_for_the_encoders_alone_is_said_with_its_reason(tmp_path):
-    """torchmultimodal's `FLAVAModel` has no scale of a loss."""
+    """torchmultimodal's `FLAVAModel` has no scale of the contrastive loss, which transformers' holds."""
     torch.save(tiny_torchmultimodal(bare=True), tmp_path / "theirs.pt")
     convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", part="model")
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
@@ -86,7 +89,7 @@ def test_what_is_made_for_the_encoders_alone_is_said_with_its_reason(tmp_path):
 
 
 def test_second_copies_of_another_part_are_outside_and_those_of_this_one_are_copies(tiny, tmp_path):
-    """As the record has them."""
+    """The record gives each its own reason."""
     convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part="text")
     fates = json.loads((tmp_path / "out" / "conversion.json").read_text())["sources"]["checkpoint"]["keys"]
     assert fates["text_encoder.embeddings.LayerNorm.bias"] == {
@@ -96,7 +99,7 @@ def test_second_copies_of_another_part_are_outside_and_those_of_this_one_are_cop
 
 
 def test_the_encoders_alone_keep_the_scale_that_the_checkpoint_has(tiny, tmp_path):
-    """transformers' initial one is for checkpoints without."""
+    """transformers' initial value is only for checkpoints without one."""
     convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part="model")
     written = load_file(tmp_path / "out" / "model.safetensors")["logit_scale"]
     assert torch.equal(written, tiny_state_dict()["heads.cmd.clip_head.logit_scale"])
@@ -104,7 +107,7 @@ def test_the_encoders_alone_keep_the_scale_that_the_checkpoint_has(tiny, tmp_pat
 
 @pytest.mark.parametrize("codebook", [True, False])
 def test_a_given_config_is_written_with_what_the_conversion_knows_better(tiny, tmp_path, codebook):
-    """Whether there is a codebook, and that the heads are tied; all else as it was."""
+    """The conversion sets whether there is a codebook and that the heads are tied, and leaves all else as it was."""
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     given = config | {"tie_word_embeddings": False, "init_codebook": not codebook, "mim_weight": 0.5}
@@ -114,7 +117,7 @@ def test_a_given_config_is_written_with_what_the_conversion_knows_better(tiny, t
 
 
 def test_a_folder_that_is_converted_on_keeps_its_own_config(tiny, tmp_path):
-    """`--from hf`: what no shape tells is there."""
+    """`--from hf` reads from the folder's config what no shape tells."""
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "hf")
     path = tmp_path / "hf" / "config.json"
     path.write_text(path.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
@@ -125,11 +128,23 @@ def test_a_folder_that_is_converted_on_keeps_its_own_config(tiny, tmp_path):
 
 
 def test_a_folder_of_the_encoders_alone_converts_as_such(tiny, tmp_path):
-    """It has no heads, and is no whole model that lacks them."""
+    """It is not taken for a whole model that lacks its heads."""
     convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "model", part="model")
     again = convert_flava_checkpoint(tmp_path / "model", None, tmp_path / "again", layout="hf")
     assert "FlavaModel" in again.summary()
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_whole_models_folder_without_its_heads_is_no_folder_of_the_encoders(converted, tmp_path):
+    """Its keys have the whole model's prefix; the message says how to convert the encoders, and that works."""
+    (tmp_path / "headless").mkdir()
+    encoders = {key: value for key, value in load_file(converted / "model.safetensors").items() if key.startswith("flava.")}
+    save_file(encoders, tmp_path / "headless" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "headless" / "config.json").write_bytes((converted / "config.json").read_bytes())
+    with pytest.raises(NotFaithful, match="there are no pretraining heads in it; --part model converts the encoders alone$"):
+        convert_flava_checkpoint(tmp_path / "headless", None, tmp_path / "out", layout="hf")
+    convert_flava_checkpoint(tmp_path / "headless", None, tmp_path / "out", layout="hf", part="model")
+    assert_same_tensors({f"flava.{key}": value for key, value in load_file(tmp_path / "out" / "model.safetensors").items()}, encoders)
 
 
 POSITIONS = {
@@ -145,7 +160,7 @@ POSITIONS = {
 
 @pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
 def test_position_ids_that_do_not_count_up_stop_the_conversion(run_command, tmp_path, positions):
-    """By name, with what belongs there."""
+    """The message names them and what belongs there."""
     torch.save(tiny_state_dict() | {"text_encoder.module.embeddings.position_ids": positions}, tmp_path / "flava.pt")
     ran = run_command(
         "convert", "--checkpoint_path", tmp_path / "flava.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out"
@@ -155,7 +170,7 @@ def test_position_ids_that_do_not_count_up_stop_the_conversion(run_command, tmp_
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.float16, torch.float64])
 def test_position_ids_count_up_in_any_dtype_that_can(run_command, tmp_path, dtype):
-    """Checkpoints that were cast whole have them as floats."""
+    """A checkpoint that was cast whole has them as floats."""
     state = {key: value.to(dtype) if "position_ids" in key else value for key, value in tiny_state_dict().items()}
     torch.save(state, tmp_path / "flava.pt")
     ran = run_command(

@@ -9,12 +9,13 @@ from flava_port.files.checkpoint import open_checkpoint
 from flava_port.files.torch_tensors import load
 from flava_port.original.seeded import _dall_e_classes
 from tests.builders import TINY_CODEBOOK, tiny_codebook
-from tests.files.reading import assert_same, read
+from tests.comparing import assert_same_tensors
+from tests.files.reading import read
 
 
 def test_the_pickled_module_holds_its_state_dict(tiny):
     """The keys are the module's, in its own order, and the values are equal bit for bit."""
-    assert_same(read(tiny.codebook), tiny_codebook())
+    assert_same_tensors(read(tiny.codebook), tiny_codebook(), in_order=True)
 
 
 def test_reading_the_pickled_module_imports_nothing(tiny):
@@ -33,7 +34,7 @@ def test_a_pickled_module_may_be_nested(tiny, tmp_path, name, new_format):
     with _dall_e_classes():
         module = torch.load(tiny.codebook, weights_only=False)
         torch.save({name: module, "epoch": 1}, tmp_path / "nested.pkl", _use_new_zipfile_serialization=new_format)
-    assert_same(read(tmp_path / "nested.pkl"), tiny_codebook())
+    assert_same_tensors(read(tmp_path / "nested.pkl"), tiny_codebook(), in_order=True)
 
 
 def test_buffers_that_a_module_does_not_save_are_left_out(tiny, tmp_path):
@@ -45,7 +46,7 @@ def test_buffers_that_a_module_does_not_save_are_left_out(tiny, tmp_path):
         module.register_buffer("absent", None)
         torch.save(module, tmp_path / "module.pkl")
         expected = dict(module.state_dict())
-    assert_same(read(tmp_path / "module.pkl"), expected)
+    assert_same_tensors(read(tmp_path / "module.pkl"), expected, in_order=True)
 
 
 def test_a_module_that_stands_in_two_places_is_read_in_both(tiny, tmp_path):

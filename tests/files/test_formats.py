@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from flava_port.convert import upgrade_state_dict
 from tests.builders import tiny_state_dict
-from tests.files.reading import assert_same
+from tests.comparing import assert_same_tensors
 from tests.files.saving import SAVERS
 
 QUERY = "flava.text_model.encoder.layer.1.attention.attention.query.weight"
@@ -49,7 +49,7 @@ def _expected(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_every_format_gives_the_same_values(convert, tmp_path, save):
     """A file in any format is recognised by its bytes and gives the same weights; its name says nothing."""
     save(tiny_state_dict(), tmp_path / "source")
-    assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()))
+    assert_same_tensors(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()), in_order=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -57,7 +57,7 @@ def test_every_float_dtype_becomes_float32(convert, tmp_path, dtype):
     """Weights of any float dtype are written in float32 with the values that they have in their dtype."""
     narrow = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tiny_state_dict().items()}
     torch.save(narrow, tmp_path / "source")
-    assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(narrow))
+    assert_same_tensors(dict(sorted(convert(tmp_path / "source").items())), _expected(narrow), in_order=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -66,7 +66,7 @@ def test_dtype_keep_keeps_every_bit(convert, tmp_path, dtype):
     narrow = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tiny_state_dict().items()}
     torch.save(narrow, tmp_path / "source")
     kept = convert(tmp_path / "source", "--dtype", "keep")
-    assert_same(dict(sorted(kept.items())), {key: tensor.to(dtype) for key, tensor in _expected(narrow).items()})
+    assert_same_tensors(dict(sorted(kept.items())), {key: tensor.to(dtype) for key, tensor in _expected(narrow).items()}, in_order=True)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == str(dtype).removeprefix("torch.")
 
 
@@ -87,7 +87,7 @@ def test_views_of_one_large_storage_convert(convert, tmp_path):
         for key, tensor in tiny_state_dict().items()
     }
     torch.save(fused, tmp_path / "source")
-    assert_same(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()))
+    assert_same_tensors(dict(sorted(convert(tmp_path / "source").items())), _expected(tiny_state_dict()), in_order=True)
 
 
 def test_what_was_written_names_its_framework(convert, tmp_path):

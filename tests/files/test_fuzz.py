@@ -14,9 +14,9 @@ from flava_port.errors import FlavaPortError
 from flava_port.files.checkpoint import open_checkpoint
 from flava_port.files.tensors import count_nonfinite
 from tests.builders import tiny_state_dict
-from tests.files.hostile import write_zip
-from tests.files.refusal import time_limit
+from tests.files.hostile_pickles import write_zip
 from tests.files.saving import SAVERS, save_safetensors
+from tests.refusal import time_limit
 
 SMALL = {"image_projection.weight": torch.randn(2, 3).T, "heads.cmd.clip_head.logit_scale": torch.tensor(2.5)}
 

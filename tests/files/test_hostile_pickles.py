@@ -10,7 +10,7 @@ import pytest
 from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import open_checkpoint
 from flava_port.files.pickle_machine import is_pickle
-from tests.files.hostile import (
+from tests.files.hostile_pickles import (
     EMPTY_DICT,
     EMPTY_LIST,
     NONE,
@@ -26,7 +26,7 @@ from tests.files.hostile import (
     write_plain,
     write_zip,
 )
-from tests.files.refusal import UNREADABLE, assert_refused
+from tests.refusal import UNREADABLE, assert_refused
 
 COMMAND = text("touch sentinel")
 SYSTEM = name("posix", "system")

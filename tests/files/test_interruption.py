@@ -10,7 +10,7 @@ import pytest
 from flava_port.errors import InvalidInput
 from flava_port.files import staging
 from flava_port.files.staging import check_target, staged, staged_files
-from tests.files.refusal import listing
+from tests.refusal import listing
 
 OLD, NEW = {"weights": b"old", "extra": b"old"}, {"weights": b"new"}
 

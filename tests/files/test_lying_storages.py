@@ -9,7 +9,7 @@ import torch
 from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import open_checkpoint
 from flava_port.files.torch_tensors import load
-from tests.files.hostile import (
+from tests.files.hostile_pickles import (
     FALSE,
     FOUR_FLOATS,
     WRITERS,

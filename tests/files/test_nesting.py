@@ -16,7 +16,7 @@ from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import CONTAINERS, open_checkpoint
 from flava_port.files.torch_tensors import load
 from tests.builders import tiny_state_dict
-from tests.files.reading import assert_same
+from tests.comparing import assert_same_tensors
 from tests.files.strategies import containers, training_states
 
 WEIGHTS = {"text_encoder.module.layernorm.weight": torch.randn(3), "mm_text_projection.bias": torch.randn(2)}
@@ -106,4 +106,4 @@ def test_the_command_converts_a_nested_prefixed_checkpoint_and_says_so(run_comma
 def test_nested_values_are_the_saved_ones(path):
     """The values of a nested, prefixed state dict are the saved ones bit for bit."""
     torch.save({"module": {f"model.{key}": tensor for key, tensor in WEIGHTS.items()}}, path)
-    assert_same({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS)
+    assert_same_tensors({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS, in_order=True)

@@ -9,7 +9,7 @@ import pytest
 from flava_port.errors import InvalidInput
 from flava_port.files import pickle_machine, torch_format
 from flava_port.files.checkpoint import open_checkpoint
-from tests.files.hostile import (
+from tests.files.hostile_pickles import (
     EMPTY_DICT,
     EMPTY_LIST,
     NONE,
@@ -31,7 +31,7 @@ from tests.files.hostile import (
     write_legacy,
     write_zip,
 )
-from tests.files.refusal import UNREADABLE, assert_refused, time_limit
+from tests.refusal import UNREADABLE, assert_refused, time_limit
 
 SECONDS = 5
 BYTES_AT_MOST = 40 << 20  # while reading the files here, none of which has more than one megabyte

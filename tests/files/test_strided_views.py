@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from safetensors.torch import save_file
 
-from tests.files.reading import assert_same, read
+from tests.comparing import assert_same_tensors
+from tests.files.reading import read
 from tests.files.strategies import Contents, Views, safetensors_contents, strided_state_dicts
 
 
@@ -20,14 +21,14 @@ def test_views_read_as_torch_reads_them(path, new_format, state: Views):
     """Transposed, expanded, overlapping, empty and scalar views of shared storages are read bit for bit."""
     torch.save(state.tensors(), path, _use_new_zipfile_serialization=new_format)
     theirs = torch.load(path, weights_only=True)
-    assert_same(read(path), {key: tensor.contiguous() for key, tensor in theirs.items()})
+    assert_same_tensors(read(path), {key: tensor.contiguous() for key, tensor in theirs.items()}, in_order=True)
 
 
 @given(contents=safetensors_contents())
 def test_safetensors_read_as_they_were_saved(path, contents: Contents):
     """Safetensors files with any keys, dtypes and shapes are read bit for bit."""
     save_file(contents.tensors(), path)
-    assert_same(dict(sorted(read(path).items())), dict(sorted(contents.tensors().items())))
+    assert_same_tensors(dict(sorted(read(path).items())), dict(sorted(contents.tensors().items())), in_order=True)
 
 
 def test_tensors_above_one_chunk_read_whole(path):
@@ -35,7 +36,7 @@ def test_tensors_above_one_chunk_read_whole(path):
     storage = torch.arange(3 * (1 << 21) + 7, dtype=torch.float32)
     views = {"long": storage[5:], "wide": storage[2 : 2 + (1 << 22)].view(2048, 2048).T}
     torch.save(views, path)
-    assert_same(read(path), {key: view.contiguous() for key, view in views.items()})
+    assert_same_tensors(read(path), {key: view.contiguous() for key, view in views.items()}, in_order=True)
 
 
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
@@ -47,4 +48,4 @@ def test_what_torch_says_of_an_axis_without_steps_means_nothing(path, new_format
         "none": torch.as_strided(storage, (0, 4), (4, 1), 1 << 55),
     }
     torch.save(views, path, _use_new_zipfile_serialization=new_format)
-    assert_same(read(path), {key: view.contiguous() for key, view in views.items()})
+    assert_same_tensors(read(path), {key: view.contiguous() for key, view in views.items()}, in_order=True)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.builders import tiny_state_dict
-from tests.files.refusal import UNREADABLE, assert_refused
 from tests.files.saving import SAVERS
+from tests.refusal import UNREADABLE, assert_refused
 
 
 def _missing(path):

@@ -15,7 +15,17 @@ from pathlib import Path
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.in_a_copy import COPIED, copy_to
 
-MODULES = ("rules/engine", "rules/tables", "rules/describe", "convert", "codebook", "conversion/account", "conversion/plan", "target/sizes")
+MODULES = (
+    "rules/engine",
+    "rules/tables",
+    "rules/describe",
+    "convert",
+    "to_torchmultimodal",
+    "codebook",
+    "conversion/account",
+    "conversion/plan",
+    "target/sizes",
+)
 TESTS = (
     "tests/rules",
     "tests/conversion",

@@ -6,7 +6,8 @@ from functools import cache
 from itertools import combinations
 
 from flava_port.rules.engine import Drop, Rule, RuleTable
-from flava_port.rules.order import TooManyStates, dependencies, distinguishing_key
+from flava_port.rules.machines import TooManyStates, distinguishing_key
+from flava_port.rules.order import dependencies
 from flava_port.rules.tables import TORCHMULTIMODAL
 from tests.rules.grammar import first_release, projection_itm_mp, remapped, side_by_side
 from tests.rules.upstream import recorded_keys

@@ -1,11 +1,11 @@
-"""FLAVA's building blocks in plain Python on lists of floats: nothing vectorised, nothing of torch's."""
+"""FLAVA's building blocks in plain Python on lists of floats, without torch's functions."""
 
 import math
 
 from torch import nn
 
 from flava_port.original.encoder import Layer, Pooler, SelfAttention
-from flava_port.original.flava import PredictionHead
+from flava_port.original.heads import PredictionHead
 
 Vector = list[float]
 
@@ -40,7 +40,7 @@ def cross_entropy(logits: Vector, label: int) -> float:
 
 
 def attention(tokens: list[Vector], part: SelfAttention, seen: list[int]) -> list[Vector]:
-    """Every query against the keys that are seen, head by head."""
+    """Attention of every token to the tokens that are seen, head by head."""
     q, k, v = ([dense(token, linear) for token in tokens] for linear in (part.query, part.key, part.value))
     width = len(tokens[0]) // part.num_heads
     context = [[] for _ in tokens]

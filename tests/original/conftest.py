@@ -1,6 +1,7 @@
-"""One thread, and the authors' own code where it is installed."""
+"""One thread, the authors' own code where it is installed, and the mark of the tests that go with it."""
 
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,16 @@ import torch
 from tests.original.peers import GET_PEERS, stand_in_for_torchvision
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test of this folder is one of those that run beside the authors' own code."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("peers")
+
+
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
-    """Tiny tensors gain nothing from threads, and lose much of their time to them on a busy machine."""
+    """Runs torch on one thread: tiny tensors gain nothing from more, and lose much time to them on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

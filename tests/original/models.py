@@ -1,5 +1,6 @@
 """Tiny reference models with recognisable weights, inputs for them, and the comparison of two computations."""
 
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -12,20 +13,20 @@ from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig,
 from flava_port.original.flava import Flava
 from flava_port.original.seeded import seeded_codebook, seeded_state_dict
 
-# Every size differs from every other, so that a mix-up cannot pass...
-CONFIG = FlavaConfig(
-    ImageConfig(24, 2, 4, 44, image_size=24, patch_size=8, vocab_size=21),
-    TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
-    MultimodalConfig(40, 1, 5, 60),
-    projection_dim=14,
-)
-# ...but MMM's heads, and torchmultimodal's, need encoders of one width. Heads are 4 or 16 wide, as
-# torchmultimodal rounds the square root of that number to float32 in every precision.
+# Other sizes than `builders.TINY`, whose heads are 64 wide because that is what the converter takes them to be. Here each
+# encoder has several heads, 4 or 16 wide, as torchmultimodal rounds the square root of that number to float32 in every
+# precision. Encoders are of one width, as the MMM heads and torchmultimodal need it...
 ONE_WIDTH = FlavaConfig(
     ImageConfig(32, 2, 8, 44, image_size=24, patch_size=8, vocab_size=21),
     TextConfig(32, 3, 2, 52, vocab_size=37, max_position_embeddings=11, type_vocab_size=3),
     MultimodalConfig(32, 1, 8, 60),
     projection_dim=14,
+)
+# ...and of three widths where the heads do not run, so that no two sizes are equal and a mix-up cannot pass.
+CONFIG = replace(
+    ONE_WIDTH,
+    image_config=replace(ONE_WIDTH.image_config, hidden_size=24, num_attention_heads=4),
+    multimodal_config=replace(ONE_WIDTH.multimodal_config, hidden_size=40, num_attention_heads=5),
 )
 CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=21)
 
@@ -33,7 +34,7 @@ IGNORE = CONFIG.ce_ignore_index
 
 
 class Batch(NamedTuple):
-    """Inputs of `Flava.forward`: three pairs, nine patches of which some are masked, seven tokens, no padding."""
+    """Inputs of `Flava.forward`: three pairs of nine patches and seven tokens, some masked, without padding."""
 
     pixel_values: Tensor  # [3, 3, 24, 24]
     input_ids: Tensor  # [3, 7], none of them 0
@@ -63,7 +64,7 @@ def dalle_encoder(config: CodebookConfig = CODEBOOK, dtype: torch.dtype = torch.
 
 
 def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
-    """Every row masks something; the second pair does not match."""
+    """A batch in which every row has masked patches and tokens, and the second pair does not match."""
     generator = torch.Generator().manual_seed(seed)
     side = config.image_config.image_size
     pixels = torch.randn(3, 3, side, side, generator=generator, dtype=torch.float64)
@@ -83,18 +84,18 @@ def batch(config: FlavaConfig = CONFIG, seed: int = 0, dtype: torch.dtype = torc
     )
 
 
-# Tolerance over noise floor. Over 40 seeds, every output of both peers, torch 2.13 on CPU: peers lie at
-# most 1.0 floors from ours in float32 and 0 in float64; the weakest fault (heads' eps 1e-5 for 1e-12)
-# lies 31 away in float32, 1.7e10 in float64. 6 is about the middle, on a log scale, of 1 and 31.
+# The tolerance, in noise floors. Measured over 40 seeds, every output of both peers, torch 2.13 on CPU: peers lie
+# at most 1.0 floors from ours in float32, and 0 in float64. The weakest fault (an epsilon of 1e-5 for 1e-12 in the
+# heads) lies 31 floors away in float32, and 1.7e10 in float64. 6 is about the middle of 1 and 31 on a log scale.
 MARGIN = 6
 
 
 def assert_rounding_apart(name: str, theirs: Tensor, ours: Tensor, ours_float32: Tensor, computed_from: Tensor | None = None) -> None:
-    """Theirs is ours (float64) but for rounding in theirs' dtype.
+    """Asserts that theirs equals ours (float64) but for rounding in the dtype of theirs.
 
-    The noise floor is how far our own float32 run strays from our float64 run, scaled by the
-    precision of theirs' dtype; and no less than one rounding of the largest value, or of the
-    largest among what it was computed from.
+    The noise floor is how far our own float32 run lies from our float64 run, scaled to the precision of
+    the dtype of theirs. It is at least one rounding of the largest value, or of the largest value that it
+    was computed from.
     """
     __tracebackhide__ = True
     assert theirs.shape == ours.shape, f"{name}: shape {[*theirs.shape]}, expected {[*ours.shape]}"

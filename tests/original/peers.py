@@ -1,4 +1,4 @@
-"""The authors' own code, where it is installed."""
+"""What importing the authors' own code takes."""
 
 import importlib.util
 import sys
@@ -19,7 +19,7 @@ STOCHASTIC_DEPTH = ("torchvision", "torchvision.ops", "torchvision.ops.stochasti
 
 @contextmanager
 def stand_in_for_torchvision() -> Iterator[None]:
-    """torchmultimodal imports torchvision for StochasticDepth, which FLAVA does not use."""
+    """Lets torchmultimodal be imported without torchvision, which it needs for StochasticDepth alone; FLAVA does not use that."""
     with pytest.MonkeyPatch.context() as patch:  # the stand-in is gone before anyone else can look for torchvision
         if importlib.util.find_spec("torchvision") is None:
             stand_in = {name: types.ModuleType(name) for name in STOCHASTIC_DEPTH}

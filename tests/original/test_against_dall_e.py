@@ -1,6 +1,6 @@
 """The same weights in OpenAI's `dall_e.Encoder` (`DALL-E` 0.1) give the same logits and tokens.
 
-Theirs computes in float32 whatever it is given; torchmultimodal's copy is compared in float64.
+Theirs computes in float32 whatever its input; `test_against_torchmultimodal.py` compares torchmultimodal's copy in float64.
 """
 
 import pytest
@@ -29,7 +29,7 @@ def build_theirs(dall_e, config: CodebookConfig) -> torch.nn.Module:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @torch.no_grad()
 def test_logits_and_tokens_agree(dall_e, config):
-    """On images that are not square."""
+    """Logits and tokens of images that are not square are the same as theirs."""
     theirs, ours = build_theirs(dall_e, config), dalle_encoder(config)
     theirs.load_state_dict(ours.float().state_dict(), strict=True)
     pixels = torch.rand(2, config.input_channels, 16, 32, generator=torch.Generator().manual_seed(2))
@@ -40,7 +40,7 @@ def test_logits_and_tokens_agree(dall_e, config):
 
 @pytest.mark.slow  # the default configuration
 def test_the_published_size_has_the_same_keys_and_shapes(dall_e):
-    """The default configs of both, without a byte of memory."""
+    """The default configs of both have the same keys and shapes, compared on the meta device."""
     with torch.device("meta"):
         theirs = dall_e.Encoder(device=torch.device("meta")).state_dict()
         ours = DalleEncoder().state_dict()
@@ -49,7 +49,7 @@ def test_the_published_size_has_the_same_keys_and_shapes(dall_e):
 
 @torch.no_grad()
 def test_a_wrong_gain_would_be_seen(dall_e):
-    """One block's gain off by one part in a hundred is more than rounding."""
+    """A gain that is one part in a hundred off in one block fails the comparison."""
     config = CONFIGS["as published, narrow"]
     theirs, ours = build_theirs(dall_e, config), dalle_encoder(config)
     theirs.load_state_dict(ours.float().state_dict(), strict=True)

@@ -1,9 +1,8 @@
 """The same weights in Meta's public implementation give the same states, logits and losses.
 
-Differences of theirs (torchmultimodal-nightly 2024.4.1) that are set aside, each where it is named:
-head layer norms have eps 1e-5, labels to ignore are -1, text logits leave out the first token,
-layer norms and the attention scale compute in float32 whatever the input, and the multimodal
-encoder sees padding.
+Theirs (torchmultimodal-nightly 2024.4.1) differs in a few ways, each of which the tests allow for where it shows:
+layer norms of the heads have epsilon 1e-5, labels to ignore are -1, text logits leave out the first token, layer
+norms and the attention scale compute in float32 whatever the input, and the multimodal encoder sees padding.
 """
 
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from tests.original.models import (
     flava,
 )
 
-# Original name -> theirs, in order; the second copies and position_ids have no counterpart.
+# Original name -> theirs, replaced in this order. Second copies and position_ids have no counterpart.
 THEIR_NAMES = (
     ("mm_encoder.module.encoder.cls_token", "mm_encoder.cls_token"),
     ("_encoder.module.", "_encoder."),
@@ -66,7 +65,7 @@ def their_state_dict(seed: int) -> dict[str, Tensor]:
 
 @pytest.fixture
 def build_theirs(torchmultimodal, monkeypatch):
-    """Their FLAVA with our weights: `build_theirs(dtype)`. Its codebook gives back the labels it gets as images."""
+    """`build_theirs(dtype)` is their FLAVA with our weights. Its codebook returns what it is given, so labels are passed as images."""
     from torchmultimodal.models.flava.model import FLAVAForPreTraining, flava_model
     from torchmultimodal.modules.layers.normalizations import Fp32LayerNorm
     from torchmultimodal.modules.losses.flava import FLAVAPretrainingLoss
@@ -92,7 +91,7 @@ def build_theirs(torchmultimodal, monkeypatch):
 
 
 class Twice(NamedTuple):
-    """Our outputs in float64, and in float32, whose distance is the noise floor."""
+    """Our outputs in float64 and in float32. The distance between them is the noise floor."""
 
     exact: object
     rounded: object
@@ -107,7 +106,7 @@ def ours_twice(*given: str, seed: int = 0, **more: Tensor) -> Twice:
 
 
 def theirs_run(theirs: nn.Module, inputs: Batch, *, image: bool = True, text: bool = True, labels: bool = True):
-    """Their states and their losses. An ignored label of theirs is -1."""
+    """Their states and their losses. They ignore the label -1."""
     masked_text = dict(text=inputs.input_ids, text_masked=inputs.input_ids_masked) if text else {}
     patches = inputs.bool_masked_pos.flatten(1)
     masked_image = dict(image=inputs.pixel_values, image_patches_mask=patches) if image else {}
@@ -133,11 +132,12 @@ def assert_same_encoder(name: str, theirs, ours: Twice) -> None:
         assert_rounding_apart(f"{name} {part}", getattr(theirs, part), exact, rounded)
 
 
-# A cross entropy is as inexact as the largest logit, and these are scaled by 14: one run's error may be small by chance.
+# A cross entropy is as inexact as the largest logit, and these logits are scaled by 14. The error of a single run may
+# be small by chance.
 COMPUTED_FROM = {"global_contrastive_loss": "contrastive_logits_per_image"}
 
 
-def assert_same(name: str, theirs: Tensor, ours: Twice, at=...) -> None:
+def assert_same_tensors(name: str, theirs: Tensor, ours: Twice, at=..., in_order=True) -> None:
     __tracebackhide__ = True
     exact, rounded = (getattr(side, name)[at] for side in ours)
     assert_rounding_apart(name, theirs, exact, rounded, getattr(ours.exact, COMPUTED_FROM[name]) if name in COMPUTED_FROM else None)
@@ -145,67 +145,67 @@ def assert_same(name: str, theirs: Tensor, ours: Twice, at=...) -> None:
 
 @both_precisions
 def test_every_state_of_every_encoder_agrees(build_theirs, dtype):
-    """Of both inputs, masked and not, through the multimodal encoder."""
+    """Every hidden state of the three encoders agrees, for masked and unmasked inputs."""
     states, _ = theirs_run(build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype))
     ours = ours_twice("pixel_values", "input_ids", "input_ids_masked", "bool_masked_pos")
     for name in ("image", "image_masked", "text", "text_masked", "multimodal", "multimodal_masked"):
         assert_same_encoder(name, getattr(states, name), ours)
     for name in ("image_embeddings", "text_embeddings"):
-        assert_same(name, nn.functional.normalize(getattr(states, f"projected_{name}"), dim=-1), ours)
+        assert_same_tensors(name, nn.functional.normalize(getattr(states, f"projected_{name}"), dim=-1), ours, in_order=True)
 
 
 @both_precisions
 def test_every_multimodal_logit_and_loss_agrees(build_theirs, dtype):
-    """With labels for all of it, one pair not matching."""
+    """ITM, MMM and contrastive logits and losses agree, with one pair that does not match."""
     _, theirs = theirs_run(build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype))
     ours = ours_twice(*Batch._fields)
-    assert_same("itm_logits", theirs.itm_output.logits, ours)
-    assert_same("mmm_image_logits", theirs.mmm_image_output.logits, ours)
-    assert_same("mmm_text_logits", theirs.mmm_text_output.logits, ours)
-    assert_same("contrastive_logits_per_image", theirs.global_contrastive_output.image_logits, ours)
-    assert_same("contrastive_logits_per_text", theirs.global_contrastive_output.text_logits, ours)
+    assert_same_tensors("itm_logits", theirs.itm_output.logits, ours, in_order=True)
+    assert_same_tensors("mmm_image_logits", theirs.mmm_image_output.logits, ours, in_order=True)
+    assert_same_tensors("mmm_text_logits", theirs.mmm_text_output.logits, ours, in_order=True)
+    assert_same_tensors("contrastive_logits_per_image", theirs.global_contrastive_output.image_logits, ours, in_order=True)
+    assert_same_tensors("contrastive_logits_per_text", theirs.global_contrastive_output.text_logits, ours, in_order=True)
     for loss in ("itm_loss", "mmm_image_loss", "mmm_text_loss", "global_contrastive_loss"):
-        assert_same(loss, getattr(theirs.losses, loss), ours)
+        assert_same_tensors(loss, getattr(theirs.losses, loss), ours, in_order=True)
 
 
 @both_precisions
 def test_mim_agrees(build_theirs, dtype):
-    """Images alone, with labels and without."""
+    """MIM's logits and loss agree for images alone, with labels and without."""
     theirs, inputs = build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)
     ours = ours_twice("pixel_values", "bool_masked_pos", "mim_labels")
     _, labelled = theirs_run(theirs, inputs, text=False)
-    assert_same("mim_logits", labelled.mim_output.logits, ours)
-    assert_same("mim_loss", labelled.losses.mim_loss, ours)
+    assert_same_tensors("mim_logits", labelled.mim_output.logits, ours, in_order=True)
+    assert_same_tensors("mim_loss", labelled.losses.mim_loss, ours, in_order=True)
     _, unlabelled = theirs_run(theirs, inputs, text=False, labels=False)
-    assert_same("mim_logits", unlabelled.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos"))
+    assert_same_tensors("mim_logits", unlabelled.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos"), in_order=True)
 
 
 @both_precisions
 def test_mlm_agrees(build_theirs, dtype):
-    """Texts alone, with labels and without; unlabelled, theirs leave out the first token."""
+    """MLM's logits and loss agree for texts alone; without labels theirs leave out the first token."""
     theirs, inputs = build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)
     ours = ours_twice("input_ids", "input_ids_masked", "mlm_labels")
     _, labelled = theirs_run(theirs, inputs, image=False)
-    assert_same("mlm_logits", labelled.mlm_output.logits, ours)
-    assert_same("mlm_loss", labelled.losses.mlm_loss, ours)
+    assert_same_tensors("mlm_logits", labelled.mlm_output.logits, ours, in_order=True)
+    assert_same_tensors("mlm_loss", labelled.losses.mlm_loss, ours, in_order=True)
     _, unlabelled = theirs_run(theirs, inputs, image=False, labels=False)
     after_first = (slice(None), slice(1, None))
-    assert_same("mlm_logits", unlabelled.mlm_output.logits, ours_twice("input_ids", "input_ids_masked"), after_first)
+    assert_same_tensors("mlm_logits", unlabelled.mlm_output.logits, ours_twice("input_ids", "input_ids_masked"), after_first, in_order=True)
 
 
 @both_precisions
 def test_if_no_pair_matches_the_losses_agree(build_theirs, dtype):
-    """Theirs count all pairs then, as ours do."""
+    """If no pair matches, both count all pairs, and the losses agree."""
     labels = torch.zeros(3, dtype=torch.long)
     _, theirs = theirs_run(build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)._replace(itm_labels=labels))
     ours = ours_twice(*Batch._fields[:-1], itm_labels=labels)
     for loss in ("itm_loss", "mmm_image_loss", "mmm_text_loss", "global_contrastive_loss"):
-        assert_same(loss, getattr(theirs.losses, loss), ours)
+        assert_same_tensors(loss, getattr(theirs.losses, loss), ours, in_order=True)
 
 
 @both_precisions
 def test_padded_texts_with_token_types_agree(build_theirs, dtype):
-    """Their text encoder masks padding too; their multimodal encoder has no such mask."""
+    """The text encoder's states agree for padded texts with token types; only their text encoder masks padding."""
     ids = batch(ONE_WIDTH).input_ids.clone()
     ids[1, 4:] = ids[2, 6:] = 0
     text = dict(attention_mask=(ids != 0).long(), token_type_ids=torch.arange(7).remainder(3).expand(3, 7))
@@ -221,7 +221,7 @@ def gradients(model: nn.Module, losses: list[Tensor]) -> dict[str, Tensor]:
 
 @both_precisions
 def test_every_gradient_agrees(build_theirs, dtype):
-    """Of all six losses together."""
+    """The gradient of the sum of all six losses agrees for every parameter."""
     theirs, inputs = build_theirs(dtype), batch(ONE_WIDTH, dtype=dtype)
     parts = [theirs_run(theirs, inputs, **given)[1].losses for given in ({}, {"text": False}, {"image": False})]
     their_losses = [loss for part in parts for loss in part.values() if loss is not None]
@@ -239,7 +239,7 @@ def test_every_gradient_agrees(build_theirs, dtype):
 
 @both_precisions
 def test_their_own_codebook_agrees(torchmultimodal, dtype):
-    """They carry a copy of DALL-E's encoder, which also runs in float64."""
+    """Their copy of DALL-E's encoder gives the same logits, in float64 too."""
     from torchmultimodal.models.flava.model import DalleEncoder
 
     theirs = DalleEncoder(n_hid=CODEBOOK.hidden_size, vocab_size=CODEBOOK.vocab_size)
@@ -252,7 +252,9 @@ def test_their_own_codebook_agrees(torchmultimodal, dtype):
 
 @both_precisions
 def test_the_published_head_epsilon_would_be_seen(build_theirs, dtype):
-    """Their default of 1e-5 is the weakest difference known: the comparison must fail on it."""
+    """The comparison fails for their default epsilon of 1e-5, the smallest difference that is known."""
     _, theirs = theirs_run(build_theirs(dtype, head_eps=1e-5), batch(ONE_WIDTH, dtype=dtype), text=False)
     with pytest.raises(AssertionError, match=r"^mim_logits: max \|Δ\| .*, tolerance"):
-        assert_same("mim_logits", theirs.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos", "mim_labels"))
+        assert_same_tensors(
+            "mim_logits", theirs.mim_output.logits, ours_twice("pixel_values", "bool_masked_pos", "mim_labels"), in_order=True
+        )

@@ -1,4 +1,4 @@
-"""Each block of the reference equals the same block in plain Python loops (`by_hand`), in float64."""
+"""Each block of the reference gives what the same block in plain Python loops (`by_hand`) gives, in float64."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def assert_by_hand(actual: torch.Tensor, expected: list) -> None:
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("seen", [[0, 1, 2, 3], [0, 2]], ids=["all keys", "padded keys"])
 def test_a_layer_is_attention_and_feed_forward_each_after_a_norm(encoder, seen):
-    """Pre-norm, residuals of the unnormalised input, padding keys without influence."""
+    """A layer adds attention and feed-forward of the normalised input to the unnormalised one, and padding keys change nothing."""
     part = getattr(flava(), encoder).module.encoder.layer[0]
     x = tokens_for(part.intermediate.dense.in_features)
     mask = torch.full((4,), torch.finfo(x.dtype).min, dtype=x.dtype)
@@ -33,7 +33,7 @@ def test_a_layer_is_attention_and_feed_forward_each_after_a_norm(encoder, seen):
 
 
 def test_an_encoder_chains_its_layers_and_norms_the_last():
-    """hidden_states starts with the embeddings; the final norm is in last_hidden_state only; the pooler reads it."""
+    """hidden_states begins with the embeddings, only last_hidden_state has the final norm, and the pooler reads that."""
     ours = flava().text_encoder.module
     tokens = tokens_for(32)
     out = ours(tokens)
@@ -49,14 +49,14 @@ def test_an_encoder_chains_its_layers_and_norms_the_last():
 
 @pytest.mark.parametrize("head", ["fairseq_mlm", "imagenet.mim_head", "cmd.mlm_head", "cmd.mim_head"])
 def test_a_head_adds_its_bias_once(head):
-    """decoder(LayerNorm(gelu(dense(x)))), with one bias."""
+    """A head is decoder(LayerNorm(gelu(dense(x)))), with its bias added once."""
     part = flava().heads.get_submodule(head).cls.predictions
     x = tokens_for(part.decoder.in_features)
     assert_by_hand(part(x)[0], [by_hand.head(token, part) for token in x[0].tolist()])
 
 
 def test_image_embeddings_are_patches_row_by_row():
-    """Every patch is a dense map of its pixels, or the mask token; then the class token; then positions."""
+    """A patch is a dense map of its pixels, or the mask token; the class token comes first, and positions are added to all."""
     ours, inputs = flava().image_encoder.module.embeddings, batch()
     projection, size = ours.patch_embeddings.projection, CONFIG.image_config.patch_size
     weight, bias = projection.weight.flatten(1).tolist(), projection.bias.tolist()
@@ -73,7 +73,7 @@ def test_image_embeddings_are_patches_row_by_row():
 
 
 def test_text_embeddings_are_the_norm_of_a_sum():
-    """Word + position + token type, normalised."""
+    """Text embeddings are the layer norm of word + position + token type."""
     ours, ids, types = flava().text_encoder.module.embeddings, [5, 36, 0, 5], [0, 2, 1, 0]
     tables = [table.weight.tolist() for table in (ours.word_embeddings, ours.position_embeddings, ours.token_type_embeddings)]
     rows = zip(ids, range(4), types, strict=True)
@@ -83,7 +83,7 @@ def test_text_embeddings_are_the_norm_of_a_sum():
 
 
 def test_token_types_are_zero_where_not_given():
-    """As BERT's are."""
+    """Token types that are not given count as zeros, as in BERT."""
     ours, ids = flava().text_encoder.module.embeddings, batch().input_ids
     assert torch.equal(ours(ids), ours(ids, torch.zeros_like(ids)))
 
@@ -99,6 +99,6 @@ def test_token_types_are_zero_where_not_given():
     ],
 )
 def test_an_activation_is_the_one_that_its_name_says(name, at_one):
-    """Values at 1, from the functions' definitions; `gelu` is Phi(1), exactly."""
+    """Each activation has at 1 the value that its definition gives; for `gelu` this is Phi(1)."""
     part = Layer(EncoderConfig(8, 1, 2, 8, hidden_act=name))
     assert_close(part.activation(torch.tensor(1.0)), torch.tensor(at_one))

@@ -1,4 +1,4 @@
-"""The image codebook in plain Python loops: padded convolutions, residual blocks, pooling between groups."""
+"""The image codebook gives what plain Python loops give: padded convolutions, residual blocks, pooling between groups."""
 
 import math
 
@@ -12,7 +12,7 @@ from tests.original.models import dalle_encoder
 
 
 def convolve(x: torch.Tensor, part: Conv2d) -> torch.Tensor:
-    """[inputs, H, W] -> [outputs, H, W]: what lies outside the image is 0."""
+    """[inputs, H, W] -> [outputs, H, W]; pixels outside the image are 0."""
     weight, bias, source = part.w.tolist(), part.b.tolist(), x.tolist()
     kernel, (inputs, height, width) = part.w.shape[-1], x.shape
     taps = [(c, i, j) for c in range(inputs) for i in range(kernel) for j in range(kernel)]
@@ -51,7 +51,7 @@ def pixels() -> torch.Tensor:
 
 @torch.no_grad()
 def test_the_encoder_is_groups_of_blocks_with_pooling_between(pixels):
-    """All 8 blocks, each with the gain 1 / 8**2; the pool comes after groups 1 to 3 and not after the last."""
+    """The encoder is 8 blocks with gain 1 / 8**2 each, and pooling after groups 1 to 3."""
     ours = dalle_encoder(CodebookConfig(hidden_size=4, vocab_size=9))
     x = convolve(pixels[0], ours.blocks.input)
     for group in range(1, 5):
@@ -63,7 +63,7 @@ def test_the_encoder_is_groups_of_blocks_with_pooling_between(pixels):
 
 
 def test_an_index_is_the_likeliest_token(pixels):
-    """Of every position, over the vocabulary."""
+    """The index at every position is that of the largest logit."""
     ours = dalle_encoder()
     larger = pixels.repeat(2, 1, 2, 4)
     indices, logits = ours.codebook_indices(larger), ours(larger).movedim(1, -1)
@@ -74,6 +74,6 @@ def test_an_index_is_the_likeliest_token(pixels):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8)])
 def test_what_is_no_batch_of_images_is_refused(shape):
-    """Four dimensions, as many channels as the first convolution takes."""
+    """Pixels of another rank or number of channels are refused, with the expected shape."""
     with pytest.raises(ValueError, match=r"expected \[B, 3, H, W\]"):
         DalleEncoder(CodebookConfig(hidden_size=4, vocab_size=9))(torch.zeros(shape))

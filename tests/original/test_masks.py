@@ -1,4 +1,4 @@
-"""What is masked cannot be seen: padding, masked patches, in every precision."""
+"""Padding and masked patches change nothing that the model computes from the rest, in every precision."""
 
 import pytest
 import torch
@@ -11,14 +11,14 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 
 def padded(ids: torch.Tensor, filler: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ids with `count` fillers to their right, and the mask that hides them."""
+    """The ids with `count` fillers on their right, and the mask that hides these."""
     padding = torch.full((len(ids), count), filler)
     return torch.cat([ids, padding], dim=1), torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
 
 
 @pytest.mark.parametrize("filler", [0, 9])
 def test_padding_changes_no_text_embedding(filler):
-    """A padded batch gives what the unpadded one gives, whatever the padding holds."""
+    """A padded batch gives the text states of the unpadded one, whatever the padding holds."""
     ours, inputs = flava(), batch()
     ids, mask = padded(inputs.input_ids, filler)
     actual, expected = ours(input_ids=ids, attention_mask=mask), ours(input_ids=inputs.input_ids)
@@ -29,7 +29,7 @@ def test_padding_changes_no_text_embedding(filler):
 
 @pytest.mark.parametrize("filler", [0, 9])
 def test_padding_changes_no_multimodal_state(filler):
-    """The multimodal encoder masks the same tokens, and sees its class token and the whole image."""
+    """The multimodal encoder masks the text's padding, and nothing of the image or its class token."""
     ours, inputs = flava(), batch()
     ids, mask = padded(inputs.input_ids, filler)
     actual = ours(inputs.pixel_values, ids, attention_mask=mask)
@@ -40,7 +40,7 @@ def test_padding_changes_no_multimodal_state(filler):
 
 
 def test_each_row_is_padded_on_its_own():
-    """A short row in a long batch gives what it gives alone."""
+    """A short text in a batch of longer ones gives what it gives alone."""
     ours, inputs = flava(), batch()
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 6 + [0]])
     together = ours(inputs.pixel_values, inputs.input_ids, attention_mask=mask)
@@ -51,7 +51,7 @@ def test_each_row_is_padded_on_its_own():
 
 
 def test_without_a_mask_every_token_is_seen():
-    """No mask is a mask of ones: the pad token is a token like others."""
+    """Without a mask every token is seen, the pad token too."""
     ours, inputs = flava(), batch()
     ids = inputs.input_ids.clone()
     ids[:, -1] = 0
@@ -61,7 +61,7 @@ def test_without_a_mask_every_token_is_seen():
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float16], ids=str)
 def test_a_padding_key_has_probability_zero(dtype):
-    """Exactly zero in every precision, beside large negative scores too, and never NaN."""
+    """A padding key has probability 0 exactly, beside large negative scores too, and never NaN."""
     mask = additive(torch.tensor([[1, 0, 1], [0, 0, 0]]), dtype)
     scores = torch.tensor([-3e4, 3e4, -3e4], dtype=dtype) + mask
     probabilities = scores.double().softmax(-1)  # old torch has no softmax in float16
@@ -72,7 +72,7 @@ def test_a_padding_key_has_probability_zero(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_precision_runs(dtype):
-    """The outputs have the model's dtype and are finite."""
+    """In every precision the outputs have the model's dtype and are finite."""
     inputs = batch(dtype=dtype)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 6 + [0]])
     out = flava(ONE_WIDTH, dtype=dtype)(attention_mask=mask, **inputs._asdict())
@@ -82,7 +82,7 @@ def test_every_precision_runs(dtype):
 
 
 def test_masked_patches_cannot_be_seen():
-    """Other pixels under the mask change no masked state, and some unmasked one."""
+    """Other pixels in masked patches change no state of the masked image."""
     ours, inputs = flava(), batch()
     hidden = inputs.bool_masked_pos.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
     other = torch.where(hidden, inputs.pixel_values.flip(0) * 3, inputs.pixel_values)

@@ -1,4 +1,4 @@
-"""Which states feed which logits, and each loss from first principles."""
+"""Each logit is computed from the right states, and each loss is what its definition gives."""
 
 import math
 
@@ -17,7 +17,7 @@ OUT = OURS(**UNLABELLED)
 
 
 def mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Over the rows of [..., V] whose label is not to be ignored."""
+    """The mean over the rows of [..., V] whose label is not ignored."""
     rows = zip(logits.flatten(0, -2).tolist(), labels.flatten().tolist(), strict=True)
     losses = [by_hand.cross_entropy(row, label) for row, label in rows if label != IGNORE]
     return torch.tensor(math.fsum(losses) / len(losses), dtype=torch.float64)
@@ -28,7 +28,7 @@ def mim_labels_kept() -> torch.Tensor:
 
 
 def test_the_multimodal_encoder_reads_states_before_the_final_norm():
-    """[own class token, image, text], each mapped by its own projection."""
+    """The multimodal encoder reads its class token, the image and the text, the latter two projected before their final norm."""
     image = OURS.mm_image_projection(OUT.image.hidden_states[-1])
     text = OURS.mm_text_projection(OUT.text.hidden_states[-1])
     cls = OURS.mm_encoder.module.encoder.cls_token.expand(3, 1, 32)
@@ -38,7 +38,7 @@ def test_the_multimodal_encoder_reads_states_before_the_final_norm():
 
 
 def test_masked_inputs_reach_the_masked_states_only():
-    """The masked states are those of the masked image and text on their own."""
+    """The masked states come from the masked image and text alone."""
     image = OURS.encode_image(INPUTS.pixel_values, INPUTS.bool_masked_pos)
     text = OURS.encode_text(INPUTS.input_ids_masked)
     fused = OURS.encode_multimodal(image, text)
@@ -49,7 +49,7 @@ def test_masked_inputs_reach_the_masked_states_only():
 
 
 def test_nothing_masked_is_computed_once():
-    """The masked outputs are then the same objects."""
+    """Where nothing is masked, the masked outputs are the same objects as the others."""
     out = OURS(INPUTS.pixel_values, INPUTS.input_ids)
     assert out.image_masked is out.image
     assert out.text_masked is out.text
@@ -57,7 +57,7 @@ def test_nothing_masked_is_computed_once():
 
 
 def test_contrastive_logits_are_scaled_cosines_of_the_unmasked_class_tokens():
-    """exp(logit_scale) * cosine, over all pairs of the batch."""
+    """Contrastive logits are exp(logit_scale) * cosine for all pairs of the batch."""
     image = OURS.image_projection(OUT.image.last_hidden_state)[:, 0].tolist()
     text = OURS.text_projection(OUT.text.last_hidden_state)[:, 0].tolist()
     scale = math.exp(OURS.heads.cmd.clip_head.logit_scale.item())
@@ -68,14 +68,14 @@ def test_contrastive_logits_are_scaled_cosines_of_the_unmasked_class_tokens():
 
 
 def test_the_contrastive_loss_matches_each_image_with_its_own_text():
-    """The mean of both directions; it needs no labels."""
+    """The contrastive loss is the mean of both directions, and needs no labels."""
     matching = torch.arange(3)
     both = [OUT.contrastive_logits_per_image, OUT.contrastive_logits_per_text]
     assert_close(OUT.global_contrastive_loss, sum(mean_cross_entropy(logits, matching) for logits in both) / 2)
 
 
 def test_itm_reads_the_masked_multimodal_class_token():
-    """Its own pooler, on the state after the final norm."""
+    """ITM has its own pooler, which reads the masked multimodal state after the final norm."""
     head, states = OURS.heads.cmd.itm_head, OUT.multimodal_masked.last_hidden_state.tolist()
     expected = [by_hand.dense(by_hand.pooler(row, head.pooler), head.cls.seq_relationship) for row in states]
     assert_close(OUT.itm_logits, torch.tensor(expected, dtype=torch.float64))
@@ -84,7 +84,7 @@ def test_itm_reads_the_masked_multimodal_class_token():
 
 
 def test_without_labels_mmm_reads_every_patch_and_token():
-    """Patches start after both class tokens, text after the patches; there is no loss."""
+    """Without labels MMM gives logits of every patch and token, and no loss."""
     states, heads = OUT.multimodal_masked.last_hidden_state, OURS.heads.cmd
     assert_close(OUT.mmm_image_logits, heads.mim_head.cls.predictions(states[:, 2:11]))
     assert_close(OUT.mmm_text_logits, heads.mlm_head.cls.predictions(states[:, 11:]))
@@ -94,7 +94,7 @@ def test_without_labels_mmm_reads_every_patch_and_token():
 
 
 def test_labels_choose_positions_in_order():
-    """With labels, MMM's logits are those of the masked positions, row by row; the loss is their mean."""
+    """With labels MMM gives the logits of the labelled positions row by row, and the loss is their mean."""
     out = OURS(**{**INPUTS._asdict(), "itm_labels": None})
     patches, tokens = INPUTS.bool_masked_pos.flatten(1), INPUTS.mlm_labels != IGNORE
     assert_close(out.mmm_image_logits, OUT.mmm_image_logits[patches])
@@ -104,7 +104,7 @@ def test_labels_choose_positions_in_order():
 
 
 def test_pairs_that_do_not_match_count_for_itm_only():
-    """Their rows leave the MMM and contrastive logits; as columns they remain contrasts."""
+    """A pair that does not match has no rows in MMM and contrastive logits, but stays a column of the latter."""
     out, match = OURS(**INPUTS._asdict()), torch.tensor([0, 2])
     patches, tokens = INPUTS.bool_masked_pos.flatten(1)[match], INPUTS.mlm_labels[match] != IGNORE
     assert_close(out.mmm_image_logits, OUT.mmm_image_logits[match][patches])
@@ -117,14 +117,14 @@ def test_pairs_that_do_not_match_count_for_itm_only():
 
 
 def test_if_no_pair_matches_all_count():
-    """The losses are those of a batch without ITM labels."""
+    """If no pair matches, the losses are those of a batch without ITM labels."""
     none, unlabelled = (OURS(**{**INPUTS._asdict(), "itm_labels": labels}) for labels in (torch.zeros(3, dtype=torch.long), None))
     for name in ("mmm_image_loss", "mmm_text_loss", "global_contrastive_loss"):
         assert torch.equal(getattr(none, name), getattr(unlabelled, name)), name
 
 
 def test_labels_of_unmasked_patches_are_ignored():
-    """Whatever they are; a masked patch may also carry a label to be ignored."""
+    """Labels of unmasked patches change nothing, and a masked patch may have the label that is ignored."""
     image = {"pixel_values": INPUTS.pixel_values, "bool_masked_pos": INPUTS.bool_masked_pos}
     other = torch.where(INPUTS.bool_masked_pos, INPUTS.mim_labels, 20 - INPUTS.mim_labels)
     one, two = OURS(**image, mim_labels=INPUTS.mim_labels), OURS(**image, mim_labels=other)
@@ -137,7 +137,7 @@ def test_labels_of_unmasked_patches_are_ignored():
 
 
 def test_mlm_is_the_mean_over_labelled_tokens():
-    """Of the masked text, by the text encoder alone."""
+    """MLM's loss is the mean over the labelled tokens of the masked text."""
     text = {"input_ids": INPUTS.input_ids, "input_ids_masked": INPUTS.input_ids_masked}
     out, without_labels = OURS(**text, mlm_labels=INPUTS.mlm_labels), OURS(**text).mlm_logits
     assert_close(out.mlm_loss, mean_cross_entropy(without_labels, INPUTS.mlm_labels))
@@ -145,13 +145,13 @@ def test_mlm_is_the_mean_over_labelled_tokens():
 
 
 def test_the_loss_is_the_sum_of_the_losses():
-    """Every weight is 1."""
+    """The total loss is the sum of the losses, each with weight 1."""
     out = OURS(**INPUTS._asdict())
     assert_close(out.loss, out.global_contrastive_loss + out.itm_loss + out.mmm_image_loss + out.mmm_text_loss)
 
 
 def test_the_pad_tokens_embedding_is_read_and_not_trained():
-    """Its row enters the sum as any other, and gets no gradient."""
+    """The pad token's embedding changes the output and gets no gradient."""
     ours, ids = flava(), torch.tensor([[5, 0, 9]])
     out = ours(input_ids=ids)
     out.text.last_hidden_state.square().sum().backward()
@@ -162,7 +162,7 @@ def test_the_pad_tokens_embedding_is_read_and_not_trained():
 
 
 def test_every_parameter_moves_a_loss():
-    """But for the encoders' own poolers, which no loss reads, and key biases, which softmax cancels."""
+    """Every parameter has a gradient, but for the encoders' poolers, which no loss reads, and key biases, which softmax cancels."""
     ours, inputs = flava(ONE_WIDTH), INPUTS._asdict()
     image = ours(**{name: inputs[name] for name in ("pixel_values", "bool_masked_pos", "mim_labels")})
     text = ours(**{name: inputs[name] for name in ("input_ids", "input_ids_masked", "mlm_labels")})
@@ -177,7 +177,7 @@ def test_every_parameter_moves_a_loss():
 
 
 def test_mim_and_mlm_read_the_masked_states_by_heads_of_their_own():
-    """Every patch but the class token; every token, the first included."""
+    """MIM reads every patch without the class token, MLM every token with the first, each by its own head."""
     image = OURS(INPUTS.pixel_values, bool_masked_pos=INPUTS.bool_masked_pos)
     text = OURS(input_ids=INPUTS.input_ids, input_ids_masked=INPUTS.input_ids_masked)
     patches = OUT.image_masked.last_hidden_state[:, 1:]
@@ -187,7 +187,7 @@ def test_mim_and_mlm_read_the_masked_states_by_heads_of_their_own():
 
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_one_modality_gives_its_own_objective_only(modality):
-    """MIM or MLM, over every patch or token where no labels choose."""
+    """An image alone gives MIM's logits and a text alone MLM's, of every patch or token where there are no labels."""
     names = ("pixel_values", "bool_masked_pos") if modality == "image" else ("input_ids", "input_ids_masked")
     out = OURS(**{name: UNLABELLED[name] for name in names})
     filled = {name for name, value in vars(out).items() if value is not None}
@@ -208,13 +208,13 @@ def test_one_modality_gives_its_own_objective_only(modality):
     ],
 )
 def test_an_input_without_the_one_it_belongs_to_is_refused(given, message):
-    """The message names both."""
+    """An input without the one that it belongs to is refused, and the message names both."""
     with pytest.raises(ValueError, match=message):
         OURS(**{name: getattr(INPUTS, name) for name in given})
 
 
 def test_inputs_of_other_sizes_are_refused():
-    """An image of another size, a text longer than the positions."""
+    """An image of another size and a text longer than the positions are refused with both sizes."""
     with pytest.raises(ValueError, match=r"images \[3, 16, 24\], expected \[3, 24, 24\]"):
         OURS(torch.zeros(1, 3, 16, 24))
     with pytest.raises(ValueError, match=r"input_ids \[1, 12\]: more than 11 positions"):
@@ -222,7 +222,7 @@ def test_inputs_of_other_sizes_are_refused():
 
 
 def test_mmm_needs_encoders_of_one_width():
-    """Where widths differ its heads fit nothing; everything else is still computed."""
+    """Where the encoders' widths differ, there is no MMM, and all else is computed."""
     out = flava()(**UNLABELLED)
     assert out.mmm_image_logits is None
     assert out.mmm_text_logits is None

@@ -1,7 +1,7 @@
 """torchmultimodal, our reference and the converted transformers model compute the same from the same weights.
 
-torchmultimodal-nightly 2024.4.1 is what neither we nor Hugging Face wrote. Its weights come through
-`flava-port convert --to torchmultimodal`, and go on from its layout to transformers.
+Neither we nor Hugging Face wrote torchmultimodal (nightly 2024.4.1). Its weights are converted to its layout by
+`flava-port convert --to torchmultimodal`, and from that layout to transformers.
 """
 
 from dataclasses import replace
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from flava_port.original.config import CodebookConfig, FlavaConfig
 from tests.builders import from_pretrained
-from tests.conversion.strategies import flava_configs
 from tests.original.models import ONE_WIDTH
 from tests.original.three import (
     CONVERTED,
@@ -25,9 +24,9 @@ from tests.original.three import (
     run_three,
     write_config,
 )
+from tests.strategies import original_configs
 
 CODEBOOK = CodebookConfig(hidden_size=4, vocab_size=ONE_WIDTH.image_config.vocab_size, num_blocks_per_group=1)
-
 
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a model takes minutes, and the report names the culprit
 
@@ -35,7 +34,7 @@ QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a model takes
 @st.composite
 def models(draw) -> tuple[FlavaConfig, CodebookConfig]:
     """A tiny model whose encoders are of one width, and a codebook of its vocabulary."""
-    config = draw(flava_configs(one_width=True))
+    config = draw(original_configs(one_width=True))
     codebook = CodebookConfig(4, draw(st.integers(1, 2)), 4, config.image_config.vocab_size, draw(st.integers(1, 3)))
     return config, codebook
 
@@ -43,14 +42,14 @@ def models(draw) -> tuple[FlavaConfig, CodebookConfig]:
 @settings(max_examples=5, phases=QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(models(), st.integers(0, 999))
 def test_all_three_agree_whatever_the_sizes(torchmultimodal, tmp_path_factory, model, seed):
-    """Hidden states, embeddings, logits, losses, gradients."""
+    """All three agree in every hidden state, embedding, logit, loss and gradient, for random sizes."""
     three = build_three(tmp_path_factory.mktemp("three"), *model, seed, head_eps=1e-12)
     assert_all_agree(run_three(three, seed))
 
 
 @torch.no_grad()
 def test_all_three_codebooks_give_the_same_indices(torchmultimodal, tmp_path):
-    """And OpenAI's own, see test_against_dall_e.py."""
+    """The three codebooks give the same indices; `test_against_dall_e.py` compares with OpenAI's own."""
     three = build_three(tmp_path, ONE_WIDTH, CODEBOOK, 0, head_eps=1e-12)
     ours = three.codebook.codebook_indices(three.codebook_pixels)
     assert torch.equal(three.theirs.image_codebook(three.codebook_pixels), ours)
@@ -75,7 +74,7 @@ def _spoil_converted(three):
     ("spoil", "alone"), [(_spoil_ours, OURS), (_spoil_theirs, THEIRS), (_spoil_converted, CONVERTED)], ids=[OURS, THEIRS, CONVERTED]
 )
 def test_a_disagreement_names_which_of_the_three_stands_alone(torchmultimodal, tmp_path, spoil, alone):
-    """A fault in each of them in turn."""
+    """A fault planted in one of the three is reported with the one that stands alone."""
     three = build_three(tmp_path, ONE_WIDTH, CODEBOOK, 0, head_eps=1e-12)
     spoil(three)
     with pytest.raises(AssertionError, match=f"{alone} stands alone"):
@@ -83,7 +82,7 @@ def test_a_disagreement_names_which_of_the_three_stands_alone(torchmultimodal, t
 
 
 def test_their_own_head_epsilon_is_seen(torchmultimodal, tmp_path):
-    """1e-5 for 1e-12, the weakest difference known: theirs stand alone, and in the heads only."""
+    """With their epsilon of 1e-5 in the heads, theirs stands alone, in outputs of the heads only."""
     outputs = run_three(build_three(tmp_path, ONE_WIDTH, CODEBOOK, 0, head_eps=1e-5))
     with pytest.raises(AssertionError) as failure:
         assert_all_agree(outputs)
@@ -92,11 +91,8 @@ def test_their_own_head_epsilon_is_seen(torchmultimodal, tmp_path):
     assert not any("hidden state" in line or "itm" in line or "contrastive" in line for line in lines)
 
 
-# ------------------------------------------------------------------------------ a model of their own making
-
-
 def expected_losses(theirs: torch.nn.Module, inputs: dict) -> dict[str, float]:
-    """Every loss of theirs, as their own tests call the model: for pairs, images and texts."""
+    """Every loss of theirs for pairs, images and texts, called as their own tests call the model."""
     found = {}
     with torch.no_grad():
         for embedding in ("mm", "image", "text"):
@@ -106,7 +102,7 @@ def expected_losses(theirs: torch.nn.Module, inputs: dict) -> dict[str, float]:
 
 
 def converted_losses(model: torch.nn.Module, inputs: dict, ignored: int) -> dict[str, float]:
-    """The same losses of transformers', which takes another number for labels to ignore too."""
+    """The same losses of the converted model, with the label ``ignored`` in place of -1."""
     labels = inputs["mlm_labels"].masked_fill(inputs["mlm_labels"] == -1, ignored)
     text = {"input_ids": inputs["text"], "input_ids_masked": inputs["text_masked"]}
     image = {"pixel_values": inputs["image"], "codebook_pixel_values": inputs["image_for_codebook"]}
@@ -124,7 +120,7 @@ def converted_losses(model: torch.nn.Module, inputs: dict, ignored: int) -> dict
 
 
 def their_inputs(config: FlavaConfig, length: int) -> dict:
-    """What their own tests feed, for these sizes: two pairs of which the second matches, two words masked."""
+    """Inputs as in their own tests, for these sizes: two pairs, of which the second matches, with two words masked."""
     image, patches = config.image_config, config.image_config.image_size // config.image_config.patch_size
     text = torch.randint(1, config.text_config.vocab_size, (2, length))
     masked, labels = text.clone(), torch.full_like(text, -1)
@@ -141,7 +137,7 @@ def their_inputs(config: FlavaConfig, length: int) -> dict:
 
 
 def assert_their_losses_come_out(run_command, folder, config, codebook, length, seed) -> None:
-    """Of a model that they made, seeded, saved and converted by the command: every loss to 1e-4."""
+    """Asserts that a seeded model of theirs, saved and converted by the command, gives every loss within 1e-4."""
     __tracebackhide__ = True
     torch.manual_seed(seed)
     inputs = their_inputs(config, length)
@@ -165,19 +161,19 @@ def assert_their_losses_come_out(run_command, folder, config, codebook, length, 
 
 @pytest.mark.parametrize("seed", [4, 1234])
 def test_the_losses_of_a_model_of_theirs_come_out_of_the_converted_one(torchmultimodal, run_command, tmp_path, seed):
-    """Tiny, initialised by their code, with their default losses."""
+    """A tiny model that their code initialised gives the same losses when it is converted."""
     image = replace(ONE_WIDTH.image_config, num_channels=3)
     assert_their_losses_come_out(run_command, tmp_path, replace(ONE_WIDTH, image_config=image), CODEBOOK, 9, seed)
 
 
 @pytest.mark.slow  # the default configuration: a gigabyte, a minute
 def test_the_losses_of_a_full_size_model_of_theirs_come_out_of_the_converted_one(torchmultimodal, run_command, tmp_path):
-    """flava_model_for_pretraining's sizes and inputs, as in their tests."""
+    """A model of flava_model_for_pretraining's sizes gives the same losses when it is converted."""
     assert_their_losses_come_out(run_command, tmp_path, FlavaConfig(), CodebookConfig(), 77, 1234)
 
 
 @pytest.mark.slow  # three models of the default configuration
 def test_all_three_agree_at_full_size(torchmultimodal, tmp_path):
-    """The default configuration of all, gradients included."""
+    """At the default size all three agree in every output and gradient."""
     three = build_three(tmp_path, FlavaConfig(), CodebookConfig(), 0, head_eps=1e-12)
     assert_all_agree(run_three(three))

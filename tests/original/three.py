@@ -27,7 +27,7 @@ OURS, THEIRS, CONVERTED = "our reference", "torchmultimodal", "transformers"
 
 
 class Three(NamedTuple):
-    """The same weights three times, and the codebook's pixels and labels."""
+    """The same weights in three implementations, our codebook, and pixels for it."""
 
     ours: Flava
     theirs: nn.Module
@@ -37,7 +37,7 @@ class Three(NamedTuple):
 
 
 def build_theirs(config: FlavaConfig, codebook: CodebookConfig, head_eps: float = 1e-5) -> nn.Module:
-    """torchmultimodal's FLAVAForPreTraining of these sizes, its weights as it makes them."""
+    """torchmultimodal's FLAVAForPreTraining of these sizes, with the weights that its own code initialises."""
     from torchmultimodal.models.flava.model import DalleEncoder as TheirEncoder
     from torchmultimodal.models.flava.model import DalleVAEEncoder, FLAVAForPreTraining, flava_model
     from torchmultimodal.modules.losses.flava import FLAVAPretrainingLoss
@@ -63,7 +63,7 @@ def build_theirs(config: FlavaConfig, codebook: CodebookConfig, head_eps: float 
 
 
 def build_three(folder: Path, config: FlavaConfig, codebook: CodebookConfig, seed: int, head_eps: float) -> Three:
-    """All from one original: converted to torchmultimodal's layout, and from there to transformers'."""
+    """All three from one original, which is converted to torchmultimodal's layout, and from there to transformers'."""
     weights, codes = seeded_state_dict(config, seed), seeded_codebook(codebook, seed)
     write_torch_zip(folder / "flava.pt", weights)
     write_torch_zip(folder / "codes.pt", codes)
@@ -76,13 +76,13 @@ def build_three(folder: Path, config: FlavaConfig, codebook: CodebookConfig, see
     ours.load_state_dict({key: load(source) for key, source in weights.items()})
     our_codebook.load_state_dict({key: load(source) for key, source in codes.items()})
     side = 8 * (config.image_config.image_size // config.image_config.patch_size)
-    # Far from the codebook's (0, 1): there its biases decide, and every index is the same.
+    # In the codebook's own range, (0, 1), the biases decide, and every index is the same. So these pixels are far from it.
     pixels = 3 * torch.randn(3, codebook.input_channels, side, side, generator=torch.Generator().manual_seed(seed))
     return Three(ours.eval(), theirs, from_pretrained(folder / "hf"), our_codebook.eval(), pixels)
 
 
 def write_config(path: Path, config: FlavaConfig, codebook: CodebookConfig) -> None:
-    """What no shape tells, the number of attention heads, in a config.json of transformers'."""
+    """Writes transformers' config.json, with the numbers of attention heads, which no shape shows."""
     with torch.device("meta"):
         keys = Flava(config).state_dict() | DalleEncoder(codebook).state_dict()
     shapes = {to_hugging_face(key).target: tuple(value.shape) for key, value in keys.items()}
@@ -93,7 +93,7 @@ def write_config(path: Path, config: FlavaConfig, codebook: CodebookConfig) -> N
 
 
 def scenarios(three: Three, seed: int) -> list[Scenario]:
-    """Three pairs, the second of which does not match, then images and texts alone; no padding, no token types."""
+    """Three pairs, of which the second does not match, then images and texts alone, all without padding and token types."""
     generator = torch.Generator().manual_seed(seed)
     config = three.ours.config
     image, text = config.image_config, config.text_config
@@ -118,7 +118,7 @@ def scenarios(three: Three, seed: int) -> list[Scenario]:
 
 
 def run_theirs(theirs: nn.Module, scenario: Scenario, codebook_pixels: Tensor) -> dict[str, Tensor]:
-    """Every output of torchmultimodal's, by the name that all share; an ignored label of theirs is -1."""
+    """Every output of torchmultimodal's, by the name that all three share. It ignores the label -1."""
     given = scenario.inputs
     inputs = {"image": given.get("pixel_values"), "text": given.get("input_ids"), "text_masked": given.get("input_ids_masked")}
     inputs |= {"image_patches_mask": given.get("bool_masked_pos"), "skip_unmasked_mm_encoder": False}
@@ -143,14 +143,14 @@ def run_theirs(theirs: nn.Module, scenario: Scenario, codebook_pixels: Tensor) -
 
 
 class Outputs(NamedTuple):
-    """Everything that the three computed, and how far apart rounding may put them."""
+    """Everything that the three computed, and the tolerance that rounding needs."""
 
     found: dict[str, dict[str, Tensor]]  # by implementation, by name
     tolerance: float  # relative
 
 
 def run_three(three: Three, seed: int = 0) -> Outputs:
-    """All outputs, losses and gradients of the three in float32; the reference in float64 gives the noise floor."""
+    """All outputs, losses and gradients of the three in float32. The reference in float64 gives the noise floor."""
     cases = scenarios(three, seed)
     ours = _everything(three.ours, cases, run_original, lambda name: name)
     theirs = _everything(three.theirs, cases, lambda m, c: run_theirs(m, c, three.codebook_pixels), TORCHMULTIMODAL.source_of)
@@ -184,12 +184,12 @@ def _everything(model: nn.Module, cases: list[Scenario], run, original_name) -> 
     return outputs
 
 
-# Attention's key.bias has no gradient but rounding's: softmax cancels it.
+# The gradient of attention's key.bias is nothing but rounding, because softmax cancels it.
 NOTHING_BUT_ROUNDING = ("attention.attention.key.bias",)
 
 
 def assert_all_agree(outputs: Outputs) -> None:
-    """Every output, in every pair of the three; a disagreement names which of them stands alone."""
+    """Asserts that every two of the three agree in every output. The report says which of them stands alone."""
     __tracebackhide__ = True
     names = {name for found in outputs.found.values() for name in found if not name.endswith(NOTHING_BUT_ROUNDING)}
     lacking = [f"{who} lacks {name}" for who, found in outputs.found.items() for name in sorted(names - set(found))]
@@ -199,10 +199,10 @@ def assert_all_agree(outputs: Outputs) -> None:
 
 
 def _summed(name: str, found: dict[str, Tensor]) -> float:
-    """The size of what is summed to a single number, where it cancels: rounding is relative to that.
+    """The largest of the numbers whose sum an output is, where they may cancel. Rounding is relative to it.
 
-    The gradient of the contrastive loss with respect to its scale is a mean, over the rows of logits, of
-    each logit times what its probability lacks, which sums to nothing where the logits are equal.
+    The gradient of the contrastive loss for its scale sums every logit times what its probability lacks. Where
+    the logits are equal, this sums to nothing.
     """
     if name != "gradient of heads.cmd.clip_head.logit_scale":
         return 0.0

@@ -1,6 +1,6 @@
 """A catalogue of planted faults: each edits a converted folder in one way that changes the model.
 
-A fault names what must be accused. The table of who catches what is made from it.
+`python -m tests.proof.table` prints which claims catch which fault.
 """
 
 import json
@@ -17,33 +17,35 @@ WORDS = "flava.text_model.embeddings.word_embeddings.weight"
 IMAGE_QUERY = "flava.image_model.encoder.layer.1.attention.attention.query.weight"
 
 Weights = dict[str, torch.Tensor]
+Plant = Callable[[Weights, dict], None]  # edits the weights and the config in place
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``plant`` edits the weights and the config in place; ``culprit`` must be named in the report."""
+    """What to plant, the culprit that the report must name, and what it must say that the culprit looks like."""
 
     name: str
-    plant: Callable[[Weights, dict], None]
+    plant: Plant
     culprit: str
     looks_like: str = ""
 
 
-def _value(key: str, change: Callable[[torch.Tensor], torch.Tensor]):
+def _value(key: str, change: Change) -> Plant:
     def plant(weights: Weights, _config: dict) -> None:
         weights[key] = change(weights[key].clone()).contiguous()
 
     return plant
 
 
-def _swap(one: str, other: str):
+def _swap(one: str, other: str) -> Plant:
     def plant(weights: Weights, _config: dict) -> None:
         weights[one], weights[other] = weights[other], weights[one]
 
     return plant
 
 
-def _field(section: str, name: str, value: object):
+def _field(section: str, name: str, value: object) -> Plant:
     def plant(_weights: Weights, config: dict) -> None:
         (config[section] if section else config)[name] = value
 
@@ -55,7 +57,7 @@ def _flip_lowest_bit(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _at(index: int, change: Callable[[torch.Tensor], torch.Tensor]):
+def _at(index: int, change: Change) -> Change:
     def edit(tensor: torch.Tensor) -> torch.Tensor:
         tensor.view(-1)[index] = change(tensor.view(-1)[index])
         return tensor
@@ -63,7 +65,7 @@ def _at(index: int, change: Callable[[torch.Tensor], torch.Tensor]):
     return edit
 
 
-def _everywhere(change: Callable[[torch.Tensor], torch.Tensor]):
+def _everywhere(change: Change) -> Plant:
     def plant(weights: Weights, _config: dict) -> None:
         for key in weights:
             weights[key] = change(weights[key])
@@ -81,7 +83,7 @@ def _untied(weights: Weights, _config: dict) -> None:
     weights["mlm_head.bias"] = weights["mlm_head.bias"] + 1
 
 
-def _dropped(*keys: str):
+def _dropped(*keys: str) -> Plant:
     def plant(weights: Weights, _config: dict) -> None:
         for key in keys:
             del weights[key]
@@ -199,7 +201,7 @@ FAULTS = VALUES + CONFIG
 
 
 def plant(fault: Fault, clean: Path, folder: Path) -> None:
-    """A copy of a clean folder with the fault in it."""
+    """Writes to ``folder`` a copy of the clean one with the fault in it."""
     folder.mkdir()
     weights, config = load_file(clean / "model.safetensors"), json.loads((clean / "config.json").read_text())
     fault.plant(weights, config)

@@ -1,4 +1,4 @@
-"""`verify --device`: the forward pass where it is used, in float32 and bfloat16, held to the original's own rounding there."""
+"""`verify --device` compares forward passes on that device, in float32 and bfloat16; the original's own rounding there is the tolerance."""
 
 from unittest import mock
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from flava_port import convert_flava_checkpoint, verify
+from flava_port import verify
 from flava_port.errors import InvalidInput
 from flava_port.original.flava import Flava
 from flava_port.proof.certificate import Verdict
@@ -17,20 +17,12 @@ from flava_port.proof.scenarios import Scenario, scenarios
 from flava_port.target.installed import load_model, quiet
 from flava_port.verify import verify_flava_checkpoint
 from tests.builders import TINY
-from tests.proof.test_bites import _edited, _set_activation
+from tests.proof.mutants import edited, set_activation
 
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; run on a machine with one")),
 ]
-
-
-@pytest.fixture(scope="module")
-def converted(tiny, tmp_path_factory):
-    """The tiny checkpoint, converted once."""
-    folder = tmp_path_factory.mktemp("converted") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
-    return folder
 
 
 def _claims(tiny, converted, device) -> dict:
@@ -40,7 +32,7 @@ def _claims(tiny, converted, device) -> dict:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_clean_model_is_as_near_the_exact_result_as_the_original(tiny, converted, device):
-    """In both precisions, every output; and bfloat16 is told from float32 by what it rounds."""
+    """This holds for every output in both precisions; bfloat16 shows by its larger rounding."""
     claims = _claims(tiny, converted, device)
     assert [claim.verdict for claim in claims.values()] == [Verdict.PROVEN] * 2, claims
     single, half = (claims[f"{device}, {name}"].measured for name in ("float32", "bfloat16"))
@@ -50,26 +42,26 @@ def test_a_clean_model_is_as_near_the_exact_result_as_the_original(tiny, convert
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_another_activation_is_caught_in_both_precisions(tiny, converted, device):
-    """A gross fault shows in bfloat16 too."""
-    with _edited(_set_activation):
+    """A large fault shows even in bfloat16."""
+    with edited(set_activation):
         claims = _claims(tiny, converted, device)
     assert [claim.verdict for claim in claims.values()] == [Verdict.DIFFERS] * 2, claims
 
 
 def test_a_device_that_is_not_there_is_refused(run_command, tiny, converted):
-    """Before anything is run; exit status 2, with torch's own first line."""
+    """No file's digest is begun; the exit status is 2, the message torch's own first line."""
     files = "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", converted
     ran = run_command("verify", *files, "--device", "nowhere")
     assert ran.status == 2 and ran.err.startswith("flava-port: --device nowhere: ") and ran.err.count("\n") == 1
-    unread = mock.patch.object(verify, "file_sha256", side_effect=AssertionError("a file was read"))
-    with unread, pytest.raises(InvalidInput, match="--device meta: "):
+    with mock.patch.object(verify, "file_sha256") as read, pytest.raises(InvalidInput, match="--device meta: "):
         verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, device="meta")
+    read.assert_not_called()
 
 
 class _Elsewhere:
-    """A device without arithmetic, on which torch still insists that operands lie together: fake tensors on `meta`.
+    """A device that computes nothing but on which torch still insists that operands lie together: fake tensors on `meta`.
 
-    Sizes that follow from values are symbols there.
+    Sizes that depend on values are symbols there.
     """
 
     def __init__(self) -> None:
@@ -87,14 +79,14 @@ class _Elsewhere:
         return model
 
     def scenario(self, case: Scenario, but: str = "") -> Scenario:
-        """With all its inputs there but one; without the ITM's labels, whose values decide what runs."""
+        """The scenario with all its inputs there except ``but``; without ITM labels, whose values decide what runs."""
         inputs = {name: value for name, value in case.inputs.items() if name != "itm_labels"}
         return Scenario(case.name, {name: self.tensor(value, "cpu" if name == but else "meta") for name, value in inputs.items()})
 
 
 @pytest.fixture(scope="module", params=["original", "converted"])
 def side(request, converted):
-    """One side's model, elsewhere, and what runs it."""
+    """One side's model on that device, and what runs it."""
     elsewhere = _Elsewhere()
     if request.param == "original":
         return elsewhere, elsewhere.model(Flava(TINY).eval()), run_original
@@ -106,7 +98,7 @@ CASES = scenarios(Flava(TINY))
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_all_that_runs_lies_on_one_device(side, case):
-    """Without a GPU too: nothing is made on the CPU beside a model that is elsewhere."""
+    """No tensor is made on the CPU while the model is elsewhere; no GPU is needed to see it."""
     elsewhere, model, run = side
     there = elsewhere.scenario(case)
     with elsewhere.mode, torch.no_grad(), quiet():
@@ -115,7 +107,7 @@ def test_all_that_runs_lies_on_one_device(side, case):
 
 
 def test_an_input_that_is_left_behind_does_not_run(side):
-    """So the test above can fail."""
+    """The test above can fail."""
     elsewhere, model, run = side
     there = elsewhere.scenario(CASES[0], but="pixel_values")
     with elsewhere.mode, torch.no_grad(), quiet(), pytest.raises(Exception, match="found two different devices|on the same device"):

@@ -1,11 +1,10 @@
-"""Uses of the converted model beside those that `verify` runs: training, labels from the codebook, features alone."""
+"""The converted model computes what the original does in other uses too: training, labels from the codebook, features alone."""
 
 import math
 
 import pytest
 import torch
 
-from flava_port import convert_flava_checkpoint
 from flava_port.original.codebook import DalleEncoder
 from flava_port.original.flava import Flava
 from flava_port.proof.bounds import worst
@@ -16,18 +15,10 @@ from tests.builders import from_pretrained, tiny_codebook, tiny_state_dict
 EXACT = 1e-10  # float64 on a model of three layers; the smallest planted fault moves these outputs by 1e-6
 
 
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    """The tiny checkpoint, converted once."""
-    out = tmp_path_factory.mktemp("converted") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, out)
-    return out
-
-
 @pytest.fixture
-def models(folder):
+def models(converted):
     """The original and the converted model, in float64."""
-    return Flava.from_state_dict(tiny_state_dict()).double().eval(), from_pretrained(folder).double()
+    return Flava.from_state_dict(tiny_state_dict()).double().eval(), from_pretrained(converted).double()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +38,7 @@ def test_training_keeps_the_scale_between_1_and_100_as_the_authors_do(models, pa
 
 @pytest.mark.parametrize("scale", [9.0, -2.0])
 def test_evaluation_leaves_the_scale_as_the_checkpoint_has_it(models, pairs, scale):
-    """A scale beyond the bounds is used, and stays."""
+    """A scale outside of the bounds is computed with and kept."""
     ours, theirs = models
     ours.heads.cmd.clip_head.logit_scale.data.fill_(scale)
     theirs.flava.logit_scale.data.fill_(scale)
@@ -57,14 +48,14 @@ def test_evaluation_leaves_the_scale_as_the_checkpoint_has_it(models, pairs, sca
 
 
 def test_training_computes_what_evaluation_does(models, pairs):
-    """FLAVA has no dropout, and its scale lies within the bounds."""
+    """FLAVA has no dropout, and this scale lies within the bounds."""
     ours, theirs = models
     with torch.no_grad():
         assert worst(run_converted(theirs.train(), pairs), run_original(ours, pairs)) < EXACT
 
 
 def test_without_labels_the_codebook_makes_them(models, pairs):
-    """The masked-image losses are those with the original codebook's indices as labels."""
+    """The masked-image loss is the one with the original codebook's indices as labels."""
     ours, theirs = models
     codebook = DalleEncoder.from_state_dict(tiny_codebook()).double()
     pixels = 4 * torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -77,11 +68,11 @@ def test_without_labels_the_codebook_makes_them(models, pairs):
     assert relative_error(actual, expected) < EXACT
 
 
-def test_features_are_the_projected_states_of_the_original(folder, pairs):
-    """`get_image_features` and `get_text_features` of the bare `FlavaModel`, whose checkpoint the folder is too."""
+def test_features_are_the_projected_states_of_the_original(converted, pairs):
+    """`get_image_features` and `get_text_features` of a bare `FlavaModel` loaded from the same folder give them."""
     import transformers
 
-    theirs = transformers.FlavaModel.from_pretrained(folder).double().eval()
+    theirs = transformers.FlavaModel.from_pretrained(converted).double().eval()
     ours = Flava.from_state_dict(tiny_state_dict()).double().eval()
     texts = {name: pairs.inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`flava-port verify` takes a torchmultimodal checkpoint, and says how far transformers lies from what its code computes."""
+"""`flava-port verify` proves folders of torchmultimodal checkpoints, and says how far transformers lies from torchmultimodal's own code."""
 
 import pytest
 import torch
@@ -8,6 +8,8 @@ from flava_port.proof.certificate import Verdict
 from flava_port.verify import verify_flava_checkpoint
 from tests.proof.faults import FAULTS, plant
 from tests.rules.grammar import first_release, tiny_torchmultimodal
+
+pytestmark = pytest.mark.peers
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def claims(certificate):
 
 
 def test_a_converted_torchmultimodal_checkpoint_is_proven_in_every_part(theirs):
-    """The computation too, and how little its heads' epsilon moves the losses."""
+    """The heads' other epsilon moves the losses by little, and the report says by how much."""
     certificate = theirs()
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()
     own = claims(certificate)["as torchmultimodal"]
@@ -36,19 +38,19 @@ def test_a_converted_torchmultimodal_checkpoint_is_proven_in_every_part(theirs):
 
 
 def test_older_names_are_proven_as_well(theirs):
-    """Findings and keys have the file's own names."""
+    """torchmultimodal's names of 2022 are read too."""
     certificate = theirs(tiny_torchmultimodal(first_release), weights_only=True)
     assert certificate.verdict is Verdict.PROVEN, certificate.table()
 
 
 def test_with_the_encoders_epsilon_in_the_heads_nothing_differs(theirs):
-    """Then torchmultimodal computes what transformers does, but for rounding."""
+    """torchmultimodal then computes what transformers does, but for rounding."""
     own = claims(theirs(head_layer_norm_eps=1e-12))["as torchmultimodal"]
     assert own.verdict is Verdict.PROVEN and max(measured.error for measured in own.measured) < 1e-12
 
 
 def test_heads_in_which_the_epsilon_decides_are_refused(theirs):
-    """A head whose norm gets next to nothing: both compute, and to very different ends."""
+    """In a head whose norm gets nearly nothing, the two epsilons lead to very different losses."""
     state = tiny_torchmultimodal()
     for part in ("weight", "bias"):
         state[f"loss.mlm_loss.cls.dense.{part}"] = state[f"loss.mlm_loss.cls.dense.{part}"] * 1e-3
@@ -61,7 +63,7 @@ def test_heads_in_which_the_epsilon_decides_are_refused(theirs):
 
 
 def test_a_scale_outside_of_their_clamp_is_found(theirs):
-    """Their code computes with 4.6052, transformers 5 with what is there."""
+    """torchmultimodal computes with 4.6052, transformers 5 with the value as it is."""
     state = tiny_torchmultimodal()
     state["loss.contrastive_loss.logit_scale"] = torch.tensor(8.0)
     certificate = theirs(state)
@@ -71,7 +73,7 @@ def test_a_scale_outside_of_their_clamp_is_found(theirs):
 
 @pytest.mark.parametrize("fault", FAULTS[:3], ids=lambda fault: fault.name)
 def test_a_planted_fault_is_named_by_torchmultimodals_key(theirs, tmp_path, fault):
-    """As with the original, in the words of the file that was converted."""
+    """Findings name the keys of the file that was converted."""
     assert theirs(weights_only=True).verdict is Verdict.PROVEN
     plant(fault, tmp_path / "hf", tmp_path / "faulty")
     certificate = verify_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "faulty", weights_only=True)
@@ -82,7 +84,7 @@ def test_a_planted_fault_is_named_by_torchmultimodals_key(theirs, tmp_path, faul
 
 
 def test_one_converted_without_its_codebook_is_proven_where_that_is_said(run_command, tmp_path):
-    """`convert --no-codebook --verify`, and `verify --no-codebook`; unsaid, the codebook is missing."""
+    """`convert --no-codebook --verify` and `verify --no-codebook` prove it; without the option, the codebook is missing."""
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     files = ["--checkpoint_path", tmp_path / "theirs.pt"]
     ran = run_command("convert", *files, "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "hf", "--verify")

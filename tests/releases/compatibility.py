@@ -53,7 +53,7 @@ def _run(python: Path, *arguments: str | Path, check: bool = True) -> subprocess
 
 
 def run_suite(python: Path, scratch: Path) -> Suite:
-    """The default run, on two processes, but for the tests of the table that is being made."""
+    """Runs the default suite on two processes, without the tests of the table that is being made."""
     report = scratch / "suite.xml"
     report.unlink(missing_ok=True)
     options = ("-q", "-n", "2", "-p", "no:cacheprovider", "--ignore=tests/releases/test_table.py")
@@ -62,7 +62,7 @@ def run_suite(python: Path, scratch: Path) -> Suite:
 
 
 def read_suite(report: Path) -> Suite:
-    """The counts of a junit file; an expected failure is a known gap."""
+    """The counts in a junit file, where an expected failure is a known gap."""
     cases = ElementTree.parse(report).getroot().iter("testcase")
     kinds = [next((_kind(child) for child in case if child.tag in ("skipped", "failure", "error")), "passed") for case in cases]
     return Suite(*(kinds.count(kind) for kind in ("passed", "known gap", "skipped", "failed")))
@@ -75,7 +75,7 @@ def _kind(outcome: ElementTree.Element) -> str:
 
 
 def between_releases(pythons: Mapping[str, Path], scratch: Path) -> dict[tuple[str, str, str], str]:
-    """How what one release wrote loads in another: by the two, and which of `KINDS`."""
+    """How a folder that one release wrote loads in another, by the two and which of `KINDS` the folder is."""
     folders = [(release, kind) for release in pythons for kind in KINDS]
     for release, python in pythons.items():
         _run(python, "-m", "tests.releases.inside", "make", scratch / release)
@@ -88,9 +88,9 @@ def between_releases(pythons: Mapping[str, Path], scratch: Path) -> dict[tuple[s
 
 
 def table(releases: Sequence[str], suites: Mapping[str, Suite], loads: Mapping[tuple[str, str, str], str], about: str) -> str:
-    """The README's section."""
+    """The text of the README's section."""
     lines = [
-        "| transformers | layout epoch | passed | known gaps | skipped | failed | a converted folder, from any of these | what it saves itself |",
+        "| transformers | schema of | passed | known gaps | skipped | failed | a converted folder, from any of these | what it saves itself |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for release in releases:
@@ -108,7 +108,7 @@ def table(releases: Sequence[str], suites: Mapping[str, Suite], loads: Mapping[t
 
 
 def _in_short(outcomes: Mapping[str, str], right: str) -> str:
-    """All right, or in which releases it is not, and how."""
+    """What all releases have in common, or those in which a folder does not load right, and how."""
     by_outcome: dict[str, list[str]] = {}
     for release, how in outcomes.items():
         if how != RIGHT:

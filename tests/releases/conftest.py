@@ -1,4 +1,4 @@
-"""An observation of the installed releases, made once."""
+"""What the installed releases do, observed once."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def observed():
 
 @pytest.fixture(scope="session")
 def file(observed, tmp_path_factory):
-    """The same as a file."""
+    """A file that holds that observation."""
     from flava_port.releases.observation import write
 
     path = tmp_path_factory.mktemp("observed") / "installed.safetensors"
@@ -22,7 +22,7 @@ def file(observed, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def observed_schema():
-    """What the installed transformers expects, observed once."""
+    """The schema of the installed transformers, observed by itself."""
     from flava_port.releases.schema import observe_schema
 
     return observe_schema()

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def releases_in_tox() -> list[str]:
-    """Of transformers, oldest first."""
+    """The releases of transformers that tox.ini tests, oldest first."""
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
     return re.findall(r"^transformers\d+: transformers==(\S+)$", tox["testenv"]["deps"], re.MULTILINE)

@@ -25,7 +25,7 @@ RIGHT = "right"
 
 
 def make(folder: Path) -> None:
-    """Converts the tiny checkpoint here, loads it, has transformers save it again, and repairs that."""
+    """Converts the tiny checkpoint, has transformers load and save it, and repairs what it saved."""
     (folder / "original").mkdir(parents=True)
     files = write_tiny(folder / "original")
     convert_flava_checkpoint(files.checkpoint, files.codebook, folder / "converted")
@@ -39,7 +39,7 @@ def load(file: Path, folders: list[Path]) -> None:
 
 
 def how_it_loads(folder: Path) -> str:
-    """``right`` where the logits are the original's; else by how much they are not, or the error."""
+    """``right`` where the logits are the original's; else how far off they are, or the error."""
     ours = Flava.from_state_dict(tiny_state_dict()).double().eval()
     try:
         theirs = load_model(folder)[0].double()
@@ -56,7 +56,7 @@ def how_it_loads(folder: Path) -> str:
 
 
 def _cases(ours: Flava) -> list[Scenario]:
-    """Every head; pairs without padding, and all of them match: what releases compute otherwise is not what is asked here."""
+    """Inputs that reach every head; no padding and no mismatched pairs, which some releases compute otherwise."""
     pairs, images, texts, *_ = (case.to(torch.float64) for case in scenarios(ours))
     plain = {name: value for name, value in pairs.inputs.items() if name not in ("attention_mask", "itm_labels")}
     return [replace(pairs, inputs=plain), images, texts]

@@ -1,4 +1,4 @@
-"""What a release could change of FLAVA's layout, each planted in the installed transformers."""
+"""Changes that a release could make to FLAVA's schema, each to be planted in the installed transformers."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from flava_port.target.epochs import Schema
+from flava_port.releases.schema import PROBE, Schema
 
 TIE = "mlm_head.bias = mlm_head.decoder.bias"
-LAYER = "flava.{0}_model.encoder.layer.{{0, {0}_config.num_hidden_layers}}."
+LAYER = "flava.{0}_model.encoder.layer.N."
 
 
 class Plant(NamedTuple):
     """A class of transformers, what is done to each of its objects once built, and the lines that name the change."""
 
-    kind: str
+    changed: str
     change: Callable[[nn.Module], None]
     named: tuple[str, ...]
 
@@ -26,7 +26,7 @@ def rename_intermediate(layer: nn.Module) -> None:
 
 
 def untie_mlm_head(model: nn.Module) -> None:
-    """The heads of 5.0.0 are not tied to begin with; a release that ties one again is a change as well."""
+    """Unties the head's biases; in 5.0.0, where they are not tied, it ties them, which is a change as well."""
     head = model.mlm_head
     head.decoder.bias = nn.Parameter(torch.zeros_like(head.bias)) if head.decoder.bias is head.bias else head.bias
 
@@ -37,6 +37,15 @@ def buffer_a_scale(embeddings: nn.Module) -> None:
 
 def loosen_a_norm(layer: nn.Module) -> None:
     layer.layernorm_before.eps = 1e-6
+
+
+def loosen_the_last_norm(encoder: nn.Module) -> None:
+    encoder.layer[-1].layernorm_after.eps = 1e-5
+
+
+def always_have_a_bias(attention: nn.Module) -> None:
+    if attention.query.bias is None:
+        attention.query.bias = nn.Parameter(torch.zeros(attention.query.out_features))
 
 
 def widen_a_pooler(pooler: nn.Module) -> None:
@@ -79,15 +88,31 @@ PLANTS = {
         widen_a_pooler,
         tuple(
             line
-            for name, field in (
-                *((f"flava.{encoder}_model", f"{encoder}_config.") for encoder in ENCODERS),
-                ("itm_head", ""),
+            for name, width in (
+                *((f"flava.{encoder}_model", PROBE[f"{encoder}_config"]["hidden_size"]) for encoder in ENCODERS),
+                ("itm_head", PROBE["hidden_size"]),
             )
             for line in (
-                f"shape of {name}.pooler.dense.weight: [{field}hidden_size, {field}hidden_size] -> "
-                f"[2 * {field}hidden_size, {field}hidden_size]",
-                f"shape of {name}.pooler.dense.bias: [{field}hidden_size] -> [2 * {field}hidden_size]",
+                f"shape of {name}.pooler.dense.weight: [{width}, {width}] -> [{2 * width}, {width}]",
+                f"shape of {name}.pooler.dense.bias: [{width}] -> [{2 * width}]",
             )
+        ),
+    ),
+    "a layer unlike the others": Plant(
+        "FlavaEncoder",
+        loosen_the_last_norm,
+        tuple(
+            f"epsilon of flava.{encoder}_model.encoder.layer.{PROBE[f'{encoder}_config']['num_hidden_layers'] - 1}.layernorm_after: "
+            f"{encoder}_config.layer_norm_eps -> 1e-05"
+            for encoder in ENCODERS
+        ),
+    ),
+    "a switch that does nothing": Plant(
+        "FlavaSelfAttention",
+        always_have_a_bias,
+        tuple(
+            f"{LAYER.format(encoder)}attention.attention.query.bias: no longer left out where the config's switches are off"
+            for encoder in ENCODERS
         ),
     ),
     "another dtype": Plant(
@@ -99,11 +124,17 @@ PLANTS = {
 
 
 def plant(name: str, unchanged: Schema, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Changes transformers until the test ends; gives the lines that must name it."""
+    """Changes transformers until the test ends, and returns the lines that must name the change."""
+    changed, change, named = PLANTS[name]
+    change_when_built(monkeypatch, changed, change)
+    return named if TIE in unchanged.ties else tuple(line.replace("removed tie", "added tie") for line in named)
+
+
+def change_when_built(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[nn.Module], object]) -> None:
+    """Does ``change`` to each new object of a class of transformers' FLAVA."""
     from transformers.models.flava import modeling_flava
 
-    kind, change, named = PLANTS[name]
-    changed = getattr(modeling_flava, kind)
+    changed = getattr(modeling_flava, name)
     original = changed.__init__
 
     def init(self, *arguments, **options):
@@ -111,11 +142,10 @@ def plant(name: str, unchanged: Schema, monkeypatch: pytest.MonkeyPatch) -> tupl
         change(self)
 
     monkeypatch.setattr(changed, "__init__", init)
-    return named if TIE in unchanged.ties else tuple(line.replace("removed tie", "added tie") for line in named)
 
 
 def plant_default_epsilon(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Text encoders whose config says nothing of an epsilon get another than before."""
+    """Gives text encoders whose config says nothing of an epsilon another one, and returns the lines that must name it."""
     from transformers import FlavaTextConfig
 
     original = FlavaTextConfig.__init__

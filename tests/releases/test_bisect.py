@@ -7,16 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port.releases.bisect import bisect, describe_step
-from flava_port.releases.drift import Unobservable
-from flava_port.releases.observation import FORMS, Observation
-from flava_port.target.epochs import known_epochs
+from flava_port.releases.observation import FORMS, Observation, Unobservable
+from flava_port.releases.schema import known_schema
+from flava_port.target.epochs import EPOCHS
 
-LAYOUT = known_epochs()[-1].snapshot
-NOTHING = Observation({}, LAYOUT, {}, {}, {form: "right" for form in FORMS}, {})
+NOTHING = Observation({}, known_schema(EPOCHS[-1]), {}, {}, {form: "right" for form in FORMS}, {})
 
 
 def _history(count: int, changes: set[int], broken: set[int]):
-    """``observe`` for releases of which those in ``changes`` begin something new, and those in ``broken`` cannot be observed."""
+    """Releases, a function that observes one, and the list of those observed; ``changes`` begin something new, ``broken`` cannot be observed."""
     seen = []
 
     def observe(release: str):
@@ -32,7 +31,7 @@ def _history(count: int, changes: set[int], broken: set[int]):
 
 @given(st.data())
 def test_every_change_is_found_between_its_neighbours(data):
-    """Wherever the changes lie, and whichever releases cannot be observed."""
+    """Each change is found between the two nearest releases that can be observed, wherever the changes lie."""
     count = data.draw(st.integers(2, 40))
     changes = data.draw(st.sets(st.integers(1, count - 1), max_size=4))
     broken = data.draw(st.sets(st.integers(1, max(1, count - 2)), max_size=4)) - {0, count - 1}
@@ -45,7 +44,7 @@ def test_every_change_is_found_between_its_neighbours(data):
 
 
 def test_it_looks_at_few():
-    """One change among a hundred releases: the ends, and seven between them."""
+    """Finding one change among a hundred releases observes the two ends and at most seven between them."""
     releases, observe, seen = _history(100, {37}, set())
     [step] = bisect(releases, observe)
     assert (str(step.old), str(step.new)) == ("transformers 36", "transformers 37")
@@ -54,14 +53,14 @@ def test_it_looks_at_few():
 
 
 def test_only_what_was_asked_for_is_followed():
-    """By the text of the differences."""
+    """Only changes whose lines have the text that was asked for are found."""
     releases, observe, _ = _history(20, {5, 11}, set())
     assert len(list(bisect(releases, observe, "files"))) == 2
     assert list(bisect(releases, observe, "padding")) == []
 
 
 def test_an_end_that_cannot_be_observed_is_an_error():
-    """With its reason."""
+    """The error says why the first release cannot be observed."""
     releases, observe, _ = _history(4, {2}, {0})
     with pytest.raises(Unobservable, match="0 has no wheel"):
         list(bisect(releases, observe))

@@ -1,4 +1,4 @@
-"""A change planted in the installed transformers is named, with the circumstances that show it and the right advice."""
+"""A change planted in the installed transformers is named: key by key, or with the circumstances that show it; with the right advice."""
 
 import math
 from dataclasses import replace
@@ -8,43 +8,45 @@ import torch
 
 from flava_port.releases.drift import KINDS, LOOK, RECONVERT, SAFE, STAY, changes, drift_report, verdict
 from flava_port.releases.observe import observe, observe_initial, observe_runs
-from flava_port.releases.schema import observe_schema as observe_layout
+from flava_port.releases.schema import observe_schema
+from flava_port.releases.schema_differences import schema_differences
 from flava_port.target.installed import quiet
 from flava_port.target.keys import HEADS
-from tests.releases.plants import PLANTS, plant, plant_default_epsilon
-
-
-def _built(monkeypatch, name: str, change) -> None:
-    """Does ``change`` to each new object of a class of transformers' FLAVA."""
-    from transformers.models.flava import modeling_flava
-
-    kind = getattr(modeling_flava, name)
-    original = kind.__init__
-
-    def init(self, *arguments, **options):
-        original(self, *arguments, **options)
-        change(self)
-
-    monkeypatch.setattr(kind, "__init__", init)
+from tests.releases.plants import PLANTS, change_when_built, plant, plant_default_epsilon
 
 
 def _lines(old, new) -> str:
     found = changes(old, new)
-    assert {difference.kind for difference in found} <= set(KINDS)
+    assert {change.kind for change in found} <= set(KINDS)
     return "\n".join(map(str, found))
 
 
 def _with_runs_anew(observed):
-    """What is observed where a change reaches nothing but the forward pass, in a third of the time."""
+    """The observation with runs observed anew, which suffices where a change reaches the forward pass alone."""
     with quiet():
         return replace(observed, runs=observe_runs())
 
 
-def _with_layout_anew(observed):
-    return replace(observed, layout=observe_layout().snapshot)
+def _with_schema_anew(observed):
+    return replace(observed, schema=observe_schema())
 
 
-# What is done to which class, a line's beginning that must be there, and what must stand in that line.
+def test_changes_of_the_schema_planted_together_are_all_named(observed_schema, monkeypatch):
+    """Each planted change is named by its own lines, and nothing else is."""
+    named = [line for name in PLANTS for line in plant(name, observed_schema, monkeypatch)]
+    named += plant_default_epsilon(monkeypatch)
+    assert sorted(schema_differences(observed_schema, observe_schema())) == sorted(named)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_change_of_the_schema_planted_alone_is_named(observed_schema, name, monkeypatch):
+    """A planted change is named by its own lines, and nothing else is."""
+    named = plant(name, observed_schema, monkeypatch)
+    assert sorted(schema_differences(observed_schema, observe_schema())) == sorted(named)
+
+
+# The class that is changed, what is done to its objects, how a line must begin, and what must stand in that line.
 COMPUTATIONS = {
     "an attention scale": (
         "FlavaSelfAttention",
@@ -77,12 +79,12 @@ COMPUTATIONS = {
 
 @pytest.mark.parametrize("name", COMPUTATIONS)
 def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch):
-    """The circumstance, its outputs, the first module to differ, and that it departs from the original."""
-    kind, change, begins, says = COMPUTATIONS[name]
-    _built(monkeypatch, kind, change)
+    """The line has the circumstance, its outputs, the first module to differ, and that it departs from the original."""
+    changed, change, begins, says = COMPUTATIONS[name]
+    change_when_built(monkeypatch, changed, change)
     new = _with_runs_anew(observed)
-    if name == "an epsilon":  # which is part of the layout too
-        new = _with_layout_anew(new)
+    if name == "an epsilon":  # which is part of the schema too
+        new = _with_schema_anew(new)
     line = next(line for line in _lines(observed, new).splitlines() if line.startswith(begins))
     assert says in line
     assert verdict(observed, new).advice == (LOOK if name.startswith("a codebook") else STAY)
@@ -90,16 +92,16 @@ def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PLANTS if name not in ("another dtype", "a wider pooler")])
-def test_another_layout_is_named_key_by_key(observed, name, monkeypatch):
-    """With the lines that `flava-port layout` has for it."""
-    named = plant(name, observed.layout, monkeypatch)
+def test_another_schema_is_named_key_by_key_in_an_observation(observed, name, monkeypatch):
+    """`drift` names a planted change with the lines that `flava-port layout` has for it."""
+    named = plant(name, observed.schema, monkeypatch)
     found = _lines(observed, observe())
-    assert all(f"layout: {line}" in found for line in named)
+    assert all(f"schema: {line}" in found for line in named)
 
 
 def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
-    """A converted folder does not load, and nothing runs with its weights."""
-    plant("a renamed submodule", observed.layout, monkeypatch)
+    """If a module is renamed, a converted folder does not load, nothing runs with its weights, and the advice is not to upgrade."""
+    plant("a renamed submodule", observed.schema, monkeypatch)
     text, status = drift_report(observed, observe())
     assert status == 1
     assert "verdict: do not upgrade because a converted folder no longer loads right" in text
@@ -107,15 +109,15 @@ def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
 
 
 def test_a_changed_default_is_named_and_harmless(observed, monkeypatch):
-    """A converted folder spells every field out."""
+    """A changed default is named, and it is safe to upgrade, since a converted folder spells every field out."""
     [line] = plant_default_epsilon(monkeypatch)
-    new = _with_layout_anew(_with_runs_anew(observed))
-    assert f"layout: {line}" in _lines(observed, new)
+    new = _with_schema_anew(_with_runs_anew(observed))
+    assert f"schema: {line}" in _lines(observed, new)
     assert verdict(observed, new).advice == SAFE
 
 
 def test_another_beginning_is_named(observed, monkeypatch):
-    """How a new model's parameters are initialised."""
+    """A change of how parameters are initialised is named with both deviations."""
     from transformers import FlavaPreTrainedModel
 
     original = FlavaPreTrainedModel._init_weights
@@ -132,7 +134,7 @@ def test_another_beginning_is_named(observed, monkeypatch):
 
 
 def test_what_stops_is_named_and_a_reason_to_stay(observed, monkeypatch):
-    """With the error; and coming back, that it runs again."""
+    """A circumstance that stops is named with the error; in the other direction, that it runs again."""
     from transformers.models.flava import modeling_flava
 
     original = modeling_flava.FlavaITMHead.forward
@@ -151,7 +153,7 @@ def test_what_stops_is_named_and_a_reason_to_stay(observed, monkeypatch):
 
 
 def test_a_folder_that_only_the_old_release_can_read_again_is_to_be_converted_again(observed):
-    """What OLD's save_pretrained leaves out is what NEW does not make up for."""
+    """If the new release does not load what the old one saves, the advice is to reconvert or to repair."""
     old = replace(
         observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in HEADS], "config says that they are tied": True}
     )
@@ -166,7 +168,7 @@ def _with_run(observation, name: str, **changes):
 
 
 def test_gradients_that_change_or_go_are_named_and_to_be_looked_at(observed):
-    """Outputs and losses may agree all the same: somebody detached something."""
+    """A gradient that changes, goes or comes is named and to be looked at, though outputs and losses agree."""
     name = "pairs, labels, all match"
     gradients = dict(observed.runs[name].gradients)
     moved = _with_run(observed, name, gradients={**gradients, "itm_head.pooler.dense.bias": gradients["itm_head.pooler.dense.bias"] * 2})
@@ -180,26 +182,24 @@ def test_gradients_that_change_or_go_are_named_and_to_be_looked_at(observed):
 
 
 def test_an_answer_where_no_original_judges_is_to_be_looked_at(observed):
-    """One that is new is not."""
+    """A changed answer for which the original is no reference is to be looked at; a new answer is not."""
     name = "the codebook alone"
     answers = observed.runs[name].answers
     moved = _with_run(observed, name, answers={key: value + 1 for key, value in answers.items()})
-    assert f"because there is no original to judge what changed in: {name}" in str(verdict(observed, moved))
+    assert f"because outputs changed where the original offers no reference: {name}" in str(verdict(observed, moved))
     assert verdict(observed, _with_run(observed, name, answers={**answers, "more": torch.ones(1)})).advice == SAFE
 
 
 def test_a_model_that_cannot_be_saved_is_named(observed):
-    """Though nothing of what was saved before is there to compare."""
+    """If saving stops with an error, the error is named and to be looked at."""
     new = replace(observed, saved={"error": "RuntimeError: no space"})
     assert "saving: error: absent -> RuntimeError: no space" in _lines(observed, new)
     assert verdict(observed, new).advice == LOOK
 
 
 def test_a_name_that_a_line_has_no_room_for_is_found_all_the_same(observed):
-    """By --bisect, which looks for names."""
+    """`--bisect TEXT` finds a name that the line cut short."""
     new = replace(observed, initial=dict.fromkeys(observed.initial, "3 throughout"))
-    [found] = [
-        difference for difference in changes(observed, new) if difference.text.startswith("flava.") and "0 throughout" in difference.text
-    ]
+    [found] = [change for change in changes(observed, new) if change.text.startswith("flava.") and "0 throughout" in change.text]
     last = [key for key, value in observed.initial.items() if value == "0 throughout"][-1]
     assert last not in str(found) and found.holds(last) and not found.holds("no such key")

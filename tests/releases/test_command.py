@@ -9,23 +9,23 @@ import torch
 import transformers
 
 from flava_port.releases import environments
-from flava_port.releases.drift import Unobservable, changes
-from flava_port.releases.observation import read, write
+from flava_port.releases.drift import changes
+from flava_port.releases.observation import Unobservable, read, write
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_equal_files_are_safe(run_command, file):
-    """Every kind the same, exit status 0."""
+    """Two equal observations are the same in every kind, and the exit status is 0."""
     ran = run_command("drift", "--from", file, "--to", file)
     assert ran.status == 0 and ran.out.rstrip().endswith("verdict: safe to upgrade")
     assert f"from  transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}" in ran.out
-    assert all(f"{kind:<15} the same" in ran.out for kind in ("layout", "initialisation", "saving", "loading", "forward"))
+    assert all(f"{kind:<15} the same" in ran.out for kind in ("schema", "initialisation", "saving", "loading", "forward"))
 
 
 @pytest.mark.slow
 def test_the_suite_writes_an_observation(file, tmp_path):
-    """pytest --observe FILE, whichever tests run."""
+    """`pytest --observe FILE` writes one, whichever tests run."""
     suite = [
         sys.executable,
         "-m",
@@ -44,7 +44,7 @@ def test_the_suite_writes_an_observation(file, tmp_path):
 
 @pytest.mark.slow
 def test_what_is_installed_is_observed_in_a_process_of_its_own(run_command, file):
-    """The default of --to."""
+    """Without `--to`, the installed environment is compared."""
     assert run_command("drift", "--from", file).status == 0
 
 
@@ -59,26 +59,26 @@ def test_what_is_installed_is_observed_in_a_process_of_its_own(run_command, file
     ],
 )
 def test_releases_are_named_as_people_write_them(text, expected):
-    """Of transformers where nothing else is said."""
+    """A number alone is a release of transformers."""
     assert environments.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["latest", "numpy=1.26", "4.57.6;rm", "-1", "", "no/such/file"])
 def test_anything_else_is_refused(run_command, text):
-    """Exit status 2, with what would do."""
+    """The exit status is 2, and the message says what would do."""
     ran = run_command("drift", f"--from={text}")
     assert ran.status == 2 and "is no observation's file, no release (4.57.6, torch=2.6.0" in ran.err
 
 
 @pytest.mark.parametrize(("old", "new"), [("4.57.6,torch=2.6.0", "5.0.0,torch=2.13.0"), ("installed", "installed"), ("4.57.6", "4.57.6")])
 def test_bisection_is_of_one_package(run_command, old, new):
-    """From one release of it to another."""
+    """`--bisect` goes from one release of a package to another."""
     ran = run_command("drift", "--from", old, "--to", new, "--bisect")
     assert ran.status == 2 and "--bisect goes from one release" in ran.err
 
 
 def test_releases_are_listed_as_pip_finds_them(monkeypatch):
-    """Final ones, oldest first."""
+    """Final releases are listed, oldest first."""
     monkeypatch.setattr(
         environments,
         "_run",
@@ -88,7 +88,7 @@ def test_releases_are_listed_as_pip_finds_them(monkeypatch):
 
 
 def test_a_release_that_cannot_be_had_is_said_with_the_reason(run_command, monkeypatch, tmp_path):
-    """Exit status 2, no traceback, nothing kept."""
+    """The exit status is 2, there is no traceback, and nothing is kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def refuse(run_command, what, *_):
@@ -101,7 +101,7 @@ def test_a_release_that_cannot_be_had_is_said_with_the_reason(run_command, monke
 
 
 def test_a_release_in_which_flava_does_not_run_is_a_reason_to_stay(monkeypatch, tmp_path):
-    """Said with what stopped it; exit status 1."""
+    """The error says what stopped it, and its exit status is 1."""
     (tmp_path / "transformers").mkdir()
     (tmp_path / "transformers" / "__init__.py").write_text("raise ImportError('FLAVA has left')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -112,14 +112,14 @@ def test_a_release_in_which_flava_does_not_run_is_a_reason_to_stay(monkeypatch, 
 
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
-    """Environments are pretended to be made; observations are kept in a folder of the test's."""
+    """Pretends that environments are made, and keeps observations in a folder of the test's, which this is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(environments, "make", lambda folder, releases: Path(sys.executable))
     return tmp_path / "cache"
 
 
 def test_an_observation_of_other_releases_than_were_asked_for_is_refused(run_command, elsewhere, monkeypatch, observed):
-    """Whatever stood in the way of the right ones; and it is not kept."""
+    """If an environment turns out to have other releases, its observation is neither used nor kept."""
     monkeypatch.setattr(environments, "_observe_with", lambda *_: observed)
     ran = run_command("drift", "--from", "4.0.1")
     assert ran.status == 2 and "an environment with transformers 4.0.1 was asked for, and transformers" in ran.err
@@ -127,7 +127,7 @@ def test_an_observation_of_other_releases_than_were_asked_for_is_refused(run_com
 
 
 def test_what_was_observed_is_kept_and_what_cannot_be_read_is_observed_again(elsewhere, monkeypatch, observed):
-    """A kept file is a convenience, never a reason to fail."""
+    """A kept file spares an observation; one that is broken or cannot be written fails nothing."""
     wanted, seen = {"transformers": transformers.__version__}, []
 
     def observe_with(_python, scratch, _also=None):
@@ -150,7 +150,7 @@ def test_what_was_observed_is_kept_and_what_cannot_be_read_is_observed_again(els
 
 
 def test_nothing_that_lies_around_this_package_is_in_the_way_of_a_made_environment(monkeypatch, tmp_path):
-    """Installed beside torch and transformers, it must not bring these along; nor may the user's PYTHONPATH."""
+    """Packages installed beside this one cannot be imported in a made environment, nor what is on the user's PYTHONPATH."""
     ran = []
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
     monkeypatch.setattr(environments, "_run", lambda command, what, environment, folder: ran.append((environment, folder)))
@@ -161,7 +161,7 @@ def test_nothing_that_lies_around_this_package_is_in_the_way_of_a_made_environme
 
 
 def test_nothing_in_the_current_folder_is_in_the_way_either(monkeypatch, tmp_path):
-    """``python -m`` would look there first."""
+    """Modules in the current folder, where ``python -m`` looks first, are not imported."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "torch.py").write_text("raise ImportError('somebody's own')")
     (tmp_path / "way").mkdir()
@@ -173,7 +173,7 @@ def test_nothing_in_the_current_folder_is_in_the_way_either(monkeypatch, tmp_pat
 
 @pytest.mark.parametrize(("old", "new"), [("4.57.7", "5.0.0"), ("4.57.6", "5.0.7")])
 def test_an_end_that_was_never_released_is_refused(run_command, monkeypatch, old, new):
-    """Rather than taken for its neighbour; 5.0 is 5.0.0."""
+    """A number that was never released is not taken for its neighbour; 5.0 is 5.0.0."""
     monkeypatch.setattr(environments, "releases_of", lambda _package: ["4.57.6", "5.0.0", "5.1.0"])
     ran = run_command("drift", "--from", old, "--to", new, "--bisect")
     assert ran.status == 2 and "transformers has no release" in ran.err

@@ -20,14 +20,14 @@ JUDGED = [case.name for case in circumstances() if case.judged]
 
 @pytest.mark.parametrize("name", JUDGED)
 def test_the_installed_release_computes_what_the_original_does(observed, name):
-    """In every circumstance that the original has too: outputs, losses, last states."""
+    """Outputs, losses and last states are the original's in every circumstance that it has too."""
     run = observed.runs[name]
     assert not run.error, run.error
     assert run.from_original <= ROUNDING
 
 
 def test_every_circumstance_is_observed(observed):
-    """Answers, the modules that gave them, gradients where there are labels; or the reason why there are none."""
+    """Each has answers, the modules that gave them, and gradients if there are labels; or the reason why it has none."""
     for case in circumstances():
         run = observed.runs[case.name]
         assert run.error or run.modules
@@ -36,7 +36,7 @@ def test_every_circumstance_is_observed(observed):
 
 
 def test_no_answer_is_lost_or_constant(observed):
-    """A comparison of constants would see nothing."""
+    """Every answer varies, since a comparison of constants would see nothing."""
     for name, run in observed.runs.items():
         for key, value in run.answers.items():
             if value.numel() > 1 and value.is_floating_point():
@@ -44,19 +44,19 @@ def test_no_answer_is_lost_or_constant(observed):
 
 
 def test_what_chance_has_a_part_in_is_observed_the_same_again(observed):
-    """How a model begins, and every run of it."""
+    """Initialisation and every run give the same when observed again."""
     with quiet():
         assert_the_same(replace(observed, initial=observe_initial(), runs=observe_runs()), observed)
 
 
 @pytest.mark.slow
 def test_observing_all_of_it_again_gives_the_same(observed):
-    """What differs between two observations is the releases' doing."""
+    """A second observation of the same environment differs in nothing."""
     assert_the_same(observe(), observed)
 
 
 def assert_the_same(actual: Observation, expected: Observation) -> None:
-    """Bit for bit."""
+    """The two observations agree bit for bit."""
     __tracebackhide__ = True
     assert changes(expected, actual) == []
     for name, run in expected.runs.items():
@@ -64,10 +64,10 @@ def assert_the_same(actual: Observation, expected: Observation) -> None:
 
 
 def test_a_file_gives_back_what_was_observed(observed, file):
-    """Every part of it."""
+    """Every part of an observation is read back as it was written."""
     again = read(file)
     assert changes(observed, again) == [] and changes(again, observed) == []
-    assert again.versions == observed.versions and again.layout == observed.layout
+    assert again.versions == observed.versions and again.schema == observed.schema
     for name, run in observed.runs.items():
         assert again.runs[name].answers.keys() == run.answers.keys()
         assert [module for module, _ in again.runs[name].modules] == [module for module, _ in run.modules]
@@ -76,7 +76,7 @@ def test_a_file_gives_back_what_was_observed(observed, file):
 
 @pytest.mark.parametrize("content", [b"", b"no observation", b"\x02\0\0\0\0\0\0\0{}"])
 def test_a_file_that_is_none_is_refused(tmp_path, content):
-    """By its name."""
+    """The message names the file."""
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidInput, match="file: no observation"):
         read(tmp_path / "file")
@@ -90,8 +90,8 @@ HARMS = {
     "versions a list": lambda about: about.update(versions=["5.0.0"]),
     "a version that is a number": lambda about: about["versions"].update(torch=2.13),
     "nothing saved": lambda about: about.update(saved=None),
-    "no shapes": lambda about: about["layout"].update(shapes=None),
-    "a tie that is none": lambda about: about["layout"].update(ties=[3]),
+    "no shapes": lambda about: about["schema"].update(shapes=None),
+    "a tie that is none": lambda about: about["schema"].update(ties=[3]),
     "a distance in words": lambda about: next(iter(about["runs"].values())).update(from_original="far"),
     "a run that is none": lambda about: about["runs"].update(pairs=7),
     "a module too many": lambda about: about["runs"]["pairs"]["modules"].append("more"),
@@ -101,14 +101,14 @@ HARMS = {
 
 @pytest.fixture(scope="module")
 def content(file):
-    """What a file says, and its tensors."""
+    """The metadata of the observation's file, and its tensors."""
     with safe_open(file, "pt") as opened:
         return opened.metadata()["observation"], {key: opened.get_tensor(key) for key in opened.keys()}
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_a_file_that_was_edited_is_refused(content, tmp_path, harm):
-    """By its name."""
+    """The message names the file, whichever part is not what it should be."""
     said, tensors = content
     about = json.loads(said)
     harm(about)
@@ -118,13 +118,13 @@ def test_a_file_that_was_edited_is_refused(content, tmp_path, harm):
 
 
 def test_the_command_refuses_it_too(run_command, file, tmp_path):
-    """One message, no traceback."""
+    """`drift` prints one message and no traceback."""
     save_file({}, tmp_path / "edited", {"observation": "{}"})
     ran = run_command("drift", "--from", file, "--to", tmp_path / "edited")
     assert ran.status == 2 and "edited: no observation (" in ran.err and len(ran.err.splitlines()) == 1
 
 
 def test_answers_of_any_nesting_are_flattened():
-    """Outputs, dicts, tuples; what is no tensor is left out."""
+    """Tensors in outputs, dicts and tuples are found by name; what is no tensor is left out."""
     one = torch.ones(1)
     assert [name for name, _ in flattened({"a": one, "b": (one, None, [one]), "c": {"d": one}, "e": 3})] == ["a", "b[0]", "b[2][0]", "c.d"]

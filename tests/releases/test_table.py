@@ -13,13 +13,13 @@ SECTION = section("compatibility")
 
 
 def test_it_has_every_release_that_tox_tests():
-    """In tox.ini's order, with the day and the command."""
+    """The releases are in tox.ini's order, with the day of the run and the command."""
     assert re.findall(r"^\| (\d\S+) \|", SECTION, re.MULTILINE) == releases_in_tox()
     assert re.search(r"Run on \d{4}-\d\d-\d\d with torch \S+ and Python \S+: `python -m tests.releases.compatibility --write`", SECTION)
 
 
 def test_no_release_in_it_fails():
-    """What fails because of a release is a known gap; the column of failures is empty, and no folder of ours is lost."""
+    """The column of failures is empty, since what fails because of a release is a known gap; and every converted folder loads."""
     assert SECTION.count(": yes. ") == 2
     for row in re.findall(r"^\| \d.*$", SECTION, re.MULTILINE):
         assert row.split("|")[6].strip() == "", row
@@ -33,7 +33,7 @@ def _loads(**wrong: str) -> dict[tuple[str, str, str], str]:
 
 
 def test_a_row_says_how_the_suite_ended_and_where_folders_do_not_load():
-    """The layout epoch, counts, then folders converted and saved."""
+    """A row has the epoch, the counts, then how folders load that the release converted and saved."""
     suites = {"4.30.2": command.Suite(1200, 40, 90, 0), "5.0.0": command.Suite(1300, 0, 90, 2)}
     text = command.table(("4.30.2", "5.0.0"), suites, _loads(saved="4 of 9 outputs wrong, by up to 1e+00"), "about")
     assert "| 4.30.2 | 4.25.1 to 4.30.2 | 1,200 | 40 | 90 |  | loads right | **5.0.0**: 4 of 9 outputs wrong, by up to 1e+00 |" in text
@@ -44,7 +44,7 @@ def test_a_row_says_how_the_suite_ended_and_where_folders_do_not_load():
 
 
 def test_counts_are_read_from_the_suites_own_report(tmp_path):
-    """Expected failures are known gaps; errors are failures."""
+    """Expected failures are counted as known gaps, errors as failures."""
     kinds = {
         "passed": "",
         "gap": '<skipped type="pytest.xfail"/>',
@@ -59,7 +59,7 @@ def test_counts_are_read_from_the_suites_own_report(tmp_path):
 
 @pytest.mark.parametrize(("harm", "expected"), [(False, "right"), (True, r"\d+ of \d+ outputs wrong, by up to \S+")])
 def test_a_folder_loads_right_where_its_logits_are_the_originals(tiny, tmp_path, harm, expected):
-    """And not where a head has lost its bias."""
+    """A converted folder loads right, and one whose head has lost its bias does not."""
     from safetensors.torch import load_file, save_file
 
     from flava_port import convert_flava_checkpoint

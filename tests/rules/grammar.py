@@ -1,7 +1,7 @@
-"""The original's and torchmultimodal's names, part beside part, written out here without any rule.
+"""The original's and torchmultimodal's names side by side, written out without any rule.
 
-`test_against_torchmultimodal.py` proves with torchmultimodal itself that each pair holds the same weights;
-`fixtures/keys_torchmultimodal.json` has the keys of its models.
+`tests/original/test_against_torchmultimodal.py` proves with torchmultimodal itself that each pair holds the same
+weights. `fixtures/keys_torchmultimodal.json` has the keys of its models.
 """
 
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ HEAD_PARTS = {
     "cls.predictions": "cls",
 }
 
-# How the layers, the text embeddings, the projections and the heads were called in 2022; all else is as it is now.
+# The names of 2022 for the layers, the text embeddings, the projections and the heads. All other names are today's.
 OLDER_LAYER_PARTS = {
     **{part: part for part in LAYER_PARTS},
     "attention.output.dense": "attention.output",
@@ -68,17 +68,17 @@ def side_by_side(layers: Iterable[int] = (0, 1, 10, 123)) -> dict[str, str]:
 
 
 def first_release(layers: Iterable[int] = (0, 11)) -> dict[str, str]:
-    """flava_full_pretrained_encoders_torchmm: the projections in the contrastive loss."""
+    """The names in flava_full_pretrained_encoders_torchmm, which has the projections in the contrastive loss."""
     return _older(layers, OLDER_LAYER_PARTS, PROJECTIONS | FIRST_PROJECTIONS, HEAD_NAMES, HEAD_PARTS)
 
 
 def remapped(layers: Iterable[int] = (0, 11)) -> dict[str, str]:
-    """What examples/flava/notebooks/RemapFLAVACheckpoint.ipynb made of the first release."""
+    """The names that examples/flava/notebooks/RemapFLAVACheckpoint.ipynb gave to the first release."""
     return _older(layers, PROJECTION_ITM_MP_LAYER_PARTS, PROJECTIONS | FIRST_PROJECTIONS, HEAD_NAMES, HEAD_PARTS)
 
 
 def projection_itm_mp(layers: Iterable[int] = (0, 11)) -> dict[str, str]:
-    """flava_for_pretraining_projection_itm_mp: projections in the model, heads beside it."""
+    """The names in flava_for_pretraining_projection_itm_mp, which has the projections in the model and the heads beside it."""
     heads = HEAD_NAMES | PROJECTION_ITM_MP_HEADS
     parts = {old: new.removeprefix("cls").removeprefix(".") for old, new in HEAD_PARTS.items()}
     return _older(layers, PROJECTION_ITM_MP_LAYER_PARTS, PROJECTIONS, heads, parts)
@@ -114,7 +114,7 @@ def _pairs(layers, layer_parts, text_norm, projections, heads, head_parts) -> di
 
 
 def tiny_torchmultimodal(names=side_by_side, *, bare: bool = False, codebook: bool = True) -> dict[str, torch.Tensor]:
-    """The tiny checkpoint and codebook under torchmultimodal's names; ``bare``, its FLAVAModel's alone."""
+    """The tiny checkpoint and codebook under torchmultimodal's names; with ``bare`` only the keys of its FLAVAModel."""
     weights = tiny_state_dict() | (tiny_codebook() if codebook else {})
     theirs = {new: weights[old] for old, new in names(range(4)).items() if old in weights}
     return {key.removeprefix("model."): value for key, value in theirs.items() if key.startswith("model.")} if bare else theirs

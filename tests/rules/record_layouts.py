@@ -1,4 +1,4 @@
-"""The keys of torchmultimodal's own models: ``python -m tests.rules.record_layouts``, with the `peers` extra."""
+"""Records the keys of torchmultimodal's own models: ``python -m tests.rules.record_layouts``, with the extra `peers`."""
 
 import json
 from itertools import chain

@@ -1,16 +1,16 @@
-"""Comparisons of what a table does to keys. They return nothing, and fail with the shortest guilty key first."""
+"""Assertions about what a table does to keys. They return nothing, and fail with the shortest guilty key first."""
 
 from collections.abc import Iterable, Mapping
 
 from flava_port.rules.describe import describe
 from flava_port.rules.engine import RuleTable
-from flava_port.rules.order import TooManyStates, distinguishing_key
+from flava_port.rules.machines import TooManyStates, distinguishing_key
 
 SHOWN = 5
 
 
 def assert_targets(table: RuleTable, expected: Mapping[str, str | None]) -> None:
-    """Every key goes where ``expected`` says, None being dropped."""
+    """Asserts that every key becomes what ``expected`` says; None stands for dropped."""
     __tracebackhide__ = True
     wrong = sorted((key for key in expected if table.rename(key) != expected[key]), key=lambda key: (len(key), key))
     if wrong:
@@ -18,7 +18,7 @@ def assert_targets(table: RuleTable, expected: Mapping[str, str | None]) -> None
 
 
 def assert_all(table: RuleTable, keys: Iterable[str], claim: str, holds) -> None:
-    """``holds(key)`` for every key; the shortest for which it does not is shown with its way through the rules."""
+    """Asserts ``holds(key)`` for every key. The report shows the shortest key for which it fails, rule by rule."""
     __tracebackhide__ = True
     wrong = sorted((key for key in keys if not holds(key)), key=lambda key: (len(key), key))
     if wrong:
@@ -27,7 +27,7 @@ def assert_all(table: RuleTable, keys: Iterable[str], claim: str, holds) -> None
 
 
 def assert_same_table(actual: RuleTable, expected: RuleTable) -> None:
-    """The tables have the same entries in the same order; where not, the entry and the shortest key that shows it."""
+    """Asserts the same entries in the same order. The report shows the first other entry, and the shortest key that shows it."""
     __tracebackhide__ = True
     for what in ("drops", "rules"):
         ours, theirs = getattr(actual, what), getattr(expected, what)
@@ -44,7 +44,7 @@ def assert_same_table(actual: RuleTable, expected: RuleTable) -> None:
 
 
 def _shown_by(actual: RuleTable, expected: RuleTable, one: tuple, other: tuple) -> list[str]:
-    """The shortest key on which the two entries alone differ, and where each whole table takes it."""
+    """The shortest key on which the two entries alone differ, and what each whole table makes of it."""
     if not all(hasattr(entry, "apply") for entry in one + other):
         return []
     alone = [RuleTable(actual.name, "", "", (), entry) for entry in (one, other)]

@@ -12,9 +12,9 @@ from flava_port.original.codebook import DalleEncoder
 from flava_port.original.config import CodebookConfig, FlavaConfig
 from flava_port.original.flava import Flava
 from flava_port.rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
-from flava_port.target.installed import built_schema
+from flava_port.target.installed import built_shapes
 from flava_port.target.keys import POSITION_IDS
-from flava_port.target.parts import CODEBOOK_PART as CODEBOOK_PART
+from flava_port.target.parts import CODEBOOK_PART
 from tests.builders import TINY
 from tests.rules.reports import assert_all
 from tests.strategies import (
@@ -36,12 +36,12 @@ def grammar() -> tuple[str, ...]:
 
 
 def test_every_key_of_the_grammar_is_renamed_or_dropped_on_purpose(grammar):
-    """No key passes through untouched, whatever the number of its layer."""
+    """No key passes through unchanged, whatever the number of its layer."""
     assert_all(FLAVA, grammar, "renamed or dropped", lambda key: FLAVA.rename(key) != key)
 
 
 def test_what_is_dropped_is_exactly_the_second_copies_of_the_embeddings(grammar):
-    """Nothing else is dropped, and each entry that drops says which copy stays."""
+    """A key is dropped exactly if it is a second copy of an embedding."""
     assert_all(
         FLAVA,
         grammar,
@@ -51,7 +51,7 @@ def test_what_is_dropped_is_exactly_the_second_copies_of_the_embeddings(grammar)
 
 
 def test_the_kept_copy_of_every_dropped_key_is_in_the_grammar(grammar):
-    """A dropped key names a copy that exists and is itself not dropped."""
+    """The copy that a dropped key names is a key of the grammar, and is not dropped itself."""
     keys = set(grammar)
 
     def kept(key: str) -> bool:
@@ -62,20 +62,20 @@ def test_the_kept_copy_of_every_dropped_key_is_in_the_grammar(grammar):
 
 
 def test_distinct_keys_of_the_grammar_never_meet_in_one_target(grammar):
-    """All 48,000 keys at once."""
+    """No two of all 48,000 keys become one target."""
     targets = Counter(map(FLAVA.rename, grammar))
     assert_all(FLAVA, grammar, "alone in its target", lambda key: FLAVA.rename(key) is None or targets[FLAVA.rename(key)] == 1)
 
 
 def test_distinct_keys_of_the_codebook_never_meet_in_one_target():
-    """The same for the codebook's table."""
+    """No two keys of the codebook become one target."""
     targets = Counter(map(CODEBOOK.rename, codebook_keys()))
     assert_all(CODEBOOK, codebook_keys(), "alone in its target", lambda key: targets[CODEBOOK.rename(key)] == 1)
 
 
 @given(source_keys())
 def test_a_layers_number_does_not_change_what_the_rules_do(key):
-    """Layer 123 goes the way of layer 7, with its own number."""
+    """A key of layer 123 becomes what the key of layer 7 becomes, but for the number."""
     names = key.split(".")
     numbers = [name for name in names if name.isdigit()]
     elsewhere = ".".join("7" if name.isdigit() else name for name in names)
@@ -96,7 +96,7 @@ def with_layers(counts) -> FlavaConfig:
 
 @given(layer_counts())
 def test_the_grammar_is_what_the_original_model_has(counts):
-    """The grammar of the tests and the keys of the reference model agree, whatever the number of layers."""
+    """The tests' grammar and the reference model have the same keys, whatever the number of layers."""
     with torch.device("meta"):
         model = set(Flava(with_layers(counts)).state_dict())
     ours = {*fixed_keys(), *(key for e, n in zip(ENCODERS, counts) for i in range(n) for key in layer_keys(e, i))}
@@ -106,10 +106,10 @@ def test_the_grammar_is_what_the_original_model_has(counts):
 @settings(max_examples=15)  # each builds a whole model of transformers
 @given(layer_counts())
 def test_the_targets_are_the_installed_transformers_keys(counts):
-    """Renamed, the grammar is the key set of FlavaForPreTraining, position_ids and the codebook apart."""
+    """The renamed grammar is the key set of FlavaForPreTraining, but for position_ids and the codebook."""
     parts = zip(("image_config", "text_config", "multimodal_config"), counts)
     config = {name: {"num_hidden_layers": n, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8} for name, n in parts}
-    expected = {k for k in built_schema({**config, "hidden_size": 8}).shapes if not k.startswith(CODEBOOK_PREFIX)}
+    expected = {k for k in built_shapes({**config, "hidden_size": 8}) if not k.startswith(CODEBOOK_PREFIX)}
     keys = [*fixed_keys(), *(key for e, n in zip(ENCODERS, counts) for i in range(n) for key in layer_keys(e, i))]
     assert_all(
         FLAVA,
@@ -121,10 +121,10 @@ def test_the_targets_are_the_installed_transformers_keys(counts):
 
 
 def test_the_codebooks_targets_are_the_installed_transformers_keys():
-    """Renamed, the reference encoder's keys are those of FlavaImageCodebook, which the grammar contains."""
+    """The renamed keys of the reference encoder are those of FlavaImageCodebook, and the grammar contains them."""
     with torch.device("meta"):
         keys = list(DalleEncoder(CodebookConfig(hidden_size=8)).state_dict())
-    shapes = built_schema({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART).shapes
+    shapes = built_shapes({"image_codebook_config": {"hidden_size": 8}}, CODEBOOK_PART)
     expected = {key.removeprefix(CODEBOOK_PREFIX) for key in shapes}
     assert_all(CODEBOOK, keys, "a key that the installed transformers expects", lambda key: CODEBOOK.rename(key) in expected)
     assert len(keys) == len(expected)

@@ -1,4 +1,4 @@
-"""What a failing test of the rules says: the shortest key, its way through the rules, actual and expected."""
+"""What a failing test of the rules says: the shortest key, what each rule does to it, actual and expected."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def report_of(check, *arguments) -> str:
 
 
 def test_a_wrong_target_is_reported_with_the_shortest_key_and_its_way():
-    """Rules 8 and 14 swapped: four keys go wrong, the shortest is shown."""
+    """With rules 8 and 14 swapped two keys go wrong: the shorter is shown, the other counted."""
     expected = {key: FLAVA.rename(key) for key in original_keys()}
     assert report_of(assert_targets, SWAPPED, expected) == (
         "mm_text_projection.bias: wrong target\n"
@@ -36,7 +36,7 @@ def test_a_wrong_target_is_reported_with_the_shortest_key_and_its_way():
 
 
 def test_a_key_that_should_be_dropped_is_reported_with_what_became_of_it():
-    """A table without its drops."""
+    """A table without drops is reported with the key that it keeps."""
     key = "text_encoder.embeddings.position_ids"
     assert report_of(assert_targets, replace(FLAVA, drops=()), {key: None}) == (
         f"{key}: wrong target\n  actual    {key}\n  expected  dropped\n  its way through flava:\n    {key}\n      no rule touches it"
@@ -44,7 +44,7 @@ def test_a_key_that_should_be_dropped_is_reported_with_what_became_of_it():
 
 
 def test_a_property_that_fails_is_reported_with_the_shortest_key_and_its_way():
-    """A table without rule 5: one key is neither renamed nor dropped."""
+    """Without rule 5 one key is neither renamed nor dropped, and the report shows it."""
     table = replace(FLAVA, rules=FLAVA.rules[:4] + FLAVA.rules[5:])
     assert report_of(assert_all, table, original_keys(), "renamed or dropped", lambda key: table.rename(key) != key) == (
         "heads.cmd.clip_head.logit_scale: not renamed or dropped\n"
@@ -55,7 +55,7 @@ def test_a_property_that_fails_is_reported_with_the_shortest_key_and_its_way():
 
 
 def test_an_edited_rule_is_reported_by_its_number_and_the_key_that_shows_it():
-    """One character of rule 6."""
+    """With one character of rule 6 changed, the report shows both rules and the shortest key on which they differ."""
     rule = Rule("heads.fairseq_mln.cls.predictions", "mlm_head")
     edited = replace(FLAVA, rules=(*FLAVA.rules[:5], rule, *FLAVA.rules[6:]))
     assert report_of(assert_same_table, edited, FLAVA) == (
@@ -69,19 +69,19 @@ def test_an_edited_rule_is_reported_by_its_number_and_the_key_that_shows_it():
 
 
 def test_a_missing_rule_is_reported_by_its_number():
-    """The last one left out."""
+    """With the last rule left out, the report says that nothing stands in its place."""
     report = report_of(assert_same_table, replace(FLAVA, rules=FLAVA.rules[:-1]), FLAVA)
     assert report.startswith("flava: rule 15 is not what it should be\n  actual    nothing\n  expected  image_projection -> ")
 
 
 def test_a_missing_drop_is_reported_by_its_number():
-    """Drops have no key of their own to show."""
+    """With a drop left out, the report names it; a drop has no key to show."""
     report = report_of(assert_same_table, replace(FLAVA, drops=FLAVA.drops[:1]), FLAVA)
     assert report.startswith("flava: drop 2 is not what it should be\n  actual    nothing\n  expected  Drop(")
 
 
 def test_the_strategies_shrink_to_the_shortest_guilty_key():
-    """Of all keys that the swapped table takes elsewhere, the shortest."""
+    """Hypothesis ends at the shortest of all keys that the swapped table renames otherwise."""
     guilty = find(
         source_keys(),
         lambda key: SWAPPED.rename(key) != FLAVA.rename(key),
@@ -91,18 +91,18 @@ def test_the_strategies_shrink_to_the_shortest_guilty_key():
 
 
 def test_state_dicts_shrink_to_the_fewest_keys():
-    """A dict in which any head is missing: no layers, no second copies' order, the first seed."""
+    """A state dict in which some head is missing shrinks to no layers, no heads and the first seed."""
     found = find(original_state_dicts(), lambda original: len(original.heads) < 6, settings=settings(database=None))
     assert (found.layers, found.heads, found.seed) == (((), (), ()), (), 0)
 
 
 def test_decoys_shrink_to_the_simplest_edit():
-    """The first edit, the first fragment, the shortest key."""
+    """Decoys shrink to the first edit, the first fragment and the shortest key."""
     assert find(decoy_keys(), lambda key: True, settings=settings(database=None)) == "mm_image_projection.text_projection.bias"
 
 
 def test_the_way_of_a_key_shows_every_rule_and_what_it_left():
-    """As `flava-port rules KEY` prints it."""
+    """`flava-port rules KEY` prints each rule that changes the key, and the key after it."""
     assert describe(FLAVA.trace("mm_encoder.module.encoder.cls_token")) == (
         "mm_encoder.module.encoder.cls_token\n"
         "  rule 12 mm_encoder.module.encoder.cls_token -> flava.multimodal_model.cls_token\n"
@@ -111,7 +111,7 @@ def test_the_way_of_a_key_shows_every_rule_and_what_it_left():
 
 
 def test_the_way_of_a_dropped_key_says_why_and_what_is_kept():
-    """The entry, its reason and the copy."""
+    """The text has the drop's fragment, its reason, and the key of the copy that is kept."""
     table = RuleTable("t", "a", "b", (Drop("x.y", kept="x.z.y", because="it is there twice"),), ())
     assert describe(table.trace("x.y.w")) == "x.y.w\n  dropped: contains 'x.y'; it is there twice\n          kept as x.z.y.w"
 
@@ -121,5 +121,5 @@ def test_the_way_of_a_dropped_key_says_why_and_what_is_kept():
     (("x", "no rule"), ("text_projection", "rule 14"), ("text_projection.image_projection", "rules 14 and 15")),
 )
 def test_a_trace_names_its_rules(key, rules):
-    """As error messages put it."""
+    """Error messages name the rules that changed a key by their numbers."""
     assert FLAVA.trace(key).rules == rules

@@ -1,4 +1,4 @@
-"""The rules in transformers' own forms do what ours do, and load an original checkpoint as it is."""
+"""The rules in transformers' own forms do what our tables do, and load an original checkpoint as it is."""
 
 import re
 
@@ -18,7 +18,7 @@ needs_key_mapping = pytest.mark.skipif((MAJOR, MINOR) < (4, 50), reason="key_map
 
 
 def first_match(key: str, mapping: dict[str, str]) -> str:
-    """How transformers 4.50 to 4.57 applies a key_mapping: the first pattern that matches ends it."""
+    """How transformers 4.50 to 4.57 apply a key_mapping: only the first pattern that matches counts."""
     for pattern, replacement in mapping.items():
         renamed, count = re.subn(pattern, replacement, key)
         if count:
@@ -27,7 +27,7 @@ def first_match(key: str, mapping: dict[str, str]) -> str:
 
 
 def in_turn(key: str, mapping: dict[str, str]) -> str:
-    """How transformers 5 applies it: every pattern, each on the result of the last."""
+    """How transformers 5 applies a key_mapping: every pattern, each on the result of the one before."""
     for pattern, replacement in mapping.items():
         key = re.sub(pattern, replacement, key)
     return key
@@ -39,7 +39,7 @@ def kept(key: str) -> bool:
 
 @pytest.mark.parametrize("apply", (first_match, in_turn), ids=lambda function: function.__name__)
 def test_key_mapping_does_what_the_table_does_on_the_whole_grammar(apply):
-    """Under either way of applying it; keys that the table drops keep names that no model has."""
+    """However transformers applies the patterns, keys are renamed as by the table; keys that it drops keep names that no model has."""
     mapping = key_mapping()
     keys = every_original_key()
     assert_all(FLAVA, filter(kept, keys), "the same by key_mapping", lambda key: apply(key, mapping) == FLAVA.rename(key))
@@ -48,7 +48,7 @@ def test_key_mapping_does_what_the_table_does_on_the_whole_grammar(apply):
 
 @pytest.mark.parametrize("apply", (first_match, in_turn), ids=lambda function: function.__name__)
 def test_key_mapping_takes_a_common_prefix(apply):
-    """``model.`` in front of every key."""
+    """With ``model.`` before every key, the patterns still rename as the table does."""
     mapping = key_mapping("model.")
     keys = [key for key in every_original_key() if kept(key)]
     assert_all(FLAVA, keys, "the same under a prefix", lambda key: apply(f"model.{key}", mapping) == FLAVA.rename(key))
@@ -56,7 +56,7 @@ def test_key_mapping_takes_a_common_prefix(apply):
 
 @pytest.mark.parametrize("apply", (first_match, in_turn), ids=lambda function: function.__name__)
 def test_key_mapping_for_does_what_the_codebooks_table_does(apply):
-    """A pattern a key, under the prefix that the model gives the codebook."""
+    """One pattern for each key of the codebook renames it as the table does, under the model's prefix."""
     mapping = key_mapping_for(codebook_keys(), target_prefix=CODEBOOK_PREFIX)
     expected = {key: CODEBOOK_PREFIX + CODEBOOK.rename(key) for key in codebook_keys()}
     assert_all(CODEBOOK, expected, "the same by key_mapping_for", lambda key: apply(key, mapping) == expected[key])
@@ -70,7 +70,7 @@ def by_renamings(key: str, renamings: list) -> str:
 
 @needs_renamings
 def test_transformers_applies_key_mapping_as_we_do():
-    """Its own engine, on the whole grammar."""
+    """transformers' own code renames the whole grammar by our key_mapping as the table does."""
     from transformers.core_model_loading import WeightRenaming
 
     renamings = [WeightRenaming(pattern, target) for pattern, target in key_mapping().items()]
@@ -81,7 +81,7 @@ def test_transformers_applies_key_mapping_as_we_do():
 @needs_renamings
 @pytest.mark.parametrize(("table", "keys"), ((FLAVA, every_original_key), (CODEBOOK, codebook_keys)), ids=("flava", "codebook"))
 def test_weight_renamings_do_what_the_table_does_on_the_whole_grammar(table, keys):
-    """Both tables, rule for rule, in transformers 5's own form."""
+    """transformers' own code renames the whole grammar by our WeightRenamings as the table does."""
     renamings = weight_renamings(table)
     keys = [key for key in keys() if table.rename(key) is not None]
     assert_all(table, keys, "the same by WeightRenaming", lambda key: by_renamings(key, renamings) == table.rename(key))
@@ -89,7 +89,7 @@ def test_weight_renamings_do_what_the_table_does_on_the_whole_grammar(table, key
 
 @pytest.fixture(scope="module")
 def original_folder(tiny, tmp_path_factory):
-    """An original checkpoint with its codebook's keys beside, and a config.json: no key of it converted."""
+    """A folder with a config.json, and an original checkpoint and its codebook in one file, no key of it renamed."""
     from safetensors.torch import save_file
 
     from flava_port.convert import convert_flava_checkpoint
@@ -106,7 +106,7 @@ def original_folder(tiny, tmp_path_factory):
 
 @needs_key_mapping
 def test_from_pretrained_loads_an_original_checkpoint_straight(original_folder):
-    """Every value is the original's; second copies and position_ids are listed as unexpected and nothing else is."""
+    """Every value is the original's, and only second copies and position_ids are listed as unexpected."""
     mapping = key_mapping() | key_mapping_for(tiny_codebook(), target_prefix=CODEBOOK_PREFIX)
     model, info = transformers.FlavaForPreTraining.from_pretrained(original_folder, key_mapping=mapping, output_loading_info=True)
     loaded = model.state_dict()
@@ -123,7 +123,7 @@ def test_from_pretrained_loads_an_original_checkpoint_straight(original_folder):
 
 @needs_renamings
 def test_a_model_loaded_so_saves_under_its_new_names_when_told_to(original_folder, tmp_path):
-    """With ``save_original_format=False`` the folder is like any other, and loads with the same values."""
+    """With ``save_original_format=False`` the saved folder loads like any other, with the same values."""
     mapping = key_mapping() | key_mapping_for(tiny_codebook(), target_prefix=CODEBOOK_PREFIX)
     model = transformers.FlavaForPreTraining.from_pretrained(original_folder, key_mapping=mapping)
     model.save_pretrained(tmp_path / "saved", save_original_format=False)

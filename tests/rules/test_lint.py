@@ -1,4 +1,4 @@
-"""The linter finds each kind of fault in a table that has it, with its key, and not in one that nearly has it."""
+"""The linter finds each flaw in a table that has it, with the key that shows it, and not in a table that nearly has it."""
 
 import pytest
 
@@ -13,10 +13,10 @@ def table_of(*rules, drops=()) -> RuleTable:
 
 
 def findings(table: RuleTable, keys=None) -> set[tuple[Flaw, str, str]]:
-    return {(f.kind, f.entry, f.witness) for f in lint(table, keys or own_keys(table))}
+    return {(f.flaw, f.entry, f.witness) for f in lint(table, keys or own_keys(table))}
 
 
-# Each kind: rules, keys (None: the table's own), and what is found.
+# For each flaw: rules, keys (None: those made of the table's fragments), and what is found.
 HAVE = {
     "dead, it changes nothing": ([("c", "c")], ["c.z"], (Flaw.DEAD, "rule 1", "c")),
     "dead, no key has it": ([("aa", "b"), ("qq", "r")], ["aa.z"], (Flaw.DEAD, "rule 2", "qq")),
@@ -41,7 +41,7 @@ HAVE = {
     "touches, it cuts a name short": ([("group_1", "g")], ["group_10.w"], (Flaw.TOUCHES, "rule 1", "group_10.w")),
     "touches, not only the end": ([(".w", ".weight")], ["x.wide.w"], (Flaw.TOUCHES, "rule 1", "x.wide.w")),
 }
-# The same, but for a detail that makes it right: the kind that must not be found.
+# Nearly the same, but for a detail that makes the table right: rules, keys, and the flaw that must not be found.
 NEARLY_HAVE = {
     "it changes something": ([("c", "d")], ["c.z"], Flaw.DEAD),
     "one key has it": ([("aa", "b"), ("qq", "r")], ["aa.z", "qq"], Flaw.DEAD),
@@ -64,25 +64,25 @@ NEARLY_HAVE = {
 
 @pytest.mark.parametrize("name", HAVE)
 def test_a_fault_is_found_with_its_key(name):
-    """The kind, the entry and the shortest key that shows it."""
+    """The finding has the flaw, the entry and the shortest key that shows it."""
     rules, keys, expected = HAVE[name]
     assert expected in findings(table_of(*rules), keys)
 
 
 @pytest.mark.parametrize("name", NEARLY_HAVE)
 def test_what_is_nearly_a_fault_is_not_found(name):
-    """Not that kind, on any entry."""
-    rules, keys, kind = NEARLY_HAVE[name]
-    assert not [found for found in findings(table_of(*rules), keys) if found[0] is kind]
+    """The linter does not report that flaw for any entry."""
+    rules, keys, flaw = NEARLY_HAVE[name]
+    assert not [found for found in findings(table_of(*rules), keys) if found[0] is flaw]
 
 
-def test_every_kind_has_a_table_that_has_it_and_one_that_nearly_has_it():
-    """No kind of finding is left untested."""
-    assert {expected[0] for _, _, expected in HAVE.values()} == set(Flaw) == {kind for _, _, kind in NEARLY_HAVE.values()}
+def test_every_flaw_has_a_table_that_has_it_and_one_that_nearly_has_it():
+    """No flaw is left untested."""
+    assert {expected[0] for _, _, expected in HAVE.values()} == set(Flaw) == {flaw for _, _, flaw in NEARLY_HAVE.values()}
 
 
 def test_a_drop_that_drops_nothing_is_dead_and_one_behind_another_is_shadowed():
-    """Drops are entries like rules."""
+    """Drops are checked as rules are."""
     table = table_of(("aa", "x"), drops=[("a.b", "k"), ("a.b.c", "k"), ("zz", "k")])
     found = findings(table, ["aa", "a.b.c"])
     assert (Flaw.SHADOWED, "drop 2", "a.b.c") in found
@@ -90,23 +90,23 @@ def test_a_drop_that_drops_nothing_is_dead_and_one_behind_another_is_shadowed():
 
 
 def test_a_rule_behind_a_drop_is_shadowed():
-    """The drop takes every key that the rule would."""
+    """A drop that takes every key of a rule shadows the rule."""
     table = table_of(("a.b.c", "x"), drops=[("a.b", "k")])
     assert (Flaw.SHADOWED, "rule 1", "a.b.c") in findings(table, ["a.b.c", "k.c"])
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_our_own_tables_have_no_findings(table):
-    """Neither on a checkpoint's keys nor on those made of their fragments."""
+    """The linter finds nothing on a checkpoint's keys, nor on keys made of the tables' fragments."""
     for keys in (known_keys(table), own_keys(table)):
         found = lint(table, keys)
         assert not found, describe_findings(table, keys, found)
 
 
 def test_the_text_of_a_finding_shows_the_key_and_its_way():
-    """What `flava-port rules --lint` prints."""
+    """`flava-port rules --lint` prints the finding, the rule, and the key step by step."""
     table = table_of(("b.c", "x"), ("a.b.c", "y"))
-    shadowed = next(f for f in lint(table, ["a.b.c"]) if f.kind is Flaw.SHADOWED)
+    shadowed = next(f for f in lint(table, ["a.b.c"]) if f.flaw is Flaw.SHADOWED)
     assert str(shadowed) == (
         "rule 2: shadowed rule, as a.b.c shows\n"
         "    a.b.c -> y\n"

@@ -1,8 +1,12 @@
-"""The README's table of the three layouts is what the rules do; write it anew with ``python -m tests.rules.test_readme``."""
+"""The README's table of the three layouts is what the rules do. ``python -m tests.rules.test_readme`` writes it."""
+
+import pytest
 
 from flava_port.rules.layouts import to_hugging_face
 from flava_port.rules.tables import TORCHMULTIMODAL
 from tests.readme import section, write_section
+
+pytestmark = pytest.mark.peers
 
 SHOWN = (
     *("image_encoder.module.", "text_encoder.module.", "mm_encoder.module.", "mm_encoder.module.encoder.cls_token"),
@@ -24,14 +28,14 @@ SHOWN = (
 
 
 def table() -> str:
-    """Three columns, a row a name; what is dropped is a copy of what the rows above it keep."""
+    """The table: one row for each name, one column for each layout."""
     rows = [(name, TORCHMULTIMODAL.rename(name), to_hugging_face(name).target) for name in SHOWN]
     lines = ["| original | torchmultimodal | Hugging Face |", "|---|---|---|"]
     return "\n".join(lines + ["| " + " | ".join(f"`{name}`" if name else "(second copy, dropped)" for name in row) + " |" for row in rows])
 
 
 def test_the_readmes_table_of_layouts_is_what_the_rules_do():
-    """Every row, and every rule of torchmultimodal's table in one of them."""
+    """Every row is what the rules do, and the rows show every rule of torchmultimodal's table but two that repeat another."""
     assert section("layouts") == table()
     firing = {step.number for name in SHOWN for step in TORCHMULTIMODAL.trace(name).steps}
     missing = set(range(1, len(TORCHMULTIMODAL.rules) + 1)) - firing

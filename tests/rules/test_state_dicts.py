@@ -1,4 +1,4 @@
-"""Whole state dicts: what `upgrade_state_dict` does to values, order and copies, and what it refuses."""
+"""What `upgrade_state_dict` does to the values, order and copies of a whole state dict, and what it refuses."""
 
 import random
 
@@ -17,7 +17,7 @@ from tests.strategies import adversarial_state_dicts, codebook_keys, original_st
 
 @given(original_state_dicts())
 def test_values_pass_through_and_are_cast_to_float32(original):
-    """Each target holds its source's values, in float32, and nothing is added or lost."""
+    """Each target has its source's values in float32, and no key is added or lost."""
     source = original.state_dict
     upgraded = upgrade_state_dict(source, {})
     targets = {FLAVA.rename(key): value for key, value in source.items() if FLAVA.rename(key) is not None}
@@ -29,7 +29,7 @@ def test_values_pass_through_and_are_cast_to_float32(original):
 
 @given(original_state_dicts())
 def test_float32_tensors_are_the_very_same_so_that_shared_ones_stay_shared(original):
-    """Nothing is copied that need not be: a bias and its decoder's bias stay one tensor."""
+    """A float32 tensor is not copied, so a head's bias and its decoder's bias stay one tensor."""
     source = original.state_dict
     upgraded = upgrade_state_dict(source, {})
     for key, value in source.items():
@@ -39,7 +39,7 @@ def test_float32_tensors_are_the_very_same_so_that_shared_ones_stay_shared(origi
 
 @given(original_state_dicts(), st.randoms(use_true_random=False))
 def test_insertion_order_is_irrelevant(original, dice):
-    """Shuffled, the same state dict gives the same targets and values."""
+    """A shuffled state dict gives the same targets and values."""
     source = original.state_dict
     shuffled = list(source.items())
     dice.shuffle(shuffled)
@@ -50,7 +50,7 @@ def test_insertion_order_is_irrelevant(original, dice):
 
 @given(adversarial_state_dicts())
 def test_a_decoy_is_refused_or_leaves_every_other_key_alone(original):
-    """A key that only looks like FLAVA's never changes where the others go."""
+    """A key that only looks like FLAVA's never changes what the other keys become."""
     source = original.state_dict
     try:
         upgraded = upgrade_state_dict(source, {})
@@ -62,14 +62,14 @@ def test_a_decoy_is_refused_or_leaves_every_other_key_alone(original):
 
 @given(original_state_dicts())
 def test_the_codebook_is_added_under_its_prefix_as_it_is(original):
-    """Its values are not touched."""
+    """The codebook's values are the very same tensors."""
     value = torch.tensor([1, 2], dtype=torch.float16)
     assert upgrade_state_dict(original.state_dict, {"blocks.x": value})["image_codebook.blocks.x"] is value
 
 
 @given(original_state_dicts().filter(lambda original: any(FLAVA.rename(key) for key in original.keys)))
 def test_an_already_converted_state_dict_is_refused(original):
-    """The rules on their own result stop with what it is."""
+    """A state dict that is already converted stops with a message that says so."""
     converted = upgrade_state_dict(original.state_dict, {})
     with pytest.raises(InvalidInput, match="already converted"):
         upgrade_state_dict(converted, {})
@@ -77,7 +77,7 @@ def test_an_already_converted_state_dict_is_refused(original):
 
 @given(original_state_dicts().filter(lambda original: original.keys), st.integers(0, 1 << 16))
 def test_one_converted_key_among_many_is_refused_by_name(original, place):
-    """A mixture is refused as well, naming a key that is already converted."""
+    """One converted key among the original's stops with a message that says so."""
     source = original.state_dict
     key = random.Random(place).choice(sorted({FLAVA.rename(key) for key in source} - {None}))
     with pytest.raises(InvalidInput, match="already converted"):
@@ -85,16 +85,18 @@ def test_one_converted_key_among_many_is_refused_by_name(original, place):
 
 
 def test_two_keys_that_meet_are_refused_by_name():
-    """Both keys and the target are in the message."""
+    """Where two keys become one, the message names both keys and the target."""
     two = {"text_projection.weight": torch.ones(1), "x.flava.y": torch.ones(1)}
     assert len(upgrade_state_dict(two, {})) == 2
     meeting = {"heads.cmd.heads.cmd.itm_head.cls.pooler": torch.ones(1), "heads.cmd.itm_head.pooler": torch.ones(1)}
-    with pytest.raises(NotFaithful, match=r"itm_head\.pooler and .*heads\.cmd.* both become itm_head\.pooler"):
+    with pytest.raises(
+        NotFaithful, match=r"itm_head\.pooler \(.*rule 4\) and heads\.cmd\.heads\.cmd.*\(.*rules 3 and 4\) both become itm_head\.pooler"
+    ):
         upgrade_state_dict(meeting, {})
 
 
 def test_a_second_copy_that_differs_is_refused_by_name():
-    """The message names both copies."""
+    """Where two copies differ, or the kept copy is missing, the message names the copies."""
     source = {"text_encoder.embeddings.x": torch.zeros(2), "text_encoder.module.embeddings.x": torch.ones(2)}
     with pytest.raises(NotFaithful, match=r"text_encoder\.embeddings\.x and text_encoder\.module\.embeddings\.x"):
         upgrade_state_dict(source, {})
@@ -104,7 +106,7 @@ def test_a_second_copy_that_differs_is_refused_by_name():
 
 @given(original_state_dicts())
 def test_count_parameters_sums_what_is_not_a_second_copy(original):
-    """The same sum as upstream's: every value once, second copies left out."""
+    """The sum counts every value once, without second copies, as upstream's does."""
     source = {key: value for key, value in original.state_dict.items() if "position_ids" not in key}
     expected = sum(value.float().sum().item() for key, value in source.items() if twin_of(key) == key or "predictions" in key)
     assert float(count_parameters(source)) == pytest.approx(expected, abs=1e-3)
@@ -112,14 +114,14 @@ def test_count_parameters_sums_what_is_not_a_second_copy(original):
 
 @given(wrapped_state_dicts().filter(lambda wrapped: wrapped.original.keys))
 def test_a_files_nesting_and_prefix_do_not_change_its_keys(tmp_path_factory, wrapped):
-    """However it is wrapped, a file gives the keys of the bare state dict."""
+    """A nested file, or one with a common prefix, gives the keys of the bare state dict."""
     path = tmp_path_factory.mktemp("wrapped") / "flava.pt"
     torch.save(wrapped.content, path)
     assert set(open_checkpoint(path).tensors) == set(wrapped.original.keys)
 
 
 def test_the_codebooks_values_pass_through_in_float32():
-    """Each target holds its source's values."""
+    """Each target has its source's values in float32, under the key that the table gives."""
     source = {key: torch.tensor([n, 0.5], dtype=torch.float16) for n, key in enumerate(codebook_keys())}
     upgraded = codebook.upgrade_state_dict(source)
     assert set(upgraded) == {CODEBOOK.rename(key) for key in source}
@@ -129,13 +131,13 @@ def test_the_codebooks_values_pass_through_in_float32():
 
 
 def test_a_converted_codebook_is_refused():
-    """The codebook's rules on their own result stop with what it is."""
+    """A codebook that is already converted stops with a message that says so."""
     converted = codebook.upgrade_state_dict({key: torch.ones(1) for key in codebook_keys()})
     with pytest.raises(InvalidInput, match="already converted"):
         codebook.upgrade_state_dict(converted)
 
 
 def test_two_codebook_keys_that_meet_are_refused_by_name():
-    """`x.w` and `x.weight` would be one."""
-    with pytest.raises(NotFaithful, match=r"x\.w and x\.weight both become x\.weight"):
+    """Where `x.w` and `x.weight` would become one, the message names both and the target."""
+    with pytest.raises(NotFaithful, match=r"x\.w \(.*rule 6\) and x\.weight \(.*no rule\) both become image_codebook\.x\.weight"):
         codebook.upgrade_state_dict({"x.weight": torch.ones(1), "x.w": torch.ones(1), "blocks.group_1.block_1.x.w": torch.ones(1)})

@@ -1,4 +1,4 @@
-"""Tables and keys from files, as `flava-port rules --lint FILE` reads them."""
+"""`flava-port rules --lint FILE` and `--order FILE` read tables and keys from files."""
 
 import json
 
@@ -11,7 +11,7 @@ GOOD = [["aa.", "x."], ["bb", "y"]]
 
 @pytest.fixture
 def lint(run_command, tmp_path):
-    """Lints a table given as text or as what JSON can hold."""
+    """Runs the linter on a table that is given as text or as a JSON value."""
 
     def run(content, *arguments):
         path = tmp_path / "table.json"
@@ -22,7 +22,7 @@ def lint(run_command, tmp_path):
 
 
 def test_our_own_tables_pass(run_command):
-    """Exit status 0, and what was looked at."""
+    """Our own tables end with status 0, and the output counts their rules and keys."""
     ran = run_command("rules", "--lint")
     assert ran.status == 0, ran.out
     assert "flava: 15 rules on 556 keys, no findings" in ran.out
@@ -31,32 +31,32 @@ def test_our_own_tables_pass(run_command):
 
 @pytest.mark.parametrize("table", (FLAVA, CODEBOOK), ids=lambda table: table.name)
 def test_our_tables_written_to_a_file_pass(lint, table):
-    """A list of pairs says all that matters; a third entry says where."""
+    """Our tables written as JSON lists pass; a third entry marks a rule that works only at the end."""
     assert lint([[r.source, r.target, *["at end"] * r.at_end] for r in table.rules]).status == 0
 
 
 def test_a_finding_is_exit_status_1(lint):
-    """And is printed with its key."""
+    """A finding ends with status 1, and is printed with its key."""
     ran = lint([["aa", "x"], ["aa", "y"]])
     assert ran.status == 1
     assert "rule 2: shadowed rule, as aa.weight shows" in ran.out
 
 
 def test_an_object_may_name_drops_and_keys(lint):
-    """The keys are what the table is judged by."""
+    """A table in an object is judged on the keys that the object gives."""
     ran = lint({"name": "mine", "rules": GOOD, "drops": [["cc", "aa"]], "keys": ["aa.w", "cc.w"]})
     assert ran.status == 1
     assert "mine: 2 rules on 2 keys, 1 finding\nrule 2: dead rule, as bb shows" in ran.out
 
 
 def test_known_keys_come_from_a_file_of_their_own(lint, tmp_path):
-    """One a line, before those that the table names."""
+    """The keys of `--known-keys` are used in place of those in the table's file."""
     (tmp_path / "keys").write_text("aa.w\nbb.w\n")
     assert lint({"rules": GOOD, "keys": ["zz"]}, "--known-keys", tmp_path / "keys").status == 0
 
 
 def test_the_order_of_a_users_table_is_printed(run_command, tmp_path):
-    """With the two keys it would make."""
+    """`--order FILE` prints which rule of a user's table must run first."""
     (tmp_path / "table.json").write_text('[["x.a", "b"], ["a", "c"]]')
     ran = run_command("rules", "--order", tmp_path / "table.json")
     assert ran.status == 0
@@ -75,13 +75,13 @@ BAD = {
     "a drop of one": ({"rules": GOOD, "drops": [["a"]]}, "drop 1 is"),
     "drops that are no list": ({"rules": GOOD, "drops": 3}, "'drops' is not a list"),
     "keys that are no strings": ({"rules": GOOD, "keys": [3]}, "'keys' holds something that is not a string"),
-    "an entry we do not know": ({"rules": GOOD, "rule": []}, "does not belong into a table: rule"),
+    "an entry we do not know": ({"rules": GOOD, "rule": []}, "a table may have name, rules, drops, keys, but not rule"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_exit_status_2_and_one_message(lint, name):
-    """What and where, on one line of stderr."""
+    """A file that is no table ends with status 2 and one line that says what is wrong where."""
     content, message = BAD[name]
     ran = lint(content)
     assert ran.status == 2
@@ -90,20 +90,20 @@ def test_a_bad_file_is_exit_status_2_and_one_message(lint, name):
 
 
 def test_a_missing_file_is_exit_status_2(run_command, tmp_path):
-    """The table's and the keys'."""
+    """A missing table and a missing file of keys are both named as missing."""
     assert "No such file" in run_command("rules", "--lint", tmp_path / "none").err
     ran = run_command("rules", "--lint", "--known-keys", tmp_path / "none")
     assert ran.status == 2 and "No such file" in ran.err
 
 
 def test_an_empty_file_of_keys_is_exit_status_2(run_command, tmp_path):
-    """It would make every rule look dead."""
+    """An empty file of keys is refused, because it would make every rule look dead."""
     (tmp_path / "keys").write_text("\n")
     ran = run_command("rules", "--lint", "--known-keys", tmp_path / "keys")
     assert ran.status == 2 and "no keys in it" in ran.err
 
 
 def test_a_key_goes_with_neither_lint_nor_order(run_command):
-    """It would be taken for a file, or ignored."""
+    """A KEY beside --order is refused with the option that takes keys."""
     ran = run_command("rules", "some.key", "--order")
     assert ran.status == 2 and "--known-keys" in ran.err

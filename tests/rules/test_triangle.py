@@ -1,4 +1,4 @@
-"""Round the triangle of layouts, in either direction, every key comes back as it was."""
+"""A key that is renamed through all three layouts, in either direction, comes back as it was."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,8 @@ from tests.rules.grammar import first_release, projection_itm_mp, remapped, side
 from tests.rules.reports import assert_all
 from tests.strategies import MOST_LAYERS, codebook_keys, every_original_key
 
+pytestmark = pytest.mark.peers
+
 RECORDED = Path(__file__).parents[2] / "fixtures" / "keys_torchmultimodal.json"
 OLDER = {"first release": first_release, "remapped by their notebook": remapped, "projection_itm_mp": projection_itm_mp}
 
@@ -23,26 +25,26 @@ def originals():
 
 
 def test_every_key_of_the_grammar_has_torchmultimodals_name():
-    """Written down part beside part; the rules say the same, for every number of a layer."""
+    """For every number of a layer, the rules give the names that `grammar` lists without any rule."""
     names = side_by_side(range(MOST_LAYERS))
     assert_all(TORCHMULTIMODAL, names, "torchmultimodal's name", lambda key: TORCHMULTIMODAL.rename(key) == names[key])
 
 
 def test_what_has_no_name_there_is_dropped_or_recomputed():
-    """Second copies and position_ids, and nothing else."""
+    """Only second copies and position_ids have no name in torchmultimodal."""
     named = side_by_side(range(MOST_LAYERS))
     left = [key for key in (*every_original_key(), *codebook_keys()) if key not in named]
     assert left and all(TORCHMULTIMODAL.rename(key) is None or key.endswith("module.embeddings.position_ids") for key in left)
 
 
 def test_distinct_keys_never_meet_in_one_target():
-    """All 48,000 at once."""
+    """No two of all 48,000 keys become one name of torchmultimodal's."""
     names = side_by_side(range(MOST_LAYERS))
     assert len({TORCHMULTIMODAL.rename(key) for key in names}) == len(names)
 
 
 def test_the_names_are_those_of_torchmultimodals_own_models():
-    """As recorded from a FLAVAForPreTraining and a FLAVAModel of two layers (one in the multimodal encoder)."""
+    """The names are those recorded from a FLAVAForPreTraining and a FLAVAModel of two layers (one in the multimodal encoder)."""
     recorded = json.loads(RECORDED.read_text())
     names = {key for key in side_by_side(range(2)).values() if ".mm_encoder.encoder.layer.1." not in key}
     no_path = {
@@ -55,7 +57,7 @@ def test_the_names_are_those_of_torchmultimodals_own_models():
 
 @given(originals())
 def test_original_to_hugging_face_to_torchmultimodal_and_back(key):
-    """The triangle one way round."""
+    """An original key becomes Hugging Face's, torchmultimodal's, and itself again."""
     target = to_hugging_face(key).target
     theirs = to_torchmultimodal(target)
     assert theirs == side_by_side(range(20))[key]
@@ -64,7 +66,7 @@ def test_original_to_hugging_face_to_torchmultimodal_and_back(key):
 
 @given(originals())
 def test_original_to_torchmultimodal_to_hugging_face_and_back(key):
-    """The triangle the other way round."""
+    """An original key becomes torchmultimodal's, Hugging Face's, and itself again."""
     theirs = TORCHMULTIMODAL.rename(key)
     target = from_torchmultimodal(theirs).target
     assert target == to_hugging_face(key).target
@@ -73,7 +75,7 @@ def test_original_to_torchmultimodal_to_hugging_face_and_back(key):
 
 @given(originals())
 def test_a_bare_models_key_goes_where_the_whole_models_does(key):
-    """With or without the prefix `model.`."""
+    """A key becomes the same with and without the prefix `model.`, and back."""
     theirs = TORCHMULTIMODAL.rename(key)
     bare = WAYS[Layout.TORCHMULTIMODAL_MODEL]
     if theirs.startswith("model."):
@@ -84,7 +86,7 @@ def test_a_bare_models_key_goes_where_the_whole_models_does(key):
 
 @pytest.mark.parametrize("names", OLDER.values(), ids=OLDER)
 def test_every_older_name_leads_to_the_same_key(names):
-    """Each layout that torchmultimodal's history left behind, the codebook included."""
+    """Each older name of torchmultimodal's, the codebook's included, leads back to the original's key."""
     back = {
         theirs: (original, TORCHMULTIMODAL.back(theirs).target, TORCHMULTIMODAL.source_of(theirs)) for original, theirs in names().items()
     }
@@ -97,14 +99,14 @@ def test_every_older_name_leads_to_the_same_key(names):
 
 
 def test_every_older_rule_is_used():
-    """None is there that no older layout needs."""
+    """Each older rule is needed for a name of some past release."""
     used = {step.rule for names in OLDER.values() for key in names().values() for step in TORCHMULTIMODAL.back(key).steps}
     unneeded = [rule for rule in TORCHMULTIMODAL.older if rule not in used and rule.source != rule.target]
     assert not unneeded, unneeded
 
 
 def test_without_its_older_rules_the_table_loses_the_older_names():
-    """What the test above rests on."""
+    """Without the older rules, some older name does not lead back, so the tests above depend on them."""
     from dataclasses import replace
 
     today = replace(TORCHMULTIMODAL, older=())
@@ -112,7 +114,7 @@ def test_without_its_older_rules_the_table_loses_the_older_names():
 
 
 def test_a_way_through_two_tables_names_the_rules_of_both():
-    """As the reports have it."""
+    """A key that passes through two tables is reported with the rules of both."""
     trace = from_torchmultimodal("model.image_encoder.encoder.layer.3.attention.query.weight")
     assert trace.target == "flava.image_model.encoder.layer.3.attention.attention.query.weight"
     assert trace.rules == "torchmultimodal rules 3 and 6 undone, then flava rule 10"
@@ -120,7 +122,7 @@ def test_a_way_through_two_tables_names_the_rules_of_both():
 
 
 def test_the_command_shows_the_way_of_a_torchmultimodal_key(run_command):
-    """`flava-port rules KEY`, step by step, through the original's name."""
+    """`flava-port rules KEY` shows a torchmultimodal key's steps, through the original's name."""
     ran = run_command("rules", "loss.mlm_loss.cls.dense.bias")
     assert ran.status == 0
     assert "heads.fairseq_mlm.cls.predictions.transform.dense.bias" in ran.out and "mlm_head.transform.dense.bias" in ran.out

@@ -1,6 +1,6 @@
-"""Our `upgrade_state_dict` and upstream's, side by side, where transformers still ships the converter.
+"""Our `upgrade_state_dict` does what upstream's does, under a transformers that still ships the converter.
 
-Where we differ on purpose is `REFUSALS`, each with a state dict that shows it.
+Only what `REFUSALS` lists is different on purpose.
 """
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from flava_port import codebook
 from flava_port.convert import count_parameters, upgrade_state_dict
 from flava_port.errors import FlavaPortError
+from tests.comparing import assert_same_tensors
 from tests.rules.upstream import converters
 from tests.strategies import (
     adversarial_state_dicts,
@@ -29,7 +30,7 @@ except ImportError:
     )
 
 ONE, OTHER = torch.ones(2), torch.zeros(2)
-# What upstream converts without a word and we refuse, by why.
+# What upstream converts silently and we refuse, by the reason.
 REFUSALS = {
     "already converted": {"mlm_head.bias": ONE},
     "both become": {"heads.cmd.itm_head.pooler": ONE, "heads.cmd.heads.cmd.itm_head.cls.pooler": OTHER},
@@ -41,37 +42,28 @@ REFUSALS = {
 }
 
 
-def assert_same(actual: dict, expected: dict) -> None:
-    __tracebackhide__ = True
-    if wrong := sorted(actual.keys() ^ expected.keys(), key=len):
-        raise AssertionError(f"{wrong[0]}: only {'ours' if wrong[0] in actual else 'upstream'} has it")
-    for key, value in actual.items():
-        if value.dtype != expected[key].dtype or not torch.equal(value, expected[key]):
-            raise AssertionError(f"{key}: another value than upstream's")
-
-
 @given(original_state_dicts())
 def test_generated_state_dicts_come_out_as_upstreams(original):
-    """Keys, values and dtypes, the codebook's beside."""
+    """Keys, values and dtypes are upstream's, the codebook's key included."""
     source, added = original.state_dict, {"blocks.x": ONE}
-    assert_same(upgrade_state_dict(source, added), theirs(source, added))
+    assert_same_tensors(upgrade_state_dict(source, added), theirs(source, added))
 
 
 @given(adversarial_state_dicts())
 def test_adversarial_state_dicts_come_out_as_upstreams_or_are_refused_for_a_listed_reason(original):
-    """Every refusal is one of the list."""
+    """A state dict with a decoy becomes what upstream makes of it, or is refused for a reason in `REFUSALS`."""
     source = original.state_dict
     try:
         actual = upgrade_state_dict(source, {})
     except FlavaPortError as refusal:
         assert any(why in str(refusal) for why in REFUSALS), refusal
     else:
-        assert_same(actual, theirs(source, {}))
+        assert_same_tensors(actual, theirs(source, {}))
 
 
 @given(decoy_keys() | source_keys())
 def test_single_keys_come_out_as_upstreams(key):
-    """One key at a time, so that the shortest that differs is found."""
+    """Each single key becomes what upstream makes of it; one at a time, so that the shortest that differs is found."""
     from flava_port.rules.tables import FLAVA
 
     assert [FLAVA.rename(key)] == [*theirs({key: ONE}, {}), None][:1]
@@ -79,21 +71,21 @@ def test_single_keys_come_out_as_upstreams(key):
 
 @given(codebook_decoy_keys())
 def test_codebook_keys_come_out_as_upstreams(key):
-    """Groups beyond four, `.w` inside, and fragments in odd places."""
+    """Codebook keys with odd groups, or fragments in odd places, become what upstream makes of them."""
     from flava_port.rules.tables import CODEBOOK
 
     assert [CODEBOOK.rename(key)] == list(their_codebook({key: ONE}))
 
 
 def test_a_whole_codebook_comes_out_as_upstreams():
-    """Keys, values and dtypes."""
+    """The keys, values and dtypes of a whole codebook are upstream's."""
     source = {key: torch.tensor([n, 0.5], dtype=torch.float16) for n, key in enumerate(codebook_keys())}
-    assert_same(codebook.upgrade_state_dict(source), their_codebook(source))
+    assert_same_tensors(codebook.upgrade_state_dict(source), their_codebook(source))
 
 
 @given(original_state_dicts())
 def test_count_parameters_counts_as_upstream(original):
-    """The same sum of all values."""
+    """Both sum the same values."""
     from transformers.models.flava.convert_flava_original_pytorch_to_hf import count_parameters as their_count
 
     source = original.state_dict
@@ -102,7 +94,7 @@ def test_count_parameters_counts_as_upstream(original):
 
 @pytest.mark.parametrize("why", REFUSALS)
 def test_each_listed_refusal_is_real(why):
-    """Ours refuses for that reason what upstream converts."""
+    """For each reason there is a state dict that upstream converts and we refuse."""
     theirs(REFUSALS[why], {})
     with pytest.raises(FlavaPortError, match=why):
         upgrade_state_dict(REFUSALS[why], {})

@@ -1,4 +1,4 @@
-"""The way of a key, as `flava-port rules KEY` prints it, and as reports name it."""
+"""What the tables do to a key, as `flava-port rules KEY` prints it and as reports name it."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from flava_port.rules.tables import CODEBOOK, FLAVA, TORCHMULTIMODAL
 
 
 def test_a_key_goes_back_through_torchmultimodals_table_and_on_through_upstreams():
-    """Each rule with its table; those of the first are undone."""
+    """Each step names its table, and torchmultimodal's rules are marked as undone."""
     assert describe_way("model.image_encoder.encoder.layer.3.attention.query.weight") == (
         "model.image_encoder.encoder.layer.3.attention.query.weight\n"
         "  rule 3  model.image_encoder -> image_encoder.module  (torchmultimodal, undone)\n"
@@ -24,7 +24,7 @@ def test_a_key_goes_back_through_torchmultimodals_table_and_on_through_upstreams
 
 
 def test_an_older_name_has_no_number():
-    """It is read and never written."""
+    """A step by an older name shows `older` in place of a number."""
     assert describe(from_torchmultimodal("itm_head.pooler.dense.bias")) == (
         "itm_head.pooler.dense.bias\n"
         "  older   itm_head -> heads.cmd.itm_head  (torchmultimodal, undone)\n"
@@ -48,13 +48,13 @@ def test_an_older_name_has_no_number():
     ],
 )
 def test_the_rules_on_a_way_are_named_in_words(trace, rules):
-    """With their numbers, in order; an older name without one."""
+    """The rules are named by their numbers in order, and an older name without one."""
     assert trace.rules == rules
 
 
 @pytest.mark.parametrize("key", ["model.image_projection.bias", "itm_head.pooler.dense.bias", "xlmm_head", "x", ""])
 def test_the_way_back_starts_at_the_key(key):
-    """And loses not one character of what no rule knows, not even the first."""
+    """The trace of the way back begins with the key, and changes nothing that no rule knows."""
     back = TORCHMULTIMODAL.back(key)
     assert back.source == key
     assert back.target == TORCHMULTIMODAL.source_of(key)
@@ -63,7 +63,7 @@ def test_the_way_back_starts_at_the_key(key):
 
 
 def test_a_rule_for_the_end_of_a_key_is_undone_at_the_end_alone():
-    """`.w` inside a key is somebody's name."""
+    """`.weight` is undone only at the end of a key."""
     table = replace(CODEBOOK, drops=(), rules=(Rule(".w", ".weight", at_end=True),))
     assert table.source_of("a.weight") == "a.w"
     assert table.source_of("a.weight.b") == "a.weight.b" == table.back("a.weight.b").target

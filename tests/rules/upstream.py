@@ -1,6 +1,6 @@
-"""What the upstream converter does to keys, in fixtures made from transformers 4.47.1's own code.
+"""What the upstream converter does to keys, as fixtures that transformers 4.47.1's own code made.
 
-Regenerate, in an environment with transformers==4.47.1: ``python -m tests.rules.upstream``
+``python -m tests.rules.upstream`` makes them again, in an environment with transformers==4.47.1.
 """
 
 import ast
@@ -17,17 +17,21 @@ REGENERATE = "transformers==4.47.1 has the converter; there, run: python -m test
 
 
 def recorded_rules() -> dict:
-    """The replacements in upstream's source: its `flava` rules and drops, in its order."""
+    """The replacements and drops of FLAVA's keys in upstream's source, in its order."""
     return json.loads(RULES.read_text())
 
 
 def recorded_keys(table: str) -> dict[str, str | None]:
-    """Upstream's target of each key, None where it drops it."""
+    """What upstream makes of each key; None where it drops the key."""
     return json.loads(KEYS.read_text())[table]
 
 
 def converters():
-    """Upstream's two `upgrade_state_dict`, FLAVA's and the codebook's; ImportError where transformers has none."""
+    """Upstream's two `upgrade_state_dict`, FLAVA's and the codebook's.
+
+    Raises:
+        ImportError: the installed transformers has no converter.
+    """
     from transformers.models.flava import convert_dalle_to_flava_codebook as codebook
     from transformers.models.flava import convert_flava_original_pytorch_to_hf as flava
 
@@ -35,7 +39,7 @@ def converters():
 
 
 def target_of(key: str, table: str) -> str | None:
-    """The key that upstream makes of one key."""
+    """The key that upstream makes of a key; None where it drops it."""
     flava, codebook = converters()
     made = flava({key: torch.ones(1)}, {}) if table == "flava" else codebook({key: torch.ones(1)})
     return next(iter(made), None)
@@ -50,7 +54,7 @@ def _rules_in_source() -> dict:
 
 
 def main() -> None:
-    from tests.rules.hostile import hostile_codebook_keys, hostile_keys
+    from tests.rules.hostile_keys import hostile_codebook_keys, hostile_keys
     from tests.strategies import codebook_keys, original_keys
 
     origin = f"transformers 4.47.1's upgrade_state_dict. {REGENERATE}"

@@ -1,4 +1,4 @@
-"""What `quiet` puts aside comes back, in whichever order those that asked for it end."""
+"""Warnings and log lines that `quiet` keeps back are shown again after the last of its users has ended, whichever that is."""
 
 import logging
 import warnings
@@ -10,7 +10,7 @@ from flava_port.target.installed import quiet
 
 
 def _heard(caplog) -> list[str]:
-    """Which of a warning and a log line get through."""
+    """The warning and the log line that get through, if they do."""
     caplog.clear()
     with warnings.catch_warnings(record=True) as warned:
         warnings.warn("a warning", stacklevel=1)
@@ -20,8 +20,8 @@ def _heard(caplog) -> list[str]:
 
 @pytest.mark.parametrize("first_to_end", [0, 1], ids=["the first ends first", "the last ends first"])
 @pytest.mark.filterwarnings("always")
-def test_until_the_last_has_ended(caplog, first_to_end):
-    """Two that overlap, as in two threads."""
+def test_it_is_quiet_until_the_last_user_has_ended(caplog, first_to_end):
+    """Where two users overlap, as in two threads, nothing is shown until both have ended, in whichever order."""
     users = [ExitStack(), ExitStack()]
     for user in users:
         user.enter_context(quiet())
@@ -32,8 +32,8 @@ def test_until_the_last_has_ended(caplog, first_to_end):
     assert _heard(caplog) == ["a warning", "a line"]
 
 
-def test_what_the_caller_has_disabled_stays_so():
-    """A level of the caller's own."""
+def test_a_level_that_the_caller_has_disabled_stays_disabled():
+    """A log level that the caller disabled is disabled inside of `quiet` and after it."""
     logging.disable(logging.ERROR)
     try:
         with quiet(), quiet():

@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint
+from flava_port.releases.schema import PROBE, flat
 from flava_port.target.config import normal_form, read_config
-from flava_port.target.installed import built_schema
-from flava_port.target.sizes import config_from_shapes, sizes_found
+from flava_port.target.installed import built_shapes
+from flava_port.target.keys import HEADS
+from flava_port.target.shapes import expected_shapes
+from flava_port.target.sizes import SIZES, config_from_shapes, sizes_found
 from tests.builders import TINY, TINY_CODEBOOK
-from tests.conversion.strategies import codebook_configs, flava_configs
+from tests.strategies import original_codebook_configs, original_configs
 
 NOT_IN_SHAPES = {"num_attention_heads", "hidden_act", "layer_norm_eps", "pad_token_id"}
 
@@ -21,11 +24,11 @@ def _fields(config, codebook) -> dict:
     return {**asdict(config), "hidden_size": config.multimodal_config.hidden_size, "image_codebook_config": asdict(codebook)}
 
 
-@given(config=flava_configs(), codebook=codebook_configs())
+@given(config=original_configs(), codebook=original_codebook_configs())
 def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
-    """Hidden sizes, layers, vocabularies, patches, positions, projection, codebook: all of them."""
+    """Hidden sizes, layers, vocabularies, patches, positions, projection and codebook are read from the shapes of a model."""
     expected = normal_form(_fields(config, codebook))
-    actual, _ = config_from_shapes(built_schema(expected).shapes)
+    actual, _ = config_from_shapes(built_shapes(expected))
     for section, fields in asdict(config).items():
         for field in fields if isinstance(fields, dict) else ():
             if field not in NOT_IN_SHAPES:
@@ -36,14 +39,14 @@ def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
 
 @pytest.mark.parametrize(("hidden", "heads"), [(64, 1), (768, 12), (1024, 16), (32, 1), (96, 2), (80, 2)])
 def test_heads_are_64_wide_or_the_widest_that_divides(hidden, heads):
-    """FLAVA's own width, where the hidden size allows it."""
+    """Attention heads are assumed 64 wide, as FLAVA's are, or the next width below that divides the hidden size."""
     config, assumed = config_from_shapes({"flava.text_model.layernorm.weight": (hidden,)})
     assert config["text_config"]["num_attention_heads"] == heads
     assert f"{heads} (text, {hidden // heads} wide)" in assumed[0]
 
 
 def test_the_command_says_what_it_assumed(tiny, run_command, tmp_path):
-    """Heads, activation and epsilon are in no shape."""
+    """`convert` prints what no shape shows: heads, activation and epsilon."""
     ran = run_command(
         "convert", "--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--pytorch-dump-folder-path", tmp_path / "out"
     )
@@ -55,13 +58,33 @@ def test_the_command_says_what_it_assumed(tiny, run_command, tmp_path):
     [("image_config", "patch_size"), ("text_config", "vocab_size"), ("multimodal_config", "num_hidden_layers"), ("", "projection_dim"), ("image_codebook_config", "hidden_size")],
 )  # fmt: skip
 def test_a_config_that_contradicts_a_shape_stops_with_both_numbers(tiny, tmp_path, section, field):
-    """The field, the config's number, the key and the number it shows."""
+    """The message has the field, the config's number, the key and the number that it shows."""
     fields = _fields(TINY, TINY_CODEBOOK)
     (fields[section] if section else fields)[field] += 4
     (tmp_path / "config.json").write_text(json.dumps(fields))
     value = (fields[section] if section else fields)[field]
     with pytest.raises(NotFaithful, match=rf"{field} = {value}, but .* shows {value - 4}"):
         convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out", tmp_path)
+
+
+EVIDENCE = [(f"{size.section}.{size.field}".lstrip("."), key) for size in SIZES for key, _axis in size.evidence]
+
+
+@pytest.mark.parametrize(("name", "key"), EVIDENCE, ids=[f"{name} by {key}" for name, key in EVIDENCE])
+def test_each_weight_alone_shows_the_size_that_it_is_evidence_of(name, key):
+    """A size read from one weight is the config's; all sizes of the config differ, so that a wrong weight or axis shows."""
+    [found] = [size for size in sizes_found({key: expected_shapes(PROBE)[key]}) if size.name == name]
+    value = flat(PROBE)[name]
+    assert (found.value, found.key) == (value[0] if isinstance(value, list) else value, key)
+
+
+@pytest.mark.parametrize("part", ["bias", "decoder.bias", "decoder.weight"])
+@pytest.mark.parametrize("head", HEADS)
+def test_each_head_alone_shows_its_encoders_vocabulary(head, part):
+    """mim_head and mmm_image_head show the image vocabulary, mlm_head and mmm_text_head the text vocabulary."""
+    section = "image_config" if head in ("mim_head", "mmm_image_head") else "text_config"
+    shapes = {f"{head}.{part}": expected_shapes(PROBE)[f"{head}.{part}"]}
+    assert [(size.name, size.value) for size in sizes_found(shapes)] == [(f"{section}.vocab_size", PROBE[section]["vocab_size"])]
 
 
 def test_sizes_are_decided_by_most_of_the_weights():
@@ -72,26 +95,26 @@ def test_sizes_are_decided_by_most_of_the_weights():
 
 
 def test_image_positions_that_are_no_square_ask_for_a_config():
-    """29 patches could be any shape of image."""
+    """29 patches could make an image of any shape, so the message asks for a config."""
     with pytest.raises(NotFaithful, match="30 positions.*pass --config_path"):
         config_from_shapes({"flava.image_model.embeddings.position_embeddings": (1, 30, 8)})
 
 
 @given(value=st.sampled_from(["12", None, [1], {"a": 1}, 1.5, True]))
 def test_a_field_of_the_wrong_type_is_named(value):
-    """A config that some release would misread is refused."""
+    """A config that some release would misread is refused with the field's name."""
     with pytest.raises(InvalidInput, match=r"text_config\.num_hidden_layers is"):
         normal_form({"text_config": {"num_hidden_layers": value}})
 
 
 def test_whole_numbers_become_floats_where_floats_belong():
-    """Strict releases refuse mim_weight = 1."""
+    """Floats are written as such, since strict releases refuse mim_weight = 1."""
     config = normal_form({"mim_weight": 1, "image_config": {"layer_norm_eps": 0}})
     assert type(config["mim_weight"]) is float and type(config["image_config"]["layer_norm_eps"]) is float
 
 
 def test_the_older_names_of_sub_configs_are_read():
-    """Up to 4.24 they were written as image_config_dict and the like, which win over image_config."""
+    """image_config_dict and the like, which releases up to 4.24 wrote, win over image_config."""
     config = normal_form({"image_config": {"hidden_size": 8}, "image_config_dict": {"hidden_size": 16}})
     assert config["image_config"]["hidden_size"] == 16 and "image_config_dict" not in config
 
@@ -103,7 +126,7 @@ def test_what_we_do_not_know_in_a_config_is_kept():
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "bert"}', '{"image_config": 3}'])
 def test_a_file_that_is_no_flava_config_is_refused(tmp_path, content):
-    """Naming the file."""
+    """The message names the file."""
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InvalidInput, match=r"config\.json: "):
         read_config(tmp_path)

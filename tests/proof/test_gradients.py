@@ -1,0 +1,35 @@
+"""Gradients are compared by themselves: where only they are wrong, only their claim differs."""
+
+import pytest
+
+from flava_port.proof import bounds
+from flava_port.proof.certificate import Verdict
+from flava_port.verify import verify_flava_checkpoint
+from tests.proof.mutants import bend_gradients, edited
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """A size of model; gradients of a large one are compared in float32, on fewer inputs."""
+    if request.param == "large":
+        monkeypatch.setattr(bounds, "FLOAT64_GRADIENTS_MAX", 0)
+
+
+@pytest.mark.usefixtures("size")
+def test_only_the_gradients_differ_where_only_they_are_wrong(tiny, converted):
+    """Gradients of the layers below the fault differ, each by what the fault adds."""
+    with edited(bend_gradients):
+        certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    assert certificate.verdict is Verdict.DIFFERS, certificate.table()
+    claims = {claim.name: claim for claim in certificate.claims}
+    assert {name for name, claim in claims.items() if claim.verdict is not Verdict.PROVEN} == {"gradients"}
+    wrong = [measured for measured in claims["gradients"].measured if not measured.error <= measured.tolerance]
+    assert all(name in str([m.what for m in wrong]) for name in ("multimodal_model.encoder.layer.0.attention", "text_model", "image_model"))
+    assert max(measured.error for measured in wrong) == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("size", ["large"], indirect=True)
+def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted, size):
+    """Every claim about a large model is proven; about a small one, see test_clean_folders.py."""
+    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted)
+    assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()
