@@ -13,7 +13,8 @@ from .conversion.plan import place
 from .conversion.sources import Source, open_folder
 from .errors import InvalidInput, NotFaithful
 from .files.checkpoint import open_checkpoint
-from .files.model_folder import files_of_weights, read_weights_file, weight_map, weights_file
+from .files.model_folder import weights_file
+from .files.shards import files_of_weights, weight_map
 from .files.staging import check_target, write_json
 from .files.tensors import StoredTensor, TensorSource, is_zero
 from .progress import Progress, silent
@@ -137,7 +138,7 @@ def _amiss(folder: Path, weights: Mapping[str, TensorSource]) -> list[str]:
     """What keeps the weights' files from loading right in some release, a line each."""
     file = weights_file(folder)
     files = files_of_weights(file)
-    found = set(weight_map(file)) if file.suffix == ".json" else set(read_weights_file(file))
+    found = set(weight_map(file)) if file.suffix == ".json" else set(open_checkpoint(file).tensors)
     missing, others = [key for key in weights if key not in found], sorted(found - set(weights))
     pickled = any(path.suffix != ".safetensors" for path in files)
     lines = [f"{file.name}: pickled weights, written as safetensors"] if pickled else []

@@ -11,7 +11,7 @@ from ..errors import InvalidInput
 from ..files.checkpoint import Checkpoint, open_checkpoint
 from ..files.download import download, is_url
 from ..files.model_folder import read_weights, weights_file
-from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
+from ..files.tensors import TensorInFile, TensorSource, UnsupportedTensor
 from ..rules.layouts import LAYOUTS_BY_NAME, WAYS, Layout, Way, recognise
 from ..rules.tables import CODEBOOK_PREFIX
 from ..target.keys import current_name
@@ -118,7 +118,7 @@ def open_folder(folder: Path) -> Source:
     return Source("checkpoint", Layout.HUGGING_FACE, tensors, Checkpoint(weights_file(folder), "transformers", tensors), part)
 
 
-def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
+def read_model_folder(folder: Path) -> dict[str, TensorInFile]:
     """All weights of a folder of transformers' FLAVA, unread, under the keys that stand there.
 
     Raises:

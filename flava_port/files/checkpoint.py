@@ -6,8 +6,7 @@ Reads torch's zip and legacy formats and safetensors, in one file or in shards w
 
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +19,10 @@ from .chunks import ChunkedTensor
 from .distributed import METADATA, metadata_files, read_distributed
 from .pickle_objects import KEY_CHARS_MAX, PickledTensor, class_of
 from .safetensors_format import HEADER_BYTES_MAX, read_safetensors
-from .shards import INDICES, check_is_file, files_of_weights, is_index
-from .state_dicts import StateDict, conventional, is_tensor, state_dicts_in
+from .shards import WEIGHT_FILES, check_is_file, files_of_weights, is_index
+from .state_dicts import StateDictInFile, conventional, is_tensor, state_dicts_in
 from .tensors import TensorInFile
 from .torch_format import is_text_pickle, read_torch_legacy, read_torch_zip
-
-# Files of weights that are known by their names in a folder, an index before the file that it might stand beside.
-WEIGHT_FILES = (*INDICES, "model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Content:
     files: Sequence[Path]
     called: str
 
-    def state_dicts(self) -> list[StateDict]:
+    def state_dicts(self) -> list[StateDictInFile]:
         """All state dicts in it.
 
         Raises:
@@ -95,7 +91,7 @@ class Content:
             summary = "it holds " + ", ".join(map(shown, names)) if names else "it is empty"
             raise InvalidInput(f"not a checkpoint: no tensors in it ({summary})")
 
-    def checkpoint(self, chosen: StateDict, tensors: Mapping[str, Any], **others: Any) -> Checkpoint:
+    def checkpoint(self, chosen: StateDictInFile, tensors: Mapping[str, Any], **others: Any) -> Checkpoint:
         """The checkpoint of one of its state dicts, with these of its tensors; ``others`` are further fields of `Checkpoint`.
 
         Raises:
@@ -173,10 +169,10 @@ def _read_folder(folder: Path, called: str) -> Content:
         data = sorted(folder.glob("*.distcp"))
         return Content(folder, f"torch.distributed.checkpoint, {count_of(len(data), 'file')}", value, [*metadata, *data], called)
     name = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
-    if name in INDICES:
-        return _read_shards(folder, folder / name, called)
     if name is None:
         raise InvalidInput(f"{called}: {_unread(folder)}")
+    if is_index(folder / name):
+        return _read_shards(folder, folder / name, called)
     check_is_file(folder / name)
     with errors_about(f"{folder / name}"):
         format, value = _read_file(folder / name)
@@ -191,7 +187,9 @@ def _unread(folder: Path) -> str:
     if "zero_to_fp32.py" in names or any(name.startswith(("zero_pp_rank", "bf16_zero_pp_rank")) for name in names):
         return f"is a folder of DeepSpeed's ZeRO; {foreign.ZERO_TO_FP32}"
     if any(name.endswith(".distcp") for name in names):
-        return f"has shards (.distcp) and no {METADATA}, which is written last: the save was not finished, or the copy left hidden files out"
+        return (
+            f"has shards (.distcp) and no {METADATA}, which is written last: the save was not finished, or the copy left hidden files out"
+        )
     inside = [name for name in names if (folder / name / METADATA).is_file()]
     inside = inside or [name for name in names if name.endswith((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors"))]
     return "is a folder; pass the checkpoint file inside it" + (f" ({', '.join(few(inside, 3))})" if inside else "")

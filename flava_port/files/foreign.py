@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..text import few, shown
-from .pickle_objects import Opaque, class_of
+from .pickle_objects import Opaque
 
 HEAD_BYTES = 2048  # of a file, by which it is known
 JSON_BYTES_MAX = 64 << 20  # a tokenizer.json of 250,000 tokens has 20 MB
@@ -99,9 +99,7 @@ def known_by_its_content(content: Any) -> str:
 
 
 ZERO_TO_FP32 = "put the parts together with the zero_to_fp32.py that lies in its folder, and pass the file that it writes"
-FULL_STATE_DICT = (
-    "save it whole: get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of torch, or as a torch.distributed.checkpoint"
-)
+FULL_STATE_DICT = "save it whole: get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)) of torch, or as a torch.distributed.checkpoint"
 
 
 def is_optimizer(value: Any) -> bool:
@@ -117,8 +115,3 @@ def known_by_its_keys(keys: Iterable[str]) -> str:
     if keys and all(map(_MOMENTS.search, keys)):
         return f"{_NOT}it is an optimizer's state, not the model's"
     return ""
-
-
-def described(content: Any) -> str:
-    """What a content is in a word or two, where it is no dict."""
-    return f"a {shown(class_of(content))}"

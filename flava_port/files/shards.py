@@ -1,4 +1,4 @@
-"""Weights in several files, with an index that names the file of each key."""
+"""Files of weights known by their names: one, or several with an index that names the file of each key."""
 
 import json
 import os
@@ -7,8 +7,11 @@ from pathlib import Path
 
 from ..errors import InvalidInput
 
-# The names that releases' save_pretrained gives to an index.
-INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# The names that releases' save_pretrained gives to weights. The first that exists counts.
+WEIGHT_FILES = (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 INDEX_BYTES_MAX = 64 << 20  # the index of a model with 10 billion parameters has 0.3 MB
 

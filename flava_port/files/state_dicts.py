@@ -26,7 +26,7 @@ class _Inside:
 
 
 @dataclass(frozen=True)
-class StateDict:
+class StateDictInFile:
     """A dict with tensors in it, found somewhere in what a file holds.
 
     ``entries`` has everything in it by its key: tensors that are not read yet, and other things. ``module_class`` is
@@ -56,7 +56,7 @@ class StateDict:
         at = self.inside
         while at:
             names = _names(at.around)
-            found[:0] = [".".join([*names, shown(key)]) for key in at.container if key is not at.key]
+            found[:0] = [".".join([*names, shown(key)]) for key in at.container if key != at.key]
             at = at.around
         return found
 
@@ -79,13 +79,13 @@ def is_tensor(value: object) -> bool:
     return isinstance(value, PickledTensor | StoredTensor | ChunkedTensor | UnsupportedTensor)
 
 
-def state_dicts_in(content: object) -> list[StateDict]:
+def state_dicts_in(content: object) -> list[StateDictInFile]:
     """All state dicts in it, the outer ones first. What several names lead to is found once.
 
     Raises:
         InvalidInput: a pickled module contains itself, or the modules have more parts than any model.
     """
-    found: list[StateDict] = []
+    found: list[StateDictInFile] = []
     seen: set[int] = set()
     parts = 0
     waiting: list[tuple[Any, _Inside | None, int]] = [(content, None, 0)]
@@ -98,18 +98,18 @@ def state_dicts_in(content: object) -> list[StateDict]:
             parts += len(entries)
             if parts > 4 * MODULE_PARTS_MAX:
                 raise InvalidInput("its pickled modules have more parts than any model; refused")
-            found.append(StateDict(entries, value.class_name, inside))
+            found.append(StateDictInFile(entries, value.class_name, inside))
             continue
         container = _held_by(value)
         if any(map(is_tensor, container.values())):
-            found.append(StateDict(container, "", inside))
+            found.append(StateDictInFile(container, "", inside))
         if depth < NESTING_MAX:
             waiting += [(part, _Inside(container, key, inside), depth + 1) for key, part in container.items() if _is_container(part)]
     return found
 
 
 def _is_container(value: object) -> bool:
-    return isinstance(value, dict | list | tuple) or isinstance(value, Opaque) and bool(value.state or value.items)
+    return isinstance(value, dict | list | tuple) or (isinstance(value, Opaque) and bool(value.state or value.items))
 
 
 def _held_by(value: object) -> Mapping[Key, Any]:
@@ -121,8 +121,8 @@ def _held_by(value: object) -> Mapping[Key, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def conventional(state_dicts: list[StateDict]) -> Iterator[StateDict]:
+def conventional(state_dicts: list[StateDictInFile]) -> Iterator[StateDictInFile]:
     """Those whose containers have the names that training code uses, the one that such a name means first."""
     order = {name: at for at, name in enumerate(CONTAINERS)}
     usual = [found for found in state_dicts if all(name in order for name in found.names())]
-    yield from sorted(usual, key=lambda found: [order[name] for name in found.names()])
+    yield from sorted(usual, key=lambda found: [*(order[name] for name in found.names()), len(order)])

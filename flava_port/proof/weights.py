@@ -12,7 +12,7 @@ from ..conversion.sources import Source, has_codebook, source_for
 from ..errors import FlavaPortError, InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.model_folder import RECORD
-from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
+from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
 from ..target.installed import shapes_for
@@ -186,7 +186,7 @@ class WeightClaims:
 
 def _stored(tensors: Mapping[str, TensorSource | UnsupportedTensor]) -> dict[str, TensorSource]:
     """Those that can be read: sparse and quantised tensors are left out."""
-    return {key: tensor for key, tensor in tensors.items() if isinstance(tensor, StoredTensor)}
+    return {key: tensor for key, tensor in tensors.items() if not isinstance(tensor, UnsupportedTensor)}
 
 
 def _comparable(placed: Placed) -> TensorSource:
