@@ -20,12 +20,12 @@ from ..rules.engine import Trace
 from ..rules.layouts import Layout
 from ..target.keys import POSITION_IDS, POSITIONS, TIED
 from ..target.parts import WHOLE, Part
+from ..target.shapes import Shapes
 from ..text import few
 from .sources import StateDict, source_for
 
 PROBLEMS_SHOWN = 6
 
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Problem: TypeAlias = str | Callable[[], str]  # its text, or what makes it
 
 

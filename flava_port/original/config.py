@@ -103,12 +103,7 @@ def config_of(
         layer = f"{encoder}.module.encoder.layer."
         numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
         inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
-        return dict(
-            hidden_size=width,
-            num_hidden_layers=len(numbers),
-            num_attention_heads=width // 64,
-            intermediate_size=inner,
-        )
+        return dict(hidden_size=width, num_hidden_layers=len(numbers), num_attention_heads=width // 64, intermediate_size=inner)
 
     embeddings = "image_encoder.module.embeddings."
     _, channels, _, patch = state_dict[embeddings + "patch_embeddings.projection.weight"].shape

@@ -116,6 +116,10 @@ def test_copies_that_cannot_be_compared_are_named_as_such(said):
         "  text_encoder.module.embeddings.LayerNorm.bias (checkpoint, rule 11) is a sparse tensor; "
         "convert it to a dense floating point tensor first"
     ]
+    assert said(state, part="image").splitlines()[1:] == [
+        "  two copies that should be one differ: text_encoder.embeddings.LayerNorm.bias and "
+        "text_encoder.module.embeddings.LayerNorm.bias, both sparse, which cannot be compared"
+    ]
     assert said(kept | {"text_encoder.module.embeddings.LayerNorm.bias": torch.ones(64)}).splitlines()[1:] == [
         "  two copies that should be one differ: text_encoder.embeddings.LayerNorm.bias and "
         "text_encoder.module.embeddings.LayerNorm.bias, sparse and float32 [64]"

@@ -70,7 +70,7 @@ REFUSED = {
     "an index that names no possible file": (forms.index_that_names("a\0b"), 2, "names the file"),
     "an index that names no file of any system": (forms.index_that_names("\ud800"), 2, "names the file"),
     "an index that leads elsewhere": (forms.index_that_names("../flava.pt"), 2, "does not lie beside it"),
-    "a config that is a pipe": (forms.piped_config, 2, "not a config: no file"),
+    "a config that is a pipe": (forms.piped_config, 2, "not a config: it is no regular file"),
     "more layers than any model has": (forms.text_config(num_hidden_layers=10**8), 2, "no model has so many"),
 }
 

@@ -71,5 +71,5 @@ def test_a_weight_alone_shows_its_size(shapes, name, key):
 def test_these_are_all_the_weights_that_show_a_size():
     """The list above has every weight that `SIZES` looks at, and no other."""
     assert {(name, key) for name, keys in EVIDENCE.items() for key in keys} == {
-        (size.name, key) for size in SIZES for key, _ in size.evidence
+        (f"{size.section}.{size.field}".lstrip("."), key) for size in SIZES for key, _ in size.evidence
     }
