@@ -8,7 +8,7 @@
 converter that transformers 4.20.0 to 4.47.1 shipped as ``convert_flava_original_pytorch_to_hf``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,9 @@ def convert_flava_checkpoint(
     part: str | None = None,
     no_codebook: bool | None = None,
     head_layer_norm_eps: float | None = None,
+    container: str | None = None,
+    prefix: str | None = None,
+    drop: Sequence[str] = (),
     dtype: str = "float32",
     max_shard_size: str | int | None = None,
     force: bool = False,
@@ -50,18 +53,21 @@ def convert_flava_checkpoint(
     """Converts a checkpoint and its codebook into a folder for `FlavaForPreTraining.from_pretrained`, or for a part's class.
 
     Args:
-        checkpoint_path: the checkpoint, the original's or torchmultimodal's; a local file or an http(s) URL.
-        codebook_path: OpenAI's DALL-E encoder, pickled or as a state dict; None for a model without a codebook,
-            or one that holds its own, as torchmultimodal's does.
+        checkpoint_path: the checkpoint, of any layout; a local file or folder, or an http(s) URL.
+        codebook_path: OpenAI's DALL-E encoder, pickled or as a state dict, or what was converted from it; None for a
+            model without a codebook, or one that holds its own, as torchmultimodal's does.
         pytorch_dump_folder_path: the folder to make. It appears whole or not at all.
         config_path: a config.json or its folder; without it, sizes come from the checkpoint's shapes.
-        layout: ``original``, ``torchmultimodal`` or ``hf`` (a folder); None to tell the first two by the keys.
+        layout: ``original``, ``torchmultimodal`` or ``hf``; None to tell it by the keys.
         part: ``image``, ``text``, ``multimodal`` or ``model``, for the class of that part alone; None for all there is.
         no_codebook: True leaves a codebook out, False insists on one, None takes what there is.
         head_layer_norm_eps: of a torchmultimodal model's heads, where it was not its default.
+        container: the name of the dict in the checkpoint's file that is the state dict, where several could be.
+        prefix: what stands before the model's keys in that state dict, where several prefixes could be.
+        drop: patterns (``classifier.*``) of keys in the file to leave out.
         dtype: ``float32``, or ``keep`` for the checkpoint's own.
         max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: 5GB.
-        force: replace an existing folder.
+        force: replace what flava-port wrote into an existing folder; what others put there stays.
         progress: shows bars; see `flava_port.progress`.
 
     Raises:
@@ -69,7 +75,20 @@ def convert_flava_checkpoint(
         NotFaithful: the checkpoint was read, but no conversion of it would be the same model.
     """
     options = Options(
-        checkpoint_path, codebook_path, config_path, layout, part, no_codebook, head_layer_norm_eps, dtype, max_shard_size, force, progress
+        checkpoint_path,
+        codebook_path,
+        config_path,
+        layout=layout,
+        part=part,
+        no_codebook=no_codebook,
+        head_layer_norm_eps=head_layer_norm_eps,
+        container=container,
+        prefix=prefix,
+        drop=drop,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        force=force,
+        progress=progress,
     )
     return convert_to_folder(Path(pytorch_dump_folder_path), options)
 
@@ -84,7 +103,7 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
 
     # Open: the keys, dtypes and shapes of each file. Its keys tell its layout.
     with open_sources(options) as sources:
-        digests = {source.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
+        digests = {path: in_background(file_sha256, path) for source in sources for path in source.files}
 
         # Plan: rename every key, read the model's sizes from the shapes, account for every key of both sides.
         plan = plan_conversion(sources, given, options)
@@ -97,7 +116,7 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
             for name, content in files.items():
                 write_json(folder / name, content)
             conversion = Conversion(target, plan, files["config.json"], proven, [*warnings, *nonfinite_warnings(proven)])
-            write_json(folder / RECORD, conversion_record(conversion, {name: digest.result() for name, digest in digests.items()}))
+            write_json(folder / RECORD, conversion_record(conversion, {path: digest.result() for path, digest in digests.items()}))
     return conversion
 
 

@@ -73,7 +73,7 @@ def verify_flava_checkpoint(
         runner = None if asked.weights_only else in_background(_computation, asked)
         if runner is not None and asked.device is not None:
             runner.result()  # stops here if there is no such device
-        hashing = {source.checkpoint.path.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
+        hashing = {path.name: in_background(file_sha256, path) for source in sources for path in source.files}
         digests = {name: digest.result() for name, digest in hashing.items()}
         certificate = Certificate([], recorded_versions(), digests, "the weights" if asked.weights_only else "everything")
 

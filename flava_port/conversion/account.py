@@ -187,7 +187,7 @@ def _missing(key: str, filled: Mapping[str, Placed], expected: Shapes, source: S
 def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
     tensor = placed.tensor
     if isinstance(tensor, UnsupportedTensor):
-        return [f"{placed} is a {tensor.kind} tensor; convert it to a dense floating point tensor first"]
+        return [f"{placed} is {tensor}; {tensor.advice}"]
     problems = []
     if tensor.shape != tuple(shape):
         problems.append(f"wrong shape: {placed} is {list(tensor.shape)}, the model's {key} is {list(shape)}")

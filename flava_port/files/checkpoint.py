@@ -17,7 +17,7 @@ from ..text import count_of, few, shown
 from . import foreign
 from .chunks import ChunkedTensor
 from .distributed import METADATA, metadata_files, read_distributed
-from .pickle_objects import KEY_CHARS_MAX, PickledTensor, class_of
+from .pickle_objects import PickledTensor, class_of
 from .safetensors_format import HEADER_BYTES_MAX, read_safetensors
 from .shards import WEIGHT_FILES, check_is_file, files_of_weights, is_index
 from .state_dicts import StateDictInFile, conventional, is_tensor, state_dicts_in
@@ -39,6 +39,7 @@ class Checkpoint:
         module_class: the class of the pickled module, if the file holds one in place of a state dict.
         ignored: the names of everything else in the file.
         names: the names in the file of keys that have another here, the prefix apart.
+        wrapped: of how many names wrappers were taken out, the prefix apart.
         left_out: the names in the file of tensors that are no weights of the model, and why each is none.
         notes: what else there is to say about the choice of the state dict.
     """
@@ -52,6 +53,7 @@ class Checkpoint:
     module_class: str = ""
     ignored: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    wrapped: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -95,12 +97,9 @@ class Content:
         """The checkpoint of one of its state dicts, with these of its tensors; ``others`` are further fields of `Checkpoint`.
 
         Raises:
-            InvalidInput: a key is no name of a weight, or a chunk of a tensor is missing or misplaced.
+            InvalidInput: a chunk of a tensor is missing or misplaced.
         """
         with errors_about(self.called):
-            for key in tensors:
-                if len(key) > KEY_CHARS_MAX or not key.isprintable():
-                    raise InvalidInput(f"not a checkpoint: the key {shown(key)} is no name of a weight")
             found = {key: _in_file(self.path, tensor) for key, tensor in tensors.items()}
         beside = tuple(chosen.beside())
         fixed = {"container": chosen.container, "module_class": chosen.module_class, "ignored": beside}
@@ -176,7 +175,7 @@ def _read_folder(folder: Path, called: str) -> Content:
     check_is_file(folder / name)
     with errors_about(f"{folder / name}"):
         format, value = _read_file(folder / name)
-    return Content(folder, format, value, [folder / name], called)
+    return Content(folder / name, format, value, [folder / name], called)
 
 
 def _unread(folder: Path) -> str:

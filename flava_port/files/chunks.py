@@ -67,8 +67,8 @@ class ChunkedTensor:
 
 def tile(boxes: Sequence[Box], shape: tuple[int, ...]) -> bool:
     """Whether the boxes fill the shape without a hole and without an overlap, cut along its axes one after another."""
-    if len(boxes) == 1 or not shape:
-        return len(boxes) == 1 and boxes[0] == ((0,) * len(shape), shape)
+    if len(boxes) < 2 or not shape:
+        return list(boxes) == [((0,) * len(shape), shape)]
     if not all(len(offsets) == len(sizes) == len(shape) for offsets, sizes in boxes):
         return False
     bands: dict[tuple[int, int], list[Box]] = {}

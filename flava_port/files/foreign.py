@@ -112,6 +112,8 @@ def known_by_its_keys(keys: Iterable[str]) -> str:
     keys = list(keys)
     if any(map(_ADAPTER.search, keys)):
         return f"it is a PEFT adapter, or a model with one in it, not a model alone; {MERGE}"
+    if any(key.rpartition(".")[2] in ("flat_param", "_flat_param") for key in keys):
+        return f"it holds FSDP's flattened parameters, of which each rank saves its own part; {FULL_STATE_DICT}"
     if keys and all(map(_MOMENTS.search, keys)):
         return f"{_NOT}it is an optimizer's state, not the model's"
     return ""

@@ -219,7 +219,7 @@ class _Machine:
     def push_global(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise InvalidInput("the pickle refers to a name that is no text; refused")
-        if len(module) + len(name) > KEY_CHARS_MAX:
+        if len(module) + len(name) > KEY_CHARS_MAX or not (module.isprintable() and name.isprintable()):
             raise InvalidInput(f"the pickle names {shown(module)}.{shown(name)}, which is no name that any code has; refused")
         full_name = f"{module}.{name}"
         if full_name in CALLERS:

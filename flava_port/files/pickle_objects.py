@@ -99,7 +99,9 @@ def as_key(key: object) -> Key:
 
 
 def class_of(value: object) -> str:
-    """The name of the class that a value had where it was pickled."""
+    """The name of the class that a value had where it was pickled; of a class, its own name."""
+    if isinstance(value, Named):
+        return value.name
     return value.class_name if isinstance(value, Opaque) else type(value).__name__
 
 

@@ -149,6 +149,21 @@ class CastTensor:
         return (recast(chunk, self.source.dtype, self.dtype) for chunk in self.source.chunks())
 
 
+@dataclass(frozen=True)
+class ReshapedTensor:
+    """Another source's elements in another shape of as many."""
+
+    source: TensorSource
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> Dtype:
+        return self.source.dtype
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        return self.source.chunks()
+
+
 def cast(source: TensorSource, dtype: Dtype) -> TensorSource:
     """``source`` in ``dtype``: itself, if it has that dtype already."""
     return source if source.dtype == dtype else CastTensor(source, dtype)

@@ -16,10 +16,10 @@ from ..text import shown
 from .dtypes import Dtype
 from .pickle_machine import PICKLE_BYTES_MAX, bounded, is_pickle, read_pickle
 from .pickle_names import SIZE_MAX
-from .pickle_objects import Storage
+from .pickle_objects import Storage, class_of
 from .staging import sync_path
 from .tensors import ALIGNMENT, TensorSource, nbytes, raw_bytes
-from .zip_records import ZIP_ERRORS, Slice, place_of, read_record
+from .zip_records import ZIP_ERRORS, Slice, place_of, read_small_record
 
 # The number that a legacy file (written by torch before 1.6) begins with, pickled.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -61,9 +61,9 @@ def _read_archive(file: Slice, archive: zipfile.ZipFile) -> Any:
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in records:
         raise InvalidInput("a TorchScript archive holds code, not a state dict; it takes the state dict of the model that was scripted")
-    if (order := records.get(f"{root}byteorder")) and read_record(file, order, 16) != b"little":
+    if (order := records.get(f"{root}byteorder")) and read_small_record(file, order, 16) != b"little":
         raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
-    data = read_record(file, records[pickles[0]], PICKLE_BYTES_MAX)
+    data = read_small_record(file, records[pickles[0]], PICKLE_BYTES_MAX)
     return read_pickle(BytesIO(data), _ZipStorages(file, root, records))
 
 
@@ -141,8 +141,8 @@ def read_torch_legacy(path: Path) -> Any:
     storage_of = partial(_known_storage, known=storages)
     with open(path, "rb") as file:
         text = bounded(file)
-        if read_pickle(text, storage_of) != _LEGACY_MAGIC:
-            raise InvalidInput("a pickle, but not one that torch.save wrote")
+        if (first := read_pickle(text, storage_of)) != _LEGACY_MAGIC:
+            raise InvalidInput(f"a pickle, but not one that torch.save wrote (it holds a {shown(class_of(first))})")
         _protocol, system = read_pickle(text, storage_of), read_pickle(text, storage_of)
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")

@@ -80,7 +80,7 @@ def place_of(file: Slice, record: zipfile.ZipInfo) -> Place:
     return Place(start, record.compress_size, is_deflated)
 
 
-def read_record(file: Slice, record: zipfile.ZipInfo, bytes_max: int) -> bytes:
+def read_small_record(file: Slice, record: zipfile.ZipInfo, bytes_max: int) -> bytes:
     """A small record's bytes, not more than ``bytes_max`` of them.
 
     Its checksum must be right. One of 0 is none: torch writes it where it is told to save the time.

@@ -124,7 +124,7 @@ class WeightClaims:
         for key in self._common():
             ours, theirs = self.converted[key], _comparable(self.placed[key])
             if isinstance(ours, UnsupportedTensor):
-                what = f"is a {ours.kind} tensor"
+                what = f"is {ours}"
             elif ours.shape != theirs.shape:
                 what = f"shape {list(ours.shape)}, the original's is {list(theirs.shape)}"
             elif ours.dtype not in (FLOAT32, theirs.dtype) or ours.dtype not in FLOATS:
@@ -191,7 +191,7 @@ def _stored(tensors: Mapping[str, TensorSource | UnsupportedTensor]) -> dict[str
 
 def _comparable(placed: Placed) -> TensorSource:
     if isinstance(placed.tensor, UnsupportedTensor):
-        raise InvalidInput(f"{placed.name_in_file} is a {placed.tensor.kind} tensor in the original and cannot be compared")
+        raise InvalidInput(f"{placed.name_in_file} is {placed.tensor} in the original and cannot be compared")
     return placed.tensor
 
 

@@ -142,6 +142,7 @@ WAYS = {
         _bare_torchmultimodal, lambda target: (to_torchmultimodal(target) or target).removeprefix(MODEL_PREFIX)
     ),
     Layout.HUGGING_FACE: Way(_already_there, str),
+    Layout.HUGGING_FACE_CODEBOOK: Way(_already_there, str),
 }
 
 # The names that `--from` takes, each with the layouts that it stands for; the whole model's layout comes first.
