@@ -98,13 +98,6 @@ def config_of(
         KeyError: a key is missing.
         ValueError: the sizes fit no FLAVA.
     """
-
-    def transformer(encoder: str) -> dict[str, int]:
-        layer = f"{encoder}.module.encoder.layer."
-        numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
-        inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
-        return dict(hidden_size=width, num_hidden_layers=len(numbers), num_attention_heads=width // 64, intermediate_size=inner)
-
     embeddings = "image_encoder.module.embeddings."
     _, channels, _, patch = state_dict[embeddings + "patch_embeddings.projection.weight"].shape
     patches = state_dict[embeddings + "position_embeddings"].shape[1] - 1
@@ -115,9 +108,16 @@ def config_of(
     tables = dict(vocab_size="word", max_position_embeddings="position", type_vocab_size="token_type")
     words = {field: len(state_dict[f"text_encoder.module.embeddings.{table}_embeddings.weight"]) for field, table in tables.items()}
     return FlavaConfig(
-        ImageConfig(**{**transformer("image_encoder"), **pixels, **image}),
-        TextConfig(**{**transformer("text_encoder"), **words, **text}),
-        MultimodalConfig(**{**transformer("mm_encoder"), **multimodal}),
+        ImageConfig(**{**_transformer_sizes(state_dict, "image_encoder"), **pixels, **image}),
+        TextConfig(**{**_transformer_sizes(state_dict, "text_encoder"), **words, **text}),
+        MultimodalConfig(**{**_transformer_sizes(state_dict, "mm_encoder"), **multimodal}),
         projection_dim=len(state_dict["image_projection.weight"]),
         **heads,
     )
+
+
+def _transformer_sizes(state_dict: Mapping[str, Tensor], encoder: str) -> dict[str, int]:
+    layer = f"{encoder}.module.encoder.layer."
+    numbers = {key.removeprefix(layer).split(".")[0] for key in state_dict if key.startswith(layer)}
+    inner, width = state_dict[layer + "0.intermediate.dense.weight"].shape
+    return dict(hidden_size=width, num_hidden_layers=len(numbers), num_attention_heads=width // 64, intermediate_size=inner)

@@ -48,11 +48,5 @@ def bisect(releases: Sequence[str], observe: Callable[[str], Observation], match
 def describe_step(step: Transition) -> str:
     """The two releases, what changed between them, and the verdict."""
     skipped = f" (in between, not to be observed: {', '.join(step.skipped)})" if step.skipped else ""
-    return "\n".join(
-        [
-            f"{step.old} -> {step.new}{skipped}",
-            *(f"  {line}" for line in few([str(change) for change in step.found], LINES_SHOWN)),
-            f"  {verdict(step.old, step.new)}",
-            "",
-        ]
-    )
+    lines = *few([str(change) for change in step.found], LINES_SHOWN), verdict(step.old, step.new)
+    return "\n".join([f"{step.old} -> {step.new}{skipped}", *(f"  {line}" for line in lines), ""])

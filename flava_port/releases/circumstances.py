@@ -60,20 +60,16 @@ class Circumstance:
         inputs = {name: value.clone() for name, value in self.inputs.items()}  # transformers writes into its labels
         with _scale_of(model.flava, self.logit_scale):
             model.train(self.training)
-            answers = dict(flattened(self._call(model, {**inputs, **self.options})))
-            if self.has_gradients:
-                model.zero_grad(set_to_none=True)
-                losses = [value for name, value in answers.items() if "loss_info" in name and value.requires_grad and value.isfinite()]
-                if losses:
-                    torch.stack(losses).sum().backward()
+            answer = (attrgetter(self.called)(model) if self.called else model)(**inputs, **self.options)
+            if self.called.endswith("_features"):  # which come bare, or as what an encoder answers with
+                answer = {"features": getattr(answer, "pooler_output", answer)}
+            answers = dict(flattened(answer))
+            losses = [value for name, value in answers.items() if "loss_info" in name and value.requires_grad and value.isfinite()]
+            model.zero_grad(set_to_none=True)
+            if self.has_gradients and losses:
+                torch.stack(losses).sum().backward()
         model.eval()
         return {name: value.detach() for name, value in answers.items()}
-
-    def _call(self, model: nn.Module, arguments: Mapping[str, object]) -> object:
-        answer = attrgetter(self.called)(model)(**arguments) if self.called else model(**arguments)
-        if self.called.endswith("_features"):  # which come bare, or as what an encoder answers with
-            return {"features": getattr(answer, "pooler_output", answer)}
-        return answer
 
     def run_original(self, model: Flava) -> dict[str, Tensor]:
         """What the original answers, under transformers' names."""

@@ -178,7 +178,7 @@ def verdict(old: Observation, new: Observation) -> Advice:
     pairs = {name: (run, new.runs[name]) for name, run in old.runs.items() if name in new.runs}
     better = [name for name, (before, after) in pairs.items() if _agrees(before) is False and _agrees(after)]
     notes = [f"now as the original: {_some(better, '; ')}"] if better else []
-    if staying := [*_loads_no_longer(old, new), *_computes_no_longer(pairs)]:
+    if staying := list(_no_longer(old, new, pairs)):
         return Advice(STAY, tuple(staying), tuple(notes))
     saved = _form_saved(old)
     if saved and new.loaded[saved] != "right":
@@ -192,18 +192,12 @@ def verdict(old: Observation, new: Observation) -> Advice:
     return Advice(LOOK, tuple(looking), tuple(notes)) if looking else Advice(SAFE, (), tuple(notes))
 
 
-def _loads_no_longer(old: Observation, new: Observation) -> Iterator[str]:
+def _no_longer(old: Observation, new: Observation, pairs: Mapping[str, tuple[Run, Run]]) -> Iterator[str]:
+    """Why a converted folder is no longer the original under the new release."""
     if new.loaded[OURS] != "right" == old.loaded[OURS]:
         yield f"a converted folder no longer loads right ({new.loaded[OURS]})"
-
-
-def _computes_no_longer(pairs: Mapping[str, tuple[Run, Run]]) -> Iterator[str]:
-    worse = [
-        name
-        for name, (before, after) in pairs.items()
-        if not before.error and (after.error or (_agrees(before) and _agrees(after) is False))
-    ]
-    if worse:
+    ran = {name: pair for name, pair in pairs.items() if not pair[0].error}
+    if worse := [name for name, (before, after) in ran.items() if after.error or (_agrees(before) and _agrees(after) is False)]:
         yield f"it no longer computes what the original does ({_some(worse, '; ')})"
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -113,19 +114,19 @@ def releases_between(
         InvalidInput: the two sides are not two releases of one package, or a release does not exist.
         Unobservable: as `releases_of`.
     """
-    named = {name for side in (old, new) if not isinstance(side, Path) for name in side}
-    ends: list[dict[str, str]] = [{} if isinstance(side, Path) else {name: _release(side, name) for name in named} for side in (old, new)]
-    moved = [name for name in named if ends[0].get(name) != ends[1].get(name)]
-    if not all(ends) or len(moved) != 1:
+    sides = [side for side in (old, new) if not isinstance(side, Path)]
+    named = {name for side in sides for name in side}
+    ends = [{name: _release(side, name) for name in named} for side in sides]
+    moved = [name for name in named if len({end[name] for end in ends}) == 2]
+    if len(moved) != 1:
         raise InvalidInput("--bisect goes from one release of transformers, or of torch, to another: name those")
     [package] = moved
-    first, last = (ends[0][package], ends[1][package])
-    known = releases_of(package)
-    numbers = [Version(release) for release in known]
-    for end in (first, last):
-        if _number(end) not in numbers:
-            raise InvalidInput(f"--bisect: {package} has no release {end}")
-    releases = known[numbers.index(Version(first)) : numbers.index(Version(last)) + 1]
+    known = {Version(release): release for release in releases_of(package)}
+    for end in ends:
+        if _number(end[package]) not in known:
+            raise InvalidInput(f"--bisect: {package} has no release {end[package]}")
+    first, last = (Version(end[package]) for end in ends)
+    releases = [release for number, release in known.items() if first <= number <= last]
     if len(releases) < 2:
         raise InvalidInput(f"--bisect: there is nothing between {package} {first} and {last}; the older goes first")
     return releases, lambda release: observation_of({**ends[1], package: release}, say)
@@ -137,7 +138,7 @@ def releases_of(package: str) -> list[str]:
     Raises:
         Unobservable: there is no pip, or it reaches no index.
     """
-    pip = [sys.executable, "-m", "pip"] if _runs([sys.executable, "-m", "pip", "--version"]) else ["uv", "tool", "run", "pip"]
+    pip = [sys.executable, "-m", "pip"] if find_spec("pip") else ["uv", "tool", "run", "pip"]
     listed = _run([*pip, "index", "versions", package], f"the releases of {package}")
     found = re.search(r"^Available versions: (.*)$", listed, re.MULTILINE)
     if not found:
@@ -199,10 +200,6 @@ def _observe_with(python: Path, scratch: Path, also: str | None = None) -> Obser
     except Unobservable as error:
         raise DoesNotRun(str(error)) from None
     return read(file)
-
-
-def _runs(command: Sequence[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: Sequence[str | Path], what: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> str:

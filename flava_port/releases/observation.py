@@ -6,9 +6,9 @@ a sketch of what each module gave. Its metadata are the schema, initialisation, 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -90,8 +90,7 @@ def write(observation: Observation, path: Path) -> None:
         if run.modules:
             tensors[f"{name}|modules"] = torch.stack([sketch for _, sketch in run.modules])
         runs[name] = {"error": run.error, "from_original": run.from_original, "modules": [module for module, _ in run.modules]}
-    about = {name: getattr(observation, name) for name in _ABOUT}
-    about |= {"format": FORMAT, "schema": asdict(observation.schema), "runs": runs}
+    about = asdict(replace(observation, runs={})) | {"format": FORMAT, "runs": runs}
     with staged_files([path]) as [partial]:
         save_file(tensors, partial, {"observation": json.dumps(about)})
 
@@ -108,45 +107,29 @@ def read(path: Path) -> Observation:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         if about["format"] != FORMAT:
             raise InvalidInput(f"{path}: another version of flava_port wrote this observation; observe again")
-        schema = _read_schema(about["schema"])
-        versions, initial, saved, loaded = (_like({str: kind}, about[name]) for name, kind in _ABOUT.items())
-        runs = {name: _read_run(name, described, tensors) for name, described in _like({str: dict}, about["runs"]).items()}
-        if missing := {"transformers", "torch", *FORMS} - {*versions, *loaded}:
+        runs = {name: _read_run(name, described, tensors) for name, described in _of_type(dict, about.pop("runs")).items()}
+        observation = replace(_of_type(Observation, {**about, "runs": {}}), runs=runs)
+        if missing := {"transformers", "torch", *FORMS} - {*observation.versions, *observation.loaded}:
             raise KeyError(*missing)
-        return Observation(versions, schema, initial, saved, loaded, runs)
+        return observation
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror or error})") from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise InvalidInput(f"{path}: no observation ({type(error).__name__}: {shown(error)})") from None
 
 
-# What a part of a file must be, as `_like` takes it: a type, a list of one, or a dict from one to one.
-_ABOUT = {"versions": str, "initial": str, "saved": str | bool | list, "loaded": str}
-_SCHEMA = {
-    "shapes": {str: [int]}, "switched": [str], "dtypes": {str: str}, "buffers": [str], "ties": [str],
-    "epsilons": {str: str}, "defaults": {str: object},
-}  # fmt: skip
-
-
-def _like(kind: Any, value: Any) -> Any:
-    """The value; a TypeError where it is not of that kind."""
-    if isinstance(kind, dict):
-        [(of_key, of_item)] = kind.items()
-        for key, item in _like(dict, value).items():
-            _like(of_key, key)
-            _like(of_item, item)
-    elif isinstance(kind, list):
-        for item in _like(list, value):
-            _like(kind[0], item)
-    elif not isinstance(value, kind):
-        raise TypeError(f"{value!r:.40} where a {getattr(kind, '__name__', kind)} belongs")
+def _of_type(wanted: Any, value: Any) -> Any:
+    """What was read from JSON as an object of this type, of a dataclass, a mapping or a tuple too; a TypeError where it is another."""
+    container, of = get_origin(wanted), get_args(wanted)
+    if isinstance(wanted, type) and is_dataclass(wanted):
+        return wanted(**{name: _of_type(kind, value[name]) for name, kind in get_type_hints(wanted).items()})
+    if container is Mapping:
+        return {_of_type(of[0], key): _of_type(of[1], item) for key, item in _of_type(dict, value).items()}
+    if container is tuple:
+        return tuple(_of_type(of[0], item) for item in _of_type(list, value))
+    if wanted is not Any and not isinstance(value, wanted):
+        raise TypeError(f"{value!r:.40} where a {wanted} belongs")
     return value
-
-
-def _read_schema(described: Mapping[str, Any]) -> Schema:
-    parts = {field.name: _like(_SCHEMA[field.name], described[field.name]) for field in fields(Schema)}
-    shapes = {key: tuple(shape) for key, shape in parts["shapes"].items()}
-    return Schema(**{name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()} | {"shapes": shapes})
 
 
 def _read_run(name: str, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Run:
@@ -154,6 +137,6 @@ def _read_run(name: str, described: Mapping[str, Any], tensors: Mapping[str, Ten
         start = f"{name}|{what}|"
         return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
 
-    modules = tuple(zip(_like([str], described["modules"]), tensors.get(f"{name}|modules", ()), strict=True))
-    distance = _like(float | None, described["from_original"])
-    return Run(of("answer"), of("gradient"), modules, _like(str, described["error"]), distance)
+    modules = tuple(zip(_of_type(tuple[str, ...], described["modules"]), tensors.get(f"{name}|modules", ()), strict=True))
+    distance = _of_type(float | None, described["from_original"])
+    return Run(of("answer"), of("gradient"), modules, _of_type(str, described["error"]), distance)

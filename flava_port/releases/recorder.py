@@ -29,14 +29,9 @@ def schema_report(release: str, observed: Schema) -> tuple[str, int]:
 
 
 def _what_is_new(release: str, epoch: Epoch, found: list[str]) -> str:
-    return "\n".join(
-        [
-            f"transformers {release}: FLAVA's schema is new. It differs from that of {epoch} in {len(found)}:",
-            *(f"  {line}" for line in found),
-            "Once you know what this means for conversion, state it in flava_port/target/shapes.py and epochs.py, "
-            "then record the release: flava-port layout --record",
-        ]
-    )
+    first = f"transformers {release}: FLAVA's schema is new. It differs from that of {epoch} in {len(found)}:"
+    last = "Once you know what this means for conversion, state it in flava_port/target/shapes.py and epochs.py, then record the release: "
+    return "\n".join([first, *(f"  {line}" for line in found), f"{last}flava-port layout --record"])
 
 
 def record_release(release: str, sources: str | None, observed: Schema, path: Path | None = None) -> str:

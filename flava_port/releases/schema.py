@@ -91,13 +91,8 @@ def observe_schema() -> Schema:
 
 def _without_switches(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with every switch off but ``tie_word_embeddings``, which says nothing of keys."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            found[name] = _without_switches(value)
-        else:
-            found[name] = False if value is True and name != "tie_word_embeddings" else value
-    return found
+    off = {name: False for name, value in config.items() if value is True and name != "tie_word_embeddings"}
+    return {**config, **off, **{name: _without_switches(value) for name, value in config.items() if isinstance(value, dict)}}
 
 
 def _schema_of(model: nn.Module, without_switches: nn.Module, defaults: Mapping[str, Any]) -> Schema:
@@ -133,15 +128,13 @@ def _observed_defaults() -> dict[str, Any]:
 def _own_fields(config: "PretrainedConfig") -> dict[str, Any]:
     from transformers import PretrainedConfig
 
-    common = PretrainedConfig().to_dict()
-    fields = {name: value for name, value in config.to_dict().items() if name not in common or common[name] != value}
-    left_out = {"transformers_version", "model_type", *_SUB_CONFIGS}
-    return {name: value for name, value in fields.items() if name not in left_out and not name.startswith("_")}
+    common, left_out = PretrainedConfig().to_dict(), {"transformers_version", "model_type", *_SUB_CONFIGS}
+    fields = {name: value for name, value in config.to_dict().items() if name not in left_out and not name.startswith("_")}
+    return {name: value for name, value in fields.items() if name not in common or common[name] != value}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Every field of a config and its value, those of sub-configs as ``section.field``."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= {f"{name}.{field}": inner for field, inner in value.items()} if isinstance(value, Mapping) else {name: value}
-    return found
+    sections = {name: value for name, value in config.items() if isinstance(value, Mapping)}
+    top = {name: value for name, value in config.items() if name not in sections}
+    return top | {f"{name}.{field}": value for name, section in sections.items() for field, value in section.items()}

@@ -51,14 +51,10 @@ def _of_keys(known: Schema, observed: Schema) -> Iterator[str]:
     removed = [key for key in known.shapes if key not in observed.shapes]
     added = [key for key in observed.shapes if key not in known.shapes]
     renamed = renamings(removed, added, known.shapes, observed.shapes)
-    for old, new in renamed.items():
-        yield f"renamed {old} -> {new}"
-    for key in removed:
-        if key not in renamed:
-            yield f"removed {_buffer(key, known)}{key} {list(known.shapes[key])}"
-    for key in added:
-        if key not in renamed.values():
-            yield f"added {_buffer(key, observed)}{key} {list(observed.shapes[key])}"
+    yield from (f"renamed {old} -> {new}" for old, new in renamed.items())
+    for what, keys, schema in (("removed", removed, known), ("added", added, observed)):
+        named = {*renamed, *renamed.values()}
+        yield from (f"{what} {_buffer(key, schema)}{key} {list(schema.shapes[key])}" for key in keys if key not in named)
     for key in (key for key in known.shapes if key in observed.shapes):
         if known.shapes[key] != observed.shapes[key]:
             yield f"shape of {key}: {list(known.shapes[key])} -> {list(observed.shapes[key])}"

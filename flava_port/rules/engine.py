@@ -83,9 +83,7 @@ def _leg(table: str, undone: bool, steps: Sequence[Step]) -> str:
 
 
 def numbered(numbers: Sequence[int]) -> str:
-    """``rule 13``, ``rules 2, 5 and 6``; ``no rule`` where there are no numbers."""
-    if not numbers:
-        return "no rule"
+    """``rule 13``, or ``rules 2, 5 and 6``."""
     *first, last = map(str, numbers)
     return f"rules {', '.join(first)} and {last}" if first else f"rule {last}"
 

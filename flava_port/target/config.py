@@ -1,8 +1,7 @@
 """The model's config: FLAVA's defaults, and the normal form in which a config is read and written.
 
-The normal form is the content of a ``config.json`` that every release of transformers from 4.25.1 on
-reads the same way. Every field that means something is spelled out, so that a release that changes a
-default changes nothing; every number has the type that strict releases ask for.
+In normal form every release of transformers from 4.25.1 on reads a ``config.json`` the same way. Every field that means
+something is spelled out, so that another default changes nothing; every number has the type that strict releases ask for.
 """
 
 import json
@@ -14,72 +13,32 @@ from ..errors import InvalidInput
 from .parts import WHOLE, Part
 
 ENCODER_DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "qkv_bias": True,
-}
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.02, "layer_norm_eps": 1e-12, "qkv_bias": True,
+}  # fmt: skip
 
 # FLAVA as published: arXiv 2112.04482, section 4 and its appendix. These are also the defaults of transformers'
-# configuration_flava.py from 4.19.0 to 5.23.0.
+# configuration_flava.py from 4.19.0 to 5.24.0.
 DEFAULTS: dict[str, Any] = {
     "image_config": {
-        "model_type": "flava_image_model",
-        **ENCODER_DEFAULTS,
-        "image_size": 224,
-        "patch_size": 16,
-        "num_channels": 3,
-        "mask_token": True,
-        "vocab_size": 8192,
+        "model_type": "flava_image_model", **ENCODER_DEFAULTS,
+        "image_size": 224, "patch_size": 16, "num_channels": 3, "mask_token": True, "vocab_size": 8192,
     },
     "text_config": {
-        "model_type": "flava_text_model",
-        **ENCODER_DEFAULTS,
-        "vocab_size": 30522,
-        "type_vocab_size": 2,
-        "max_position_embeddings": 512,
-        "pad_token_id": 0,
+        "model_type": "flava_text_model", **ENCODER_DEFAULTS,
+        "vocab_size": 30522, "type_vocab_size": 2, "max_position_embeddings": 512, "pad_token_id": 0,
     },
-    "multimodal_config": {
-        "model_type": "flava_multimodal_model",
-        **ENCODER_DEFAULTS,
-        "num_hidden_layers": 6,
-        "use_cls_token": True,
-    },
+    "multimodal_config": {"model_type": "flava_multimodal_model", **ENCODER_DEFAULTS, "num_hidden_layers": 6, "use_cls_token": True},
     "image_codebook_config": {
-        "model_type": "flava_image_codebook",
-        "num_groups": 4,
-        "input_channels": 3,
-        "num_blocks_per_group": 2,
-        "hidden_size": 256,
-        "vocab_size": 8192,
-        "freeze": True,
-        "initializer_range": 0.02,
+        "model_type": "flava_image_codebook", "num_groups": 4, "input_channels": 3, "num_blocks_per_group": 2,
+        "hidden_size": 256, "vocab_size": 8192, "freeze": True, "initializer_range": 0.02,
     },
-    "hidden_size": 768,
-    "layer_norm_eps": 1e-12,
-    "projection_dim": 768,
-    "init_codebook": True,
-    "logit_scale_init_value": 2.6592,
-    "initializer_range": 0.02,
-    "ce_ignore_index": -100,
-    "mim_weight": 1.0,
-    "mlm_weight": 1.0,
-    "global_contrastive_weight": 1.0,
-    "itm_weight": 1.0,
-    "mmm_image_weight": 1.0,
-    "mmm_text_weight": 1.0,
-    "global_backprop_contrastive": True,
-    "skip_unmasked_multimodal_encoder": True,
-    "return_loss": True,
-    "tie_word_embeddings": True,
-}
+    "hidden_size": 768, "layer_norm_eps": 1e-12, "projection_dim": 768, "init_codebook": True,
+    "logit_scale_init_value": 2.6592, "initializer_range": 0.02, "ce_ignore_index": -100,
+    "mim_weight": 1.0, "mlm_weight": 1.0, "global_contrastive_weight": 1.0, "itm_weight": 1.0,
+    "mmm_image_weight": 1.0, "mmm_text_weight": 1.0, "global_backprop_contrastive": True,
+    "skip_unmasked_multimodal_encoder": True, "return_loss": True, "tie_word_embeddings": True,
+}  # fmt: skip
 
 ENCODERS = {"image_config": "image", "text_config": "text", "multimodal_config": "multimodal"}
 
@@ -110,27 +69,21 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: there is no such file, it is not JSON, it is another model's config, or a field has the wrong type.
     """
-    content, path = read_json(path)
-    if content.get("model_type", "flava") != "flava":
-        raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of 'flava'")
-    return _normal_form_in(path, content)
+    return _read_normal_form(path, "'flava'")
 
 
 def read_codebook_config(path: Path) -> dict[str, Any]:
-    """The normal form of a whole config, read from a codebook's own config or from a whole model's.
+    """The normal form of a whole config, read from a codebook's own config or from a whole model's; raises as `read_config`."""
+    return _read_normal_form(path, "a codebook", "flava_image_codebook")
 
-    Raises:
-        InvalidInput: as `read_config`.
-    """
+
+def _read_normal_form(path: Path, wanted: str, of_codebook: str = "") -> dict[str, Any]:
     content, path = read_json(path)
-    if content.get("model_type", "flava_image_codebook") not in ("flava", "flava_image_codebook"):
-        raise InvalidInput(f"{path}: the config of a {content['model_type']!r} model, not of a codebook")
-    return _normal_form_in(path, content if content.get("model_type") == "flava" else {"image_codebook_config": content})
-
-
-def _normal_form_in(path: Path, content: Mapping) -> dict[str, Any]:
+    model_type = content.get("model_type", of_codebook or "flava")
+    if model_type not in ("flava", of_codebook):
+        raise InvalidInput(f"{path}: the config of a {model_type!r} model, not of {wanted}")
     try:
-        return normal_form(content)
+        return normal_form(content if model_type == "flava" else {"image_codebook_config": content})
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
 
@@ -212,8 +165,7 @@ def _of_type(name: str, value: object, default: object) -> object:
 
 def declared_class(folder: Path) -> str:
     """The class of transformers that the folder's ``config.json`` names; empty where it names none."""
-    content, _ = read_json(folder)
-    architectures = content.get("architectures")
+    architectures = read_json(folder)[0].get("architectures")
     return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
 
 

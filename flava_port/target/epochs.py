@@ -94,9 +94,8 @@ def read_releases(path: Path) -> dict[str, RecordedRelease]:
     """
     try:
         rows = {release: RecordedRelease(**row) for release, row in json.loads(path.read_bytes()).items()}
-        for release, row in rows.items():
-            if row.epoch not in [epoch.first for epoch in EPOCHS] or not isinstance(row.sources, str | None):
-                raise ValueError(f"{release} has {row}")
+        if wrong := [row for row in rows.values() if row.epoch not in [e.first for e in EPOCHS] or not isinstance(row.sources, str | None)]:
+            raise ValueError(wrong[0])
         return {release: rows[release] for release in sorted(rows, key=Version)}
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None

@@ -42,9 +42,7 @@ def shapes_for(config: Mapping, part: Part = WHOLE) -> Shapes:
         InvalidInput: the installed transformers refuses the config.
     """
     known = known_shapes({**config, "init_codebook": True} if part is CODEBOOK_PART else config, version("transformers"))
-    if known is None:
-        return built_shapes(config, part)
-    return {key: shape for key, shape in known.items() if part.holds(key)}
+    return built_shapes(config, part) if known is None else {key: shape for key, shape in known.items() if part.holds(key)}
 
 
 def known_shapes(config: Mapping, release: str) -> Shapes | None:
@@ -69,8 +67,7 @@ def built_shapes(config: Mapping, part: Part = WHOLE) -> Shapes:
     except Exception as error:
         # Each release has exception types of its own for this; whichever it is, the config is at fault.
         raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None
-    shapes = {part.prefix + key: tuple(value.shape) for key, value in model.state_dict().items()}
-    return {key: shape for key, shape in shapes.items() if key != POSITION_IDS}
+    return {key: tuple(value.shape) for name, value in model.state_dict().items() if (key := part.prefix + name) != POSITION_IDS}
 
 
 def empty_model(config: Mapping, part: Part = WHOLE) -> "nn.Module":
@@ -112,11 +109,9 @@ def source_digest(package: Path | None = None) -> str | None:
         if spec is None or not spec.submodule_search_locations:
             return None
         package = Path(spec.submodule_search_locations[0])
-    modules = [path for path in sorted(package.glob("models/flava/*.py")) if not path.name.startswith("convert_")]
-    digest = hashlib.sha256()
-    for path in modules:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return digest.hexdigest() if modules else None
+    modules = {path.name: path.read_bytes() for path in sorted(package.glob("models/flava/*.py")) if not path.name.startswith("convert_")}
+    content = b"".join(f"{name} {len(source)}\n".encode() + source for name, source in modules.items())
+    return hashlib.sha256(content).hexdigest() if modules else None
 
 
 _lock, _users, _undo = Lock(), list[object](), ExitStack()

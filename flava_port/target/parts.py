@@ -36,11 +36,7 @@ CODEBOOK_PART = Part("codebook", "FlavaImageCodebook", "FlavaImageCodebookConfig
 
 # By the name that `--part` takes.
 PARTS = {
-    part.name: part
-    for part in (
-        Part("image", "FlavaImageModel", "FlavaImageConfig", "flava.image_model.", "image_config"),
-        Part("text", "FlavaTextModel", "FlavaTextConfig", "flava.text_model.", "text_config"),
-        Part("multimodal", "FlavaMultimodalModel", "FlavaMultimodalConfig", "flava.multimodal_model.", "multimodal_config"),
-        MODEL,
-    )
-}
+    **{name: Part(name, f"Flava{name.title()}Model", f"Flava{name.title()}Config", f"flava.{name}_model.", f"{name}_config")
+       for name in ("image", "text", "multimodal")},
+    MODEL.name: MODEL,
+}  # fmt: skip

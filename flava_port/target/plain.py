@@ -22,17 +22,13 @@ def is_plain(config: Mapping, defaults: Mapping) -> bool:
         return False
     whole = with_defaults(config, defaults)
     top = {name: value for name, value in whole.items() if name not in sections}
-    return (
-        _is_plain_section(top, defaults)
-        and all(_is_plain_section(whole[name], own) for name, own in sections.items())
-        and _fits(whole)
-    )  # fmt: skip
+    plain = _is_plain_section(top, defaults) and all(_is_plain_section(whole[name], own) for name, own in sections.items())
+    return plain and _fits(whole)
 
 
 def _is_plain_section(values: Mapping, defaults: Mapping) -> bool:
-    return all(
-        name in _ABOUT_THE_FILE or (name in defaults and _is_plain_value(name, value, defaults[name])) for name, value in values.items()
-    )
+    asked = {name: value for name, value in values.items() if name not in _ABOUT_THE_FILE}
+    return all(name in defaults and _is_plain_value(name, value, defaults[name]) for name, value in asked.items())
 
 
 def _is_plain_value(name: str, value: object, default: object) -> bool:
@@ -48,8 +44,6 @@ def _is_plain_value(name: str, value: object, default: object) -> bool:
 def _fits(config: Mapping) -> bool:
     """Whether heads divide the width, the padding token is a word, and a patch fits the image."""
     image, text = config["image_config"], config["text_config"]
-    heads_divide = all(
-        encoder["hidden_size"] % encoder["num_attention_heads"] == 0 for encoder in (image, text, config["multimodal_config"])
-    )
+    heads_divide = all(own["hidden_size"] % own["num_attention_heads"] == 0 for own in (image, text, config["multimodal_config"]))
     patch_fits = all(patch <= side for patch, side in zip(both_sides(image["patch_size"]), both_sides(image["image_size"])))
     return heads_divide and patch_fits and 0 <= text["pad_token_id"] < text["vocab_size"]

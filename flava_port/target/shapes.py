@@ -91,8 +91,7 @@ def _encoder(name: str, encoder: Mapping) -> Shapes:
     """The layers, the layer norm after them, and the pooler."""
     width, inner, qkv_bias = encoder["hidden_size"], encoder["intermediate_size"], encoder["qkv_bias"]
     shapes: Shapes = {}
-    for number in range(encoder["num_hidden_layers"]):
-        layer = f"{name}.encoder.layer.{number}"
+    for layer in (f"{name}.encoder.layer.{number}" for number in range(encoder["num_hidden_layers"])):
         for projection in ("query", "key", "value"):
             shapes |= _linear(f"{layer}.attention.attention.{projection}", width, width, bias=qkv_bias)
         shapes |= _linear(f"{layer}.attention.output.dense", width, width)
@@ -123,10 +122,8 @@ def _codebook(name: str, codebook: Mapping) -> Shapes:
             block = f"{name}.group_{group}.group.block_{number}"
             if inputs != outputs:
                 shapes |= _convolution(f"{block}.id_path", outputs, inputs, 1)
-            shapes |= _convolution(f"{block}.res_path.path.conv_1", inner, inputs, 3)
-            shapes |= _convolution(f"{block}.res_path.path.conv_2", inner, inner, 3)
-            shapes |= _convolution(f"{block}.res_path.path.conv_3", inner, inner, 3)
-            shapes |= _convolution(f"{block}.res_path.path.conv_4", outputs, inner, 1)
+            for conv, (to, of, side) in enumerate(((inner, inputs, 3), (inner, inner, 3), (inner, inner, 3), (outputs, inner, 1)), start=1):
+                shapes |= _convolution(f"{block}.res_path.path.conv_{conv}", to, of, side)
             inputs = outputs
     return shapes | _convolution(f"{name}.output.conv", codebook["vocab_size"], 8 * width, 1)
 

@@ -32,15 +32,9 @@ class Size:
 
 def _encoder_sizes(section: str, model: str) -> list[Size]:
     layer = f"{model}.encoder.layer.0"
-    as_wide = (
-        f"{model}.layernorm.weight",
-        f"{model}.layernorm.bias",
-        f"{model}.pooler.dense.weight",
-        f"{model}.pooler.dense.bias",
-        f"{layer}.attention.output.dense.bias",
-        f"{layer}.layernorm_before.weight",
-    )
-    inner = ((f"{layer}.intermediate.dense.weight", 0), (f"{layer}.intermediate.dense.bias", 0), (f"{layer}.output.dense.weight", 1))
+    last = "layernorm.weight", "layernorm.bias", "pooler.dense.weight", "pooler.dense.bias"
+    as_wide = *(f"{model}.{name}" for name in last), f"{layer}.attention.output.dense.bias", f"{layer}.layernorm_before.weight"
+    inner = (f"{layer}.intermediate.dense.weight", 0), (f"{layer}.intermediate.dense.bias", 0), (f"{layer}.output.dense.weight", 1)
     return [Size(section, "hidden_size", tuple((key, 0) for key in as_wide)), Size(section, "intermediate_size", inner)]
 
 
@@ -57,11 +51,7 @@ SIZES = (
     Size("image_config", "patch_size", ((f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", 2),)),
     Size("image_config", "num_channels", ((f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", 1),)),
     Size("image_config", "vocab_size", _head_vocabulary("mim_head", "mmm_image_head")),
-    Size(
-        "text_config",
-        "vocab_size",
-        ((f"{_TEXT}.embeddings.word_embeddings.weight", 0), *_head_vocabulary("mlm_head", "mmm_text_head")),
-    ),
+    Size("text_config", "vocab_size", ((f"{_TEXT}.embeddings.word_embeddings.weight", 0), *_head_vocabulary("mlm_head", "mmm_text_head"))),
     Size("text_config", "type_vocab_size", ((f"{_TEXT}.embeddings.token_type_embeddings.weight", 0),)),
     Size("text_config", "max_position_embeddings", ((f"{_TEXT}.embeddings.position_embeddings.weight", 0),)),
     Size("", "hidden_size", (("itm_head.pooler.dense.weight", 0), ("itm_head.pooler.dense.bias", 0))),
@@ -74,9 +64,7 @@ SIZES = (
 # Fields that count numbered modules: section, field, how a key shows the number, and what is added to the highest.
 # Layers are numbered from 0, groups and blocks from 1.
 COUNTS = (
-    ("image_config", "num_hidden_layers", re.compile(r"flava\.image_model\.encoder\.layer\.(\d{1,4})\."), 1),
-    ("text_config", "num_hidden_layers", re.compile(r"flava\.text_model\.encoder\.layer\.(\d{1,4})\."), 1),
-    ("multimodal_config", "num_hidden_layers", re.compile(r"flava\.multimodal_model\.encoder\.layer\.(\d{1,4})\."), 1),
+    *((section, "num_hidden_layers", re.compile(rf"flava\.{name}_model\.encoder\.layer\.(\d{{1,4}})\."), 1) for section, name in ENCODERS.items()),
     ("image_codebook_config", "num_groups", re.compile(r"image_codebook\.blocks\.group_(\d{1,4})\."), 0),
     ("image_codebook_config", "num_blocks_per_group", re.compile(r"image_codebook\.blocks\.group_1\.group\.block_(\d{1,4})\."), 0),
 )  # fmt: skip
@@ -107,9 +95,8 @@ def sizes_found(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
         numbered = {int(match[1]): key for key in shapes if (match := pattern.match(key))}
         if numbered and max(numbered) > 2 * len(numbered) + 8:
             key = numbered[max(numbered)]
-            raise NotFaithful(
-                f"{key} is number {max(numbered)} where the checkpoint has {len(numbered)} in all; leave it out, or complete it"
-            )
+            number, count = max(numbered), len(numbered)
+            raise NotFaithful(f"{key} is number {number} where the checkpoint has {count} in all; leave it out, or complete it")
         if numbered:
             found.append(SizeFound(section, field, max(numbered) + offset, numbered[max(numbered)]))
     return found + _image_size(shapes)

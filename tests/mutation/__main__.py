@@ -1,7 +1,8 @@
 """Makes every mutant of the rule tables and says which the tests kill: ``python -m tests.mutation``.
 
-Each mutant is judged in this process by the keys with which the default test run compares the tables; some of those killed are then written into a copy of the project, where that run must
-fail and name the guilty rule or the key. Exit status 1 if any mutant survives.
+Each mutant is judged in this process, by the keys that the default test run compares. A sample of the killed
+mutants is then written into copies of the project, where the real test run must fail and name the key.
+The exit status is 1 if a mutant survives, or if a test run does not fail as it must.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from tests.mutation.tables import Verdict, judge, mutants
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=int, default=6, help="mutants to cross-check with real test runs (default: %(default)s)")
+    parser.add_argument("--sample", type=int, default=6, help="how many killed mutants to check with real test runs (default: %(default)s)")
     options = parser.parse_args()
     with ProcessPoolExecutor() as pool:
         verdicts = [verdict for table in TABLES for verdict in pool.map(partial(judge, table), mutants(table), chunksize=20)]

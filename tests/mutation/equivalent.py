@@ -1,4 +1,4 @@
-"""Mutants of functions that no test can kill, by the line they have, each with the reason."""
+"""Mutants of functions that no test can kill: the mutant's line, and the reason."""
 
 _NO_CODEBOOK_FIELD = "the config that is written is the codebook's section, in which nothing says whether there is a codebook"
 

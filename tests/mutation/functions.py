@@ -1,7 +1,6 @@
-"""Mutants of the functions that convert, made and run by mutmut in a copy: ``python -m tests.mutation.functions``.
+"""Lets mutmut make and run mutants of the functions that convert, in a copy: ``python -m tests.mutation.functions``.
 
-Survivors must be `EQUIVALENT`, each with its reason; any other, and any entry that does not survive,
-is exit status 1.
+The exit status is 1 if a mutant survives that is not in `EQUIVALENT`, or if a mutant in `EQUIVALENT` does not survive.
 """
 
 import os
@@ -9,8 +8,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.in_a_copy import COPIED, copy_to
@@ -33,7 +34,7 @@ TESTS = (
     "tests/target",
     "tests/files/test_urls.py",
 )
-# Slow; none is needed to kill.
+# Slow tests, none of which is needed to kill a mutant.
 LEFT_OUT = (
     "rules/test_order.py",
     "rules/test_interop.py",
@@ -51,26 +52,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         copy_to(copy)
-        (copy / "setup.cfg").write_text(_configuration())
+        (copy / "setup.cfg").write_text(configuration())
         environment = {**os.environ, "FLAVA_PORT_PROFILE": "fast", "PYTHONDONTWRITEBYTECODE": ""}
-        mutmut = [sys.executable, "-m", "mutmut"]
-        ran = subprocess.run(
-            [*mutmut, "run"],
-            cwd=copy,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        listed = subprocess.run([*mutmut, "results"], cwd=copy, env=environment, capture_output=True, text=True, check=False).stdout
-        alive = [match[0] for match in _LINE.findall(listed)]
-        shown = {
-            name: _change(
-                subprocess.run([*mutmut, "show", name], cwd=copy, env=environment, capture_output=True, text=True, check=False).stdout
-            )
-            for name in alive
-        }
+
+        def mutmut(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "mutmut", *arguments]
+            return subprocess.run(command, cwd=copy, env=environment, stdout=PIPE, stderr=STDOUT, text=True, check=False)
+
+        ran = mutmut("run")
+        alive = [match[0] for match in _LINE.findall(mutmut("results").stdout)]
+        shown = {name: _change(mutmut("show", name).stdout) for name in alive}
     if ran.returncode != 0 or "mutations/second" not in ran.stdout:
         print(ran.stdout[-3000:])
         return 2
@@ -78,7 +69,7 @@ def main() -> int:
 
 
 def _change(difference: str) -> str:
-    """The line that a mutant has in the place of ours."""
+    """The line that the mutant has in place of ours."""
     return "\n".join(line[1:].strip() for line in difference.splitlines() if line.startswith("+") and not line.startswith("+++"))
 
 
@@ -97,14 +88,21 @@ def _verdict(alive: dict[str, str], output: str) -> int:
     return 1 if survivors or stale else 0
 
 
-def _configuration() -> str:
-    def indented(entries) -> str:
+def configuration() -> str:
+    """mutmut's settings, as a setup.cfg."""
+
+    def indented(entries: Iterable[str]) -> str:
         return "".join(f"\n    {entry}" for entry in entries)
 
     paths = indented(f"flava_port/{name}.py" for name in MODULES)
     ignored = indented(["-x", "-q", "-p", "no:cacheprovider", *(f"--ignore=tests/{name}" for name in LEFT_OUT)])
     also = indented(COPIED)
-    options = {"paths_to_mutate": paths, "tests_dir": indented(TESTS), "also_copy": also, "pytest_add_cli_args": ignored}
+    options = {
+        "source_paths": paths,
+        "also_copy": also,
+        "pytest_add_cli_args": ignored,
+        "pytest_add_cli_args_test_selection": indented(TESTS),
+    }
     return "[mutmut]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
 
 

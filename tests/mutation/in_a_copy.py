@@ -1,4 +1,4 @@
-"""Runs the tests of the rules in a copy of the project whose rules were edited."""
+"""Runs the rules' tests in a copy of the project that has a mutant in place of a table."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from flava_port.rules.engine import RuleTable
 from tests.mutation.tables import Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ UPSTREAMS = ("tests/rules/test_tables_are_upstreams.py",)
 
 
 def not_caught(verdict: Verdict) -> str | None:
-    """What is wrong with how a real test run takes the mutant; None where it fails and names the key that shows it."""
+    """What is wrong with a real test run on the mutant; None if it fails, as it must, and names the key that shows the mutant."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         copy_to(copy)
@@ -34,6 +35,7 @@ def not_caught(verdict: Verdict) -> str | None:
 
 
 def copy_to(copy: Path) -> None:
+    """Copies what the tests need of the project into the folder."""
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
@@ -42,8 +44,8 @@ def copy_to(copy: Path) -> None:
             shutil.copy(source, copy / name)
 
 
-def _redefinition(table) -> str:
-    """Python text that gives the table its mutant's entries, and every list that holds it too."""
+def _redefinition(table: RuleTable) -> str:
+    """Python code that replaces the table by the mutant, also in the list of tables."""
     rules = [(rule.source, rule.target, rule.at_end) for rule in table.rules]
     older = [(rule.source, rule.target, rule.at_end) for rule in table.older]
     drops = [(drop.fragment, drop.kept, drop.because) for drop in table.drops]

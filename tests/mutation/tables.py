@@ -1,4 +1,4 @@
-"""Every mutant of a rule table, and whether it is killed, equal to the table on every key, or survives."""
+"""Makes every mutant of a rule table, and says whether it is killed, equals the table on every key, or survives."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from tests.strategies import MOST_LAYERS, every_original_key, original_keys
 
 @dataclass(frozen=True)
 class PrefixRule(Rule):
-    """A rule that was edited to work at the beginning of a key only."""
+    """A rule that works only at the beginning of a key."""
 
     def apply(self, key: str) -> str:
         return self.target + key.removeprefix(self.source) if key.startswith(self.source) else key
@@ -26,18 +26,18 @@ class PrefixRule(Rule):
 class Mutant:
     what: str
     table: RuleTable
-    order: tuple[int, ...] | None = None  # the original numbers, where it only reorders
+    order: tuple[int, ...] | None = None  # for a reordering, the table's own numbers in the new order
 
 
 @dataclass(frozen=True)
 class Verdict:
     mutant: Mutant
-    killed_by: str | None = None  # the shortest recorded key that it takes elsewhere
-    proof: str | None = None  # why no key at all tells it from the table
+    killed_by: str | None = None  # the shortest recorded key that it renames otherwise
+    proof: str | None = None  # why it renames every key as the table does
 
 
 def judge(table: RuleTable, mutant: Mutant) -> Verdict:
-    """Killed by a key that the default test run compares, or equal with a proof, or neither."""
+    """The mutant is killed by a key that the default test run compares, or equal by a proof, or neither."""
     wrong = _wrong_with(table, mutant.table)
     if wrong:
         return Verdict(mutant, killed_by=min(wrong, key=lambda key: (len(key), key)))
@@ -45,7 +45,7 @@ def judge(table: RuleTable, mutant: Mutant) -> Verdict:
 
 
 def _wrong_with(table: RuleTable, mutant: RuleTable) -> list[str]:
-    """Keys that the mutant takes elsewhere than the tests' own record says: upstream's targets, or torchmultimodal's names."""
+    """Keys that the mutant renames otherwise than the tests' record says, which has upstream's targets or torchmultimodal's names."""
     if table != TORCHMULTIMODAL:
         recorded = recorded_keys(table.name)
         return [key for key in recorded if _differs(table, mutant, key, recorded[key])]
@@ -59,7 +59,7 @@ def _wrong_with(table: RuleTable, mutant: RuleTable) -> list[str]:
 
 @cache
 def _torchmultimodals(layers: tuple[int, ...]) -> dict[str, str | None]:
-    """Its name of each key; None for what it has none for, position_ids left out."""
+    """torchmultimodal's name of each key, or None where it has none; position_ids are left out."""
     named = side_by_side(layers)
     others = [key for key in original_keys(layers) if key not in named and "module.embeddings.position_ids" not in key]
     return named | dict.fromkeys(others)
@@ -67,7 +67,7 @@ def _torchmultimodals(layers: tuple[int, ...]) -> dict[str, str | None]:
 
 @cache
 def _read_back(layers: tuple[int, ...]) -> dict[str, str]:
-    """The key of each name that it has or had."""
+    """The key of each name that torchmultimodal has or had."""
     return {name: key for names in (side_by_side, first_release, remapped, projection_itm_mp) for key, name in names(layers).items()}
 
 
@@ -96,7 +96,7 @@ def _proof(table: RuleTable, mutant: Mutant) -> str | None:
 
 
 def _undone(table: RuleTable) -> dict[str, str]:
-    """What becomes of each target on the way back; the last rule counts where two have one target."""
+    """What each target becomes on the way back. Where two rules have one target, the last one counts."""
     return {rule.target: rule.source for rule in table.rules}
 
 
@@ -106,13 +106,13 @@ def _dependencies(table: RuleTable):
 
 
 def _same_on_the_grammar(table: RuleTable, mutant: RuleTable) -> str | None:
-    """Every key of the original and every name that torchmultimodal ever had, layers up to three digits, there and back."""
+    """The proof that both tables rename every key of the original, and every name that torchmultimodal ever had, alike."""
     keys, names = every_original_key(), _read_back(tuple(range(MOST_LAYERS)))
     same = all(mutant.rename(key) == table.rename(key) for key in keys) and all(
         mutant.back(name).target == key for name, key in names.items()
     )
     return (
-        f"takes all {len(keys):,} keys of the grammar and all {len(names):,} names of torchmultimodal's, past ones too, where the table does"
+        f"takes all {len(keys):,} keys of the grammar and all {len(names):,} names of torchmultimodal's, past ones too, where the table takes them"
         if same
         else None
     )
@@ -126,7 +126,7 @@ def _same_on_every_key(one: RuleTable, other: RuleTable) -> bool:
 
 
 def _changed(ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """Where the two differ, and so many rules ``before`` that."""
+    """The rules in which the two differ, with so many rules ``before`` them."""
     start = next((n for n, (one, other) in enumerate(zip(ours, theirs)) if one != other), min(len(ours), len(theirs)))
     shared = min(len(ours), len(theirs)) - start
     end = next((n for n in range(shared) if ours[-1 - n] != theirs[-1 - n]), shared)
@@ -135,7 +135,7 @@ def _changed(ours: tuple[Rule, ...], theirs: tuple[Rule, ...], before: int) -> t
 
 
 def mutants(table: RuleTable) -> Iterator[Mutant]:
-    """Each rule left out, doubled, moved and edited, each pair swapped, each drop left out and edited."""
+    """Every mutant: each rule left out, doubled, moved and edited, each pair swapped, each drop left out and edited."""
     rules = table.rules
     for at, rule in enumerate(rules):
         yield Mutant(f"rule {at + 1} left out", _with(table, rules[:at] + rules[at + 1 :]))
@@ -178,7 +178,7 @@ def _in_order(table: RuleTable, what: str, order: list[int]) -> Mutant:
 
 
 def _edits(text: str) -> Iterator[tuple[str, str]]:
-    """A character of each class changed, left out and doubled: the first of the class, one inside, and the last."""
+    """Edits of single characters: the first, a middle and the last of each class, changed, left out and doubled."""
     classes = {"letter": str.isalpha, "digit": str.isdigit, "dot": ".".__eq__, "underscore": "_".__eq__}
     for name, belongs in classes.items():
         places = [at for at, character in enumerate(text) if belongs(character)]

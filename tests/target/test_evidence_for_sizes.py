@@ -1,6 +1,8 @@
 """Every weight that shows a size of the model shows it alone, so that a checkpoint of a few parts tells its sizes too."""
 
 from dataclasses import asdict
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,7 +11,6 @@ from flava_port.original.codebook import DalleEncoder
 from flava_port.original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from flava_port.original.flava import Flava
 from flava_port.rules.layouts import to_hugging_face
-from flava_port.target.sizes import SIZES, sizes_found
 
 # No two sizes are equal, so that a size read from the wrong weight or axis shows.
 CONFIG = FlavaConfig(
@@ -55,21 +56,30 @@ EVIDENCE = {
 
 @pytest.fixture(scope="module")
 def shapes() -> dict[str | None, tuple[int, ...]]:
-    """The shapes of a reference model, by Hugging Face key."""
+    """The shapes of a reference model, by Hugging Face key; square matrices one column wider, so that the axis shows."""
     with torch.device("meta"):
         weights = Flava(CONFIG).state_dict() | DalleEncoder(CODEBOOK).state_dict()
-    return {to_hugging_face(key).target: tuple(value.shape) for key, value in weights.items()}
+    shapes = {to_hugging_face(key).target: tuple(value.shape) for key, value in weights.items()}
+    return {key: (shape[0], shape[1] + 1) if len(shape) == 2 and shape[0] == shape[1] else shape for key, shape in shapes.items()}
+
+
+@pytest.fixture
+def sizes() -> ModuleType:
+    """The module, run anew in each test: it makes its table while it is imported, and only so do mutants of that show."""
+    spec = find_spec("flava_port.target.sizes")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in EVIDENCE.items() for key in keys])
-def test_a_weight_alone_shows_its_size(shapes, name, key):
-    """A checkpoint that has only this key has the size that the model was made with."""
-    found = {size.name: (size.value, size.key) for size in sizes_found({key: shapes[key]})}
+def test_a_weight_alone_shows_its_size(sizes, shapes, name, key):
+    """From a checkpoint with this key alone comes the size that the model was made with."""
+    found = {size.name: (size.value, size.key) for size in sizes.sizes_found({key: shapes[key]})}
     assert found[name] == (VALUES[name], key)
 
 
-def test_these_are_all_the_weights_that_show_a_size():
+def test_these_are_all_the_weights_that_show_a_size(sizes):
     """The list above has every weight that `SIZES` looks at, and no other."""
-    assert {(name, key) for name, keys in EVIDENCE.items() for key in keys} == {
-        (f"{size.section}.{size.field}".lstrip("."), key) for size in SIZES for key, _ in size.evidence
-    }
+    looked_at = {(f"{size.section}.{size.field}".lstrip("."), key) for size in sizes.SIZES for key, _ in size.evidence}
+    assert {(name, key) for name, keys in EVIDENCE.items() for key in keys} == looked_at
