@@ -9,6 +9,7 @@ converter that transformers 4.20.0 to 4.47.1 shipped as ``convert_flava_original
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ from .conversion.record import Conversion, conversion_record
 from .conversion.sources import in_memory, open_sources
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
-from .files.model_folder import RECORD
-from .files.staging import check_target, write_json
+from .files.owned import RECORD, check_folder, is_written, owned_in
+from .files.staging import clear_leftovers, write_json
 from .progress import Progress, in_background, silent
 from .rules.layouts import Layout, recognise
 from .rules.tables import CODEBOOK_PREFIX
@@ -98,7 +99,7 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
 
     Tensors are read, cast and written a chunk at a time, so that none has to fit in memory.
     """
-    target = check_target(target, force=options.force, sources=options.local_paths())
+    target = check_folder(target, force=options.force, sources=options.local_paths())
     given = given_config(options)
 
     # Open: the keys, dtypes and shapes of each file. Its keys tell its layout.
@@ -111,13 +112,13 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
         weights = {key.removeprefix(plan.part.prefix): tensor for key, tensor in weights.items()}
 
         # Write and prove: into a hidden folder, which is renamed to the target when the block ends well.
-        with proven_folder(target, weights, options.max_shard_size, options.progress) as (folder, proven):
+        with proven_folder(target, weights, owned_in(target), options.max_shard_size, options.progress) as (folder, proven):
             files = plan.config_files(loading_dtype(weights))
             for name, content in files.items():
                 write_json(folder / name, content)
             conversion = Conversion(target, plan, files["config.json"], proven, [*warnings, *nonfinite_warnings(proven)])
             write_json(folder / RECORD, conversion_record(conversion, {path: digest.result() for path, digest in digests.items()}))
-    return conversion
+    return replace(conversion, notes=clear_leftovers(target, is_written))
 
 
 def upgrade_state_dict(

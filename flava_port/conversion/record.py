@@ -23,6 +23,7 @@ class Conversion:
     config: Mapping
     proven: Mapping[str, ProvenTensor]
     warnings: list[str]
+    notes: Sequence[str] = ()
 
     def summary(self) -> str:
         """What was read, assumed, dropped, written and proven, a line each."""
@@ -34,6 +35,7 @@ class Conversion:
         lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
         lines += [("differs", line) for line in self.plan.differs]
         lines += [("warning", line) for line in self.warnings]
+        lines += [("note", line) for line in self.notes]
         return labelled(lines)
 
 

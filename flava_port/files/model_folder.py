@@ -27,8 +27,6 @@ from .tensors import (
     raw_bytes,
 )
 
-RECORD = "conversion.json"
-
 # transformers 4.43 to 4.57 split at this size. All releases read any number of files of any size.
 DEFAULT_SHARD_SIZE = "5GB"
 

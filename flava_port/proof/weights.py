@@ -11,7 +11,7 @@ from ..conversion.folder import loading_dtype
 from ..conversion.sources import Source, has_codebook, source_for
 from ..errors import FlavaPortError, InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
-from ..files.model_folder import RECORD
+from ..files.owned import RECORD
 from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
