@@ -29,18 +29,9 @@ __all__ = [
     "upgrade_state_dict",
 ]
 
-# Imported on first use, so that `flava-port --help` is quick.
-_HOMES = {
-    "convert_flava_checkpoint": "convert",
-    "convert_to_torchmultimodal": "to_torchmultimodal",
-    "count_parameters": "convert",
-    "upgrade_state_dict": "convert",
-    "convert_dalle_checkpoint": "codebook",
-    "revert_flava_checkpoint": "revert",
-}
-
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name in __all__:  # imported on first use, so that `flava-port --help` is quick
+        modules = (importlib.import_module(f".{home}", __name__) for home in ("convert", "codebook", "revert", "to_torchmultimodal"))
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from .errors import FlavaPortError, InvalidInput
 from .text import printable
 
 EXIT_INTERRUPTED = 130
+_FORCE: dict[str, Any] = {"action": "store_true", "help": "replace what exists at the target"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,9 +54,8 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
 def _quiet_libraries() -> None:
     """Turns off advice and telemetry of the libraries below. They read these variables when they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "1")
 
 
 def _stop_cleanly_on_signals() -> list[int]:
@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         command = subparsers.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
         command.set_defaults(run=run)
         flags(command)
+        if flags is not _rules:
+            _flag(command, "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
 
@@ -115,16 +117,14 @@ def _convert(command: argparse.ArgumentParser) -> None:
     _flag(command, "--dtype", default="float32", choices=("float32", "keep"), help="of the weights written (default: %(default)s)")
     _flag(command, "--max-shard-size", metavar="SIZE", help="split the weights above it, such as 5GB")
     _flag(command, "--verify", action="store_true", help="then prove that both models compute the same; see verify")
-    _force(command)
-    _quiet(command)
+    _flag(command, "--force", **_FORCE)
 
 
 def _convert_codebook(command: argparse.ArgumentParser) -> None:
     _path(command, "checkpoint_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)")
     _path(command, "pytorch_dump_folder_path", "the folder to make")
     _path(command, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
-    _force(command)
-    _quiet(command)
+    _flag(command, "--force", **_FORCE)
 
 
 def _revert(command: argparse.ArgumentParser) -> None:
@@ -132,8 +132,7 @@ def _revert(command: argparse.ArgumentParser) -> None:
     _path(command, "checkpoint_path", "the checkpoint to write")
     _layouts(command, ("hf", "torchmultimodal"), "a folder or a file", ("original", "torchmultimodal"))
     _path(command, "codebook_path", "the codebook's state dict to write", required=False)
-    _force(command)
-    _quiet(command)
+    _flag(command, "--force", **_FORCE)
 
 
 def _verify(command: argparse.ArgumentParser) -> None:
@@ -146,7 +145,6 @@ def _verify(command: argparse.ArgumentParser) -> None:
     _flag(command, "--weights-only", action="store_true", help="leave out the computation")
     _flag(command, "--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
     _flag(command, "--json", metavar="FILE", help="write the certificate here")
-    _quiet(command)
 
 
 def _rules(command: argparse.ArgumentParser) -> None:
@@ -161,15 +159,13 @@ def _rules(command: argparse.ArgumentParser) -> None:
 def _layout(command: argparse.ArgumentParser) -> None:
     record = "add the installed release to the list of known ones in FILE (default: the package's own)"
     _flag(command, "--record", nargs="?", const="", metavar="FILE", help=record)
-    _quiet(command)
 
 
 def _repair(command: argparse.ArgumentParser) -> None:
     _path(command, "converted_path", "the folder, of any release")
     _path(command, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
     _flag(command, "--keep-zero-biases", action="store_true", help="of a model that was never trained: biases of zero are not lost")
-    _force(command)
-    _quiet(command)
+    _flag(command, "--force", **_FORCE)
 
 
 def _drift(command: argparse.ArgumentParser) -> None:
@@ -178,13 +174,11 @@ def _drift(command: argparse.ArgumentParser) -> None:
     _flag(command, "--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
     bisect = "find each release between them that changed something, or something with TEXT in its line"
     _flag(command, "--bisect", nargs="?", const="", metavar="TEXT", help=bisect)
-    _quiet(command)
 
 
 def _demo(command: argparse.ArgumentParser) -> None:
     _flag(command, "--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
     _flag(command, "--keep", metavar="DIR", help="keep the files in this folder")
-    _quiet(command)
 
 
 def _flag(command: argparse.ArgumentParser, name: str, **options: Any) -> None:
@@ -205,11 +199,3 @@ def _layouts(command: argparse.ArgumentParser, sources: tuple[str, ...], default
 def _head_eps(command: argparse.ArgumentParser) -> None:
     what = "of the layer norms in a torchmultimodal checkpoint's heads (default: 1e-05, its own)"
     _flag(command, "--head-layer-norm-eps", type=float, metavar="EPS", help=what)
-
-
-def _force(command: argparse.ArgumentParser) -> None:
-    _flag(command, "--force", action="store_true", help="replace what exists at the target")
-
-
-def _quiet(command: argparse.ArgumentParser) -> None:
-    _flag(command, "--quiet", action="store_true", help="print nothing but errors")

@@ -36,8 +36,7 @@ def convert_dalle_checkpoint(
 ) -> Conversion | dict[str, "torch.Tensor"]:
     """Converts a DALL-E encoder, pickled (nothing in it is run) or as a state dict.
 
-    Writes a folder and returns what it did; with ``save_checkpoint=False`` it writes nothing and
-    returns the converted state dict, in float32.
+    Writes a folder and returns what it did; with ``save_checkpoint=False`` only returns the state dict, in float32.
 
     Raises:
         InvalidInput: an input cannot be read, is something else, or the folder exists or is not named.

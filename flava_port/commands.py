@@ -7,13 +7,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, TextIO
 
 from .errors import InvalidInput
 from .text import printable
-
-if TYPE_CHECKING:
-    from .progress import Progress
 
 
 def convert(options: Namespace) -> int:
@@ -22,26 +19,16 @@ def convert(options: Namespace) -> int:
 
     _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    common = {
-        "layout": options.layout,
-        "part": options.part,
-        "no_codebook": None if options.part else options.no_codebook,
-        "dtype": options.dtype,
-        "force": options.force,
-        "progress": _progress(options),
-    }
+    common = _given(options, "layout", "part", "dtype", "force") | {"no_codebook": None if options.part else options.no_codebook}
     if options.to == "torchmultimodal":
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
-    head_eps = options.head_layer_norm_eps
-    result = convert_flava_checkpoint(*files, max_shard_size=options.max_shard_size, head_layer_norm_eps=head_eps, **common)
+    result = convert_flava_checkpoint(*files, **common | _given(options, "max_shard_size", "head_layer_norm_eps"))
     _done(result.summary(), options)
     if not options.verify:
         return 0
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(
-        *files, no_codebook=options.no_codebook, head_layer_norm_eps=head_eps, progress=_progress(options)
-    )
+    certificate = verify_flava_checkpoint(*files, **_given(options, "no_codebook", "head_layer_norm_eps"))
     return _done("\n" + certificate.table(), options, certificate.exit_status)
 
 
@@ -59,13 +46,7 @@ def _check_convert_options(options: Namespace) -> None:
 def convert_codebook(options: Namespace) -> int:
     from .codebook import convert_dalle_checkpoint
 
-    result = convert_dalle_checkpoint(
-        options.checkpoint_path,
-        options.pytorch_dump_folder_path,
-        options.config_path,
-        force=options.force,
-        progress=_progress(options),
-    )
+    result = convert_dalle_checkpoint(**_given(options, "checkpoint_path", "pytorch_dump_folder_path", "config_path", "force"))
     assert not isinstance(result, dict)  # which it is with save_checkpoint=False
     return _done(result.summary(), options)
 
@@ -73,32 +54,15 @@ def convert_codebook(options: Namespace) -> int:
 def revert(options: Namespace) -> int:
     from .revert import revert_flava_checkpoint
 
-    result = revert_flava_checkpoint(
-        options.converted_path,
-        options.checkpoint_path,
-        options.codebook_path,
-        layout=options.layout,
-        to=options.to,
-        force=options.force,
-        progress=_progress(options),
-    )
-    return _done(result.summary(), options)
+    given = _given(options, "converted_path", "checkpoint_path", "codebook_path", "layout", "to", "force")
+    return _done(revert_flava_checkpoint(**given).summary(), options)
 
 
 def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(
-        options.checkpoint_path,
-        options.codebook_path,
-        options.converted_path,
-        options.config_path,
-        weights_only=options.weights_only,
-        device=options.device,
-        no_codebook=options.no_codebook,
-        head_layer_norm_eps=options.head_layer_norm_eps,
-        progress=_progress(options),
-    )
+    files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
+    certificate = verify_flava_checkpoint(*files, **_given(options, "weights_only", "device", "no_codebook", "head_layer_norm_eps"))
     if options.json:
         certificate.write(options.json)
     return _done(certificate.table(), options, certificate.exit_status)
@@ -139,32 +103,25 @@ def _analyse_rules(options: Namespace) -> int:
 
 
 def layout(options: Namespace) -> int:
-    from pathlib import Path
-
     import transformers
 
     from .releases.recorder import record_release, schema_report
-    from .releases.schema import observe_schema
     from .target.installed import source_digest
+    from .target.schema import observe_schema
 
     release, schema = transformers.__version__, observe_schema()
     if options.record is None:
         text, status = schema_report(release, schema)
         return _done(text, options, status)
-    return _done(record_release(release, source_digest(), schema, Path(options.record) if options.record else None), options)
+    sources = source_digest()
+    assert sources is not None  # it builds a FLAVA
+    return _done(record_release(release, sources, schema, Path(options.record) if options.record else None), options)
 
 
 def repair(options: Namespace) -> int:
     from .repair import repair_model_folder
 
-    repaired = repair_model_folder(
-        options.converted_path,
-        options.repaired_path,
-        keep_zero_biases=options.keep_zero_biases,
-        force=options.force,
-        progress=_progress(options),
-    )
-    return _done(repaired.summary(), options)
+    return _done(repair_model_folder(**_given(options, "converted_path", "repaired_path", "keep_zero_biases", "force")).summary(), options)
 
 
 def drift(options: Namespace) -> int:
@@ -194,14 +151,15 @@ def _bisect(options: Namespace) -> int:
 def demo(options: Namespace) -> int:
     from .demo import run
 
-    run(options.size, options.keep, progress=_progress(options), say=_say(options))
+    run(**_given(options, "size", "keep"), say=_say(options))
     return 0
 
 
-def _progress(options: Namespace) -> "Progress":
+def _given(options: Namespace, *names: str) -> dict[str, Any]:
+    """These options by name, and the progress to show, as the verbs' functions take them."""
     from .progress import bars, silent
 
-    return silent if options.quiet else bars
+    return {name: getattr(options, name) for name in names} | {"progress": silent if options.quiet else bars}
 
 
 def _say(options: Namespace, stream: TextIO | None = None) -> Callable[[str], object]:

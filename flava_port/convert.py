@@ -1,11 +1,8 @@
 """Converts a FLAVA checkpoint of any layout into a folder of transformers', and proves every value to be the one it was.
 
-`convert_to_folder` is the whole conversion, step by step. Its steps are made of the rules that rename keys
-(`rules.tables`), the account of every key (`conversion.account`), the reading back of what was written
-(`files.model_folder`), and the rename that lets the folder appear whole (`files.staging`).
-
-`convert_flava_checkpoint`, `upgrade_state_dict` and `count_parameters` have the names and signatures of the
-converter that transformers 4.20.0 to 4.47.1 shipped as ``convert_flava_original_pytorch_to_hf``.
+`convert_to_folder` is the whole conversion, step by step. `convert_flava_checkpoint`, `upgrade_state_dict` and
+`count_parameters` have the names and signatures of the converter that transformers 4.20.0 to 4.47.1 shipped as
+``convert_flava_original_pytorch_to_hf``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .conversion.account import account, rename_all
-from .conversion.folder import choose_dtypes, loading_dtype, nonfinite_warnings, proven_folder
+from .conversion.folder import choose_dtypes, loading_dtype, proven_folder
 from .conversion.options import Options
 from .conversion.plan import given_config, plan_conversion
 from .conversion.record import Conversion, conversion_record
@@ -116,7 +113,8 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
             files = plan.config_files(loading_dtype(weights))
             for name, content in files.items():
                 write_json(folder / name, content)
-            conversion = Conversion(target, plan, files["config.json"], proven, [*warnings, *nonfinite_warnings(proven)])
+            warnings += [f"{key} holds {tensor.nonfinite} NaN or infinite values" for key, tensor in proven.items() if tensor.nonfinite]
+            conversion = Conversion(target, plan, files["config.json"], proven, warnings)
             write_json(folder / RECORD, conversion_record(conversion, {path: digest.result() for path, digest in digests.items()}))
     return replace(conversion, notes=clear_leftovers(target, is_written))
 

@@ -37,13 +37,9 @@ DEMO_SIZES = {
 
 
 def run(size: str, keep: str | Path | None, *, progress: Progress = silent, say: Callable[[str], object] = print) -> None:
-    """Makes a seeded checkpoint, converts it, loads the result, and reverts it.
+    """Makes a seeded checkpoint, converts it, loads the result, and reverts it. ``say`` gets each line of the report.
 
-    Args:
-        size: a key of `DEMO_SIZES`.
-        keep: the folder that keeps the files; None for a temporary one.
-        progress: shows bars; see `flava_port.progress`.
-        say: gets each line of the report.
+    ``size`` is a key of `DEMO_SIZES`; ``keep`` the folder that keeps the files, or None for a temporary one.
 
     Raises:
         InvalidInput: ``keep`` is a folder that exists and is not empty.

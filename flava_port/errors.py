@@ -1,13 +1,10 @@
-"""The errors that flava_port raises. Each has one short message: what is wrong, where, and what to do.
-
-A command that ends with one of these has its ``exit_status``.
-"""
+"""The errors that flava_port raises. Each has one short message: what is wrong, where, and what to do."""
 
 
 class FlavaPortError(Exception):
     """Base of every error that is about the user's input rather than about a bug."""
 
-    exit_status: int
+    exit_status: int  # of a command that ends with it
 
 
 class InvalidInput(FlavaPortError):

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .conversion.account import rename_all
+from .conversion.account import account, rename_all
 from .conversion.folder import loading_dtype, proven_folder
-from .conversion.plan import place
 from .conversion.sources import Source, open_folder
 from .errors import InvalidInput, NotFaithful
 from .files.checkpoint import open_checkpoint
@@ -21,6 +20,7 @@ from .files.tensors import StoredTensor, TensorSource, is_zero
 from .progress import Progress, silent
 from .target.config import config_json, read_config
 from .target.keys import HEADS, TIED, TIED_KEYS
+from .target.known import shapes_for
 from .target.parts import WHOLE
 from .text import count_of, labelled
 
@@ -32,16 +32,13 @@ class Repair:
     source: Path
     target: Path
     done: tuple[str, ...]
-    count: int
+    count: int  # of tensors
 
     def summary(self) -> str:
         if not self.done:
             return f"{self.source}: is in the form that loads right in every release; nothing was changed"
-        lines = [
-            ("read", str(self.source)),
-            *(("repaired", line) for line in self.done),
-            ("wrote", f"{self.target}: {count_of(self.count, 'tensor')}"),
-        ]
+        lines = [("read", str(self.source)), *(("repaired", line) for line in self.done)]
+        lines.append(("wrote", f"{self.target}: {count_of(self.count, 'tensor')}"))
         return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit")])
 
 
@@ -55,8 +52,8 @@ def repair_model_folder(
 ) -> Repair:
     """Rewrites a folder of `FlavaForPreTraining`'s or `FlavaModel`'s, in place or elsewhere, with every value that it still has.
 
-    The form: safetensors in which both keys of each head's bias stand, no position_ids, and a config
-    with every field spelled out. Files that are no weights are kept.
+    The form: safetensors in which both keys of each head's bias stand, no position_ids, and a config with every field
+    spelled out. Files that are no weights are kept.
 
     Args:
         converted_path: the folder, from any release.
@@ -74,7 +71,7 @@ def repair_model_folder(
     target = _target(folder, repaired_path, force)
     _refuse_what_stands_beside_the_weights(folder)
     source, healed = _without_zero_twins(source)
-    placement = place(rename_all([source]), config, source.part)
+    placement = account(rename_all([source]), shapes_for(config, source.part), source.part)
     weights = {key.removeprefix(source.part.prefix): tensor for key, tensor in placement.tensors().items()}
     if source.part is WHOLE and not keep_zero_biases:
         _refuse_lost(folder, weights)
@@ -94,9 +91,9 @@ def repair_model_folder(
 def _target(source: Path, repaired_path: str | Path | None, force: bool) -> Path:
     """Where the repaired folder goes. A place from which it would harm the old one, or whoever works there, is refused."""
     real = Path(os.path.realpath(source))
+    if repaired_path is None and Path.cwd().is_relative_to(real):
+        raise InvalidInput(f"{source}: is the current folder; go elsewhere, or name another with --repaired_path")
     if repaired_path is None:
-        if Path.cwd().is_relative_to(real):
-            raise InvalidInput(f"{source}: is the current folder; go elsewhere, or name another with --repaired_path")
         return check_target(source, force=True)
     if Path(os.path.realpath(repaired_path)).is_relative_to(real):
         raise InvalidInput(f"{repaired_path}: lies inside of {source}; name another place")
@@ -119,9 +116,8 @@ def _without_zero_twins(source: Source) -> tuple[Source, list[str]]:
         ours, theirs = left.get(one), left.get(other)
         if not isinstance(ours, StoredTensor) or not isinstance(theirs, StoredTensor) or ours.shape != theirs.shape:
             continue
-        first_is_zero, second_is_zero = is_zero(ours), is_zero(theirs)
-        if first_is_zero != second_is_zero:
-            zero, kept = (one, other) if first_is_zero else (other, one)
+        if is_zero(ours) != is_zero(theirs):
+            zero, kept = (one, other) if is_zero(ours) else (other, one)
             del left[zero]
             healed.append(f"{zero} was zero, as a release leaves it that does not tie it; it is {kept} again")
     return replace(source, tensors=left), healed
@@ -129,8 +125,7 @@ def _without_zero_twins(source: Source) -> tuple[Source, list[str]]:
 
 def _refuse_lost(folder: Path, weights: Mapping[str, TensorSource]) -> None:
     """No trained head has a bias of zeros. A release that loses the biases and saves the model again writes zeros for all of them."""
-    lost = [f"{head}.bias" for head in HEADS if is_zero(weights[f"{head}.bias"])]
-    if lost:
+    if lost := [f"{head}.bias" for head in HEADS if is_zero(weights[f"{head}.bias"])]:
         raise NotFaithful(
             f"{folder}: {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} zero throughout: lost already, when a release of transformers that "
             "did not read them loaded the model and saved it again; convert the original once more. Of a model that was "
@@ -141,13 +136,13 @@ def _refuse_lost(folder: Path, weights: Mapping[str, TensorSource]) -> None:
 def _amiss(folder: Path, weights: Mapping[str, TensorSource]) -> list[str]:
     """What keeps the weights' files from loading right in some release, a line each."""
     file = weights_file(folder)
-    files = files_of_weights(file)
-    found = set(weight_map(file)) if file.suffix == ".json" else set(open_checkpoint(file).tensors)
+    files, found = files_of_weights(file), set(weight_map(file) if file.suffix == ".json" else open_checkpoint(file).tensors)
     missing, others = [key for key in weights if key not in found], sorted(found - set(weights))
     pickled = any(path.suffix != ".safetensors" for path in files)
     lines = [f"{file.name}: pickled weights, written as safetensors"] if pickled else []
-    added = [key for key in missing if key in TIED_KEYS]
-    lines += [f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in added]
+    lines += [
+        f"{key} added, equal to its other key: some releases read one of the two, some the other" for key in missing if key in TIED_KEYS
+    ]
     renamed = [key for key in others if not key.endswith("position_ids")]
     unnamed = [key for key in missing if key not in TIED_KEYS]
     if len(renamed) < len(others):

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from .conversion.account import rename_all
+from .conversion.account import account, rename_all
 from .conversion.checkpoints import Written, codebook_layout, original_layout, torchmultimodal_layout, write_checkpoints
 from .conversion.options import Options
-from .conversion.plan import place, plan_conversion
+from .conversion.plan import plan_conversion
 from .conversion.record import described
 from .conversion.sources import open_folder, open_sources
 from .errors import InvalidInput
@@ -14,6 +14,7 @@ from .files.staging import check_target
 from .files.tensors import TensorSource
 from .progress import Progress, silent
 from .target.config import read_config
+from .target.known import shapes_for
 from .target.parts import CODEBOOK_PART, MODEL
 
 
@@ -56,13 +57,16 @@ def revert_flava_checkpoint(
         return write_checkpoints({targets[0]: torchmultimodal_layout(tensors)}, lines, progress)
     _check_that_the_original_can_hold(tensors, source, codebook_path is not None)
     contents = dict(zip(targets, (original_layout(tensors), codebook_layout(tensors))))
-    return write_checkpoints(contents, [*lines, _lost_in_the_original(source, layout)], progress)
+    lost = f"an original checkpoint has no config; convert it with --config_path {source}"
+    if layout != "hf":
+        lost = "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"
+    return write_checkpoints(contents, [*lines, ("note", lost)], progress)
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
     """Every tensor of a folder under `FlavaForPreTraining`'s keys, and what was read."""
     config, source = read_config(folder), open_folder(folder)
-    placement = place(rename_all([source]), config, source.part)
+    placement = account(rename_all([source]), shapes_for(config, source.part), source.part)
     return placement.tensors(), [("read", f"{folder}, of {source.part.model_class}")]
 
 
@@ -87,10 +91,3 @@ def _check_that_the_original_can_hold(keys: Collection[str], source: Path, has_p
         raise InvalidInput(f"{source}: has a codebook; pass --codebook_path to say where it goes")
     if has_place_for_codebook and not has_codebook:
         raise InvalidInput(f"{source}: has no codebook; leave out --codebook_path")
-
-
-def _lost_in_the_original(source: Path, layout: str) -> tuple[str, str]:
-    """A note on what an original checkpoint cannot say."""
-    if layout == "hf":
-        return "note", f"an original checkpoint has no config; convert it with --config_path {source}"
-    return "note", "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"

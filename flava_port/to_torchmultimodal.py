@@ -1,7 +1,7 @@
 """Converts a FLAVA checkpoint of any layout into one for Meta's public implementation, torchmultimodal."""
 
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any
 
 from .conversion.checkpoints import Written, torchmultimodal_layout, write_checkpoints
 from .conversion.folder import choose_dtypes
@@ -11,19 +11,9 @@ from .conversion.record import described
 from .conversion.sources import open_sources
 from .errors import InvalidInput
 from .files.staging import check_target
-from .progress import Progress
 from .target.parts import MODEL
 
-
-class Choices(TypedDict, total=False):
-    """Keywords of `convert_to_torchmultimodal`, with the meaning and default that `convert_flava_checkpoint` gives them."""
-
-    layout: str | None
-    part: str | None
-    no_codebook: bool | None
-    dtype: str
-    force: bool
-    progress: Progress
+CHOICES = ("layout", "part", "no_codebook", "dtype", "force", "progress")
 
 
 def convert_to_torchmultimodal(
@@ -31,17 +21,17 @@ def convert_to_torchmultimodal(
     codebook_path: str | Path | None,
     target_path: str | Path,
     config_path: str | Path | None = None,
-    **choices: Unpack[Choices],
+    **choices: Any,
 ) -> Written:
     """Converts a checkpoint into a file for `load_state_dict` of torchmultimodal's `FLAVAForPreTraining`, codebook included.
 
-    With ``part="model"``, and of encoders alone, the file is for its `FLAVAModel`. See `convert_flava_checkpoint`.
+    With ``part="model"``, and of encoders alone, the file is for its `FLAVAModel`. ``choices`` are those of `CHOICES`, as in `convert_flava_checkpoint`.
 
     Raises:
         InvalidInput: an input cannot be read, is something else, or the file exists.
         NotFaithful: the checkpoint was read, but no conversion of it would be the same model.
     """
-    if unknown := choices.keys() - Choices.__annotations__.keys():
+    if unknown := choices.keys() - set(CHOICES):
         raise TypeError(f"convert_to_torchmultimodal() got an unexpected keyword argument {min(unknown)!r}")
     options = Options(checkpoint_path, codebook_path, config_path, **choices)
     if options.part not in (None, MODEL.name):

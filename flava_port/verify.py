@@ -1,24 +1,24 @@
 """The proof that a converted folder is the original model: keys, values, config, ties, then the computation.
 
-Each claim ends as proven, as differing with the culprits named in both layouts, or as not proven with
-the reason. A claim that could not be checked never counts as proven.
+Each claim ends as proven, as differing with the culprits named in both layouts, or as not proven with the reason.
+A claim that could not be checked never counts as proven.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 from .conversion.options import Options
-from .conversion.sources import Source, open_sources, read_model_folder
+from .conversion.sources import open_sources, read_model_folder
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .progress import Progress, in_background, silent
 from .proof.certificate import Certificate
 from .proof.claims import ABOUT_THE_FILES, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
-from .rules.layouts import Semantics, semantics_of
+from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
 from .target.installed import import_transformers, quiet, recorded_versions
 from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
@@ -27,19 +27,9 @@ if TYPE_CHECKING:
     from .proof.computation import Computation
 
 
-class ProofKeywords(TypedDict, total=False):
-    """The keywords of `verify_flava_checkpoint`, for type checkers."""
-
-    weights_only: bool
-    device: str | None
-    no_codebook: bool
-    head_layer_norm_eps: float | None
-    progress: Progress
-
-
 @dataclass(frozen=True)
 class ProofOptions:
-    """What those keywords mean, and their defaults."""
+    """The keywords of `verify_flava_checkpoint`, and their defaults."""
 
     weights_only: bool = False  # leave out the claims about the computation
     device: str | None = None  # where to run the forward pass besides, such as cuda, in float32 and in bfloat16
@@ -53,7 +43,7 @@ def verify_flava_checkpoint(
     codebook_path: str | Path | None,
     converted_path: str | Path,
     config_path: str | Path | None = None,
-    **options: Unpack[ProofKeywords],
+    **options: Any,
 ) -> Certificate:
     """Proves, or refutes, that the folder is the same model as the checkpoint and its codebook.
 
@@ -67,7 +57,8 @@ def verify_flava_checkpoint(
     """
     asked = ProofOptions(**options)
     folder = Path(converted_path)
-    _refuse_a_part(folder)
+    if (model_class := declared_class(folder)) in {part.model_class for part in PARTS.values()}:
+        raise InvalidInput(f"{folder}: is for {model_class}; verify proves whole models, so convert one without --part and verify that")
     with open_sources(Options(checkpoint_path, codebook_path, progress=asked.progress)) as sources:
         converted, config = read_model_folder(folder), read_config(folder)
         runner = None if asked.weights_only else in_background(_computation, asked)
@@ -81,25 +72,14 @@ def verify_flava_checkpoint(
         declared = read_config(Path(config_path)) if config_path is not None else record.config if record else None
         part = WITHOUT_CODEBOOK if asked.no_codebook else WHOLE
         recorded = record.keys if record else frozenset()
-        weights = WeightClaims(Given(sources, part, _made_by(sources[0], asked), folder, converted, config, declared, recorded))
+        made_by = semantics_of(sources[0].layout, asked.head_layer_norm_eps)
+        weights = WeightClaims(Given(sources, part, made_by, folder, converted, config, declared, recorded))
         certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
         certificate.digests |= weights.digests
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
     return certificate
-
-
-def _refuse_a_part(folder: Path) -> None:
-    model_class = declared_class(folder)
-    if model_class in {part.model_class for part in PARTS.values()}:
-        raise InvalidInput(f"{folder}: is for {model_class}; verify proves whole models, so convert one without --part and verify that")
-
-
-def _made_by(checkpoint: Source, asked: ProofOptions) -> Semantics:
-    """How the code behind the checkpoint reads its weights."""
-    made_by = semantics_of(checkpoint.layout)
-    return made_by if asked.head_layer_norm_eps is None else replace(made_by, head_layer_norm_eps=asked.head_layer_norm_eps)
 
 
 def _computation(asked: ProofOptions) -> Callable[[WeightClaims], "Computation"]:

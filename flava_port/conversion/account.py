@@ -31,17 +31,14 @@ Problem: TypeAlias = str | Callable[[], str]  # its text, or what makes it
 
 @dataclass(frozen=True)
 class Placed:
-    """One tensor of a state dict, and the model's key that the rules lead its key to.
-
-    A key that the rules drop as a second copy has the target of the copy that is kept, whose key is ``copy_of``.
-    """
+    """One tensor of a state dict, and the model's key that the rules lead its key to."""
 
     source: StateDict
     key: str
     tensor: TensorSource | UnsupportedTensor
     trace: Trace
     target: str
-    copy_of: str = ""
+    copy_of: str = ""  # the key of the copy that is kept, and whose target this is, where the rules drop this one
 
     @property
     def name_in_file(self) -> str:
@@ -64,11 +61,11 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A tensor that is left out, and why that loses nothing: ``kind`` for a summary, ``because`` for the record of its key."""
+    """A tensor that is left out, and why that loses nothing."""
 
     placed: Placed
-    kind: str
-    because: str
+    kind: str  # why, for a summary
+    because: str  # why, for the record of its key
 
 
 @dataclass(frozen=True)
@@ -97,20 +94,14 @@ def rename_all(sources: Sequence[StateDict]) -> Renamed:
     renamed = Renamed(sources)
     for source in sources:
         for key, tensor in source.tensors.items():
-            placed = _place(source, key, tensor)
-            if placed.copy_of:
+            trace = source.way.to(key)
+            kept = trace.dropped.kept_key(key) if trace.dropped else ""
+            placed = Placed(source, key, tensor, trace, (source.way.to(kept) if kept else trace).target or kept or key, kept)
+            if kept:
                 renamed.copies.append(placed)
             elif (other := renamed.targets.setdefault(placed.target, placed)) is not placed:
                 renamed.clashes.append(f"{placed} and {other} both become {placed.target}")
     return renamed
-
-
-def _place(source: StateDict, key: str, tensor: TensorSource | UnsupportedTensor) -> Placed:
-    trace = source.way.to(key)
-    if trace.dropped is None:
-        return Placed(source, key, tensor, trace, trace.target or key)
-    kept = trace.dropped.kept_key(key)
-    return Placed(source, key, tensor, trace, source.way.to(kept).target or kept, kept)
 
 
 def shapes_of(targets: Mapping[str, Placed]) -> dict[str, tuple[int, ...]]:
@@ -146,7 +137,9 @@ def account(renamed: Renamed, expected: Shapes | None = None, part: Part = WHOLE
         if part.holds(placed.target)
     ]
     if expected is not None and position_ids is not None:
-        unequal += _not_counting_up(position_ids, expected[POSITIONS][0])
+        count = expected[POSITIONS][0]
+        if not counts_up(position_ids.tensor, count):
+            unequal.append(f"{position_ids.name_in_file} does not hold 0, 1, 2, ..., {count - 1}, which the model computes in its place")
         dropped.append(Dropped(position_ids, "position_ids, which hold 0, 1, 2, ... and are recomputed", "holds 0, 1, 2, ...; recomputed"))
     stop_on(unequal)
     dropped += [Dropped(placed, f"outside of {part}, and left out", f"outside of {part}") for placed in outside]
@@ -188,12 +181,9 @@ def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
     tensor = placed.tensor
     if isinstance(tensor, UnsupportedTensor):
         return [f"{placed} is {tensor}; {tensor.advice}"]
-    problems = []
-    if tensor.shape != tuple(shape):
-        problems.append(f"wrong shape: {placed} is {list(tensor.shape)}, the model's {key} is {list(shape)}")
-    if tensor.dtype not in FLOATS:
-        problems.append(f"wrong dtype: {placed} is {tensor.dtype}; weights are float16, bfloat16, float32 or float64")
-    return problems
+    shapes = f"wrong shape: {placed} is {list(tensor.shape)}, the model's {key} is {list(shape)}"
+    dtypes = f"wrong dtype: {placed} is {tensor.dtype}; weights are float16, bfloat16, float32 or float64"
+    return [shapes] * (tensor.shape != tuple(shape)) + [dtypes] * (tensor.dtype not in FLOATS)
 
 
 def _copies_that_differ(renamed: Renamed) -> list[str]:
@@ -218,18 +208,9 @@ def _how_they_differ(one: TensorSource | UnsupportedTensor, other: TensorSource 
     return "" if one is other else str(first_difference(one, other) or "")
 
 
-def _not_counting_up(placed: Placed, count: int) -> list[str]:
-    """position_ids may be left out only where they are what the model computes."""
-    if counts_up(placed.tensor, count):
-        return []
-    return [f"{placed.name_in_file} does not hold 0, 1, 2, ..., {count - 1}, which the model computes in its place"]
-
-
 def counts_up(tensor: TensorSource | UnsupportedTensor, count: int) -> bool:
     """Whether it is [1, count] and holds 0, 1, 2, ..., in a float dtype as that rounds them (bfloat16 has no 257)."""
     if isinstance(tensor, UnsupportedTensor) or tensor.shape != (1, count) or tensor.dtype.kind not in ("integer", "float"):
         return False
-    counted: TensorSource = ArrayTensor(np.arange(count))
-    if tensor.dtype in FLOATS:
-        counted = cast(counted, tensor.dtype)
+    counted = cast(ArrayTensor(np.arange(count)), tensor.dtype) if tensor.dtype in FLOATS else ArrayTensor(np.arange(count))
     return bool((whole(tensor)[0] == whole(counted)).all())

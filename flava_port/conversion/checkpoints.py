@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import NotFaithful
 from ..files.checkpoint import open_checkpoint
 from ..files.staging import check_space, staged_files
-from ..files.tensors import ArrayTensor, TensorSource, UnsupportedTensor, first_difference, for_each, nbytes
+from ..files.tensors import ArrayTensor, StoredTensor, TensorSource, first_difference, for_each, nbytes
 from ..files.torch_format import write_torch_zip
 from ..progress import Progress
 from ..rules.layouts import WAYS, Layout
@@ -42,7 +42,7 @@ def write_checkpoints(
         InvalidInput: a place cannot be written to.
         NotFaithful: what was read back is not what was written.
     """
-    total = sum(sum(map(nbytes, {id(t): t for t in content.values()}.values())) for content in contents.values())
+    total = sum(nbytes(tensor) for content in contents.values() for tensor in {id(t): t for t in content.values()}.values())
     for target in contents:
         check_space(target, total)
     with staged_files(list(contents)) as partial:
@@ -56,19 +56,14 @@ def write_checkpoints(
 
 def original_layout(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
     """The original's state dict of a complete model, without its codebook. Second copies are the same tensor, to be stored once."""
-    original = {_original_name(key): tensor for key, tensor in _tied(tensors).items() if not key.startswith(CODEBOOK_PREFIX)}
-    count = tensors[POSITIONS].shape[0]
-    original[_original_name(POSITION_IDS)] = ArrayTensor(np.arange(count, dtype=np.int64)[None])
+    counted = ArrayTensor(np.arange(tensors[POSITIONS].shape[0], dtype=np.int64)[None])
+    complete = {**_tied(tensors), POSITION_IDS: counted}
+    original = {FLAVA.source_of(key): tensor for key, tensor in complete.items() if not key.startswith(CODEBOOK_PREFIX)}
+    if lost := [key for key in complete if not key.startswith(CODEBOOK_PREFIX) and FLAVA.rename(FLAVA.source_of(key)) != key]:
+        raise NotFaithful(f"{lost[0]}: the rules do not lead back to it from {FLAVA.source_of(lost[0])}")
     for drop in FLAVA.drops:
         original |= {key.replace(drop.kept, drop.fragment): tensor for key, tensor in original.items() if drop.kept in key}
     return original
-
-
-def _original_name(key: str) -> str:
-    name = FLAVA.source_of(key)
-    if FLAVA.rename(name) != key:
-        raise NotFaithful(f"{key}: the rules do not lead back to it from {name}")
-    return name
 
 
 def _tied(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:
@@ -88,12 +83,10 @@ def torchmultimodal_layout(tensors: Mapping[str, TensorSource]) -> dict[str, Ten
     The names are today's, and there are no position_ids. A `FLAVAModel` has no scale of the contrastive loss.
     """
     named = {WAYS[Layout.TORCHMULTIMODAL].back(key): tensor for key, tensor in _tied(tensors).items() if key != POSITION_IDS}
-    if all(key.startswith((MODEL_PREFIX, _SCALE)) for key in named):
-        return {key.removeprefix(MODEL_PREFIX): tensor for key, tensor in named.items() if key != _SCALE}
+    scale = "loss.contrastive_loss.logit_scale"
+    if all(key.startswith((MODEL_PREFIX, scale)) for key in named):
+        return {key.removeprefix(MODEL_PREFIX): tensor for key, tensor in named.items() if key != scale}
     return named
-
-
-_SCALE = "loss.contrastive_loss.logit_scale"
 
 
 def _prove(path: Path, expected: Mapping[str, TensorSource]) -> None:
@@ -101,7 +94,7 @@ def _prove(path: Path, expected: Mapping[str, TensorSource]) -> None:
 
     def is_right(key: str) -> bool:
         ours, theirs = written.get(key), expected[key]
-        if ours is None or isinstance(ours, UnsupportedTensor) or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        if not isinstance(ours, StoredTensor) or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
             return False
         return not first_difference(ours, theirs)
 

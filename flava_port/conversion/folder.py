@@ -57,7 +57,7 @@ def choose_dtypes(placement: Placement, dtype: str) -> tuple[dict[str, TensorSou
         mixed = f"dtypes are mixed ({', '.join(kept)}); transformers loads all in {loading_dtype(weights)}"
         return {**weights, **made}, [mixed] if len(kept) > 1 else []
     wide = {key: tensor for key, tensor in weights.items() if tensor.dtype == FLOAT64}
-    large = [placement.filled[key] for key, tensor in wide.items() if _overflows(tensor)]
+    large = (placement.filled[key] for key, tensor in wide.items() if _overflows(tensor))
     stop_on(f"{placed} holds a float64 value too large for float32; pass --dtype keep" for placed in large)
     rounded = [f"{len(wide)} float64 tensors are rounded to float32; --dtype keep keeps them"] if wide else []
     return {**{key: cast(tensor, FLOAT32) for key, tensor in weights.items()}, **made}, rounded
@@ -71,8 +71,3 @@ def _overflows(tensor: TensorSource) -> bool:
 def loading_dtype(weights: Mapping[str, TensorSource]) -> str:
     """The narrowest dtype that holds every weight exactly, which the config tells transformers to load in."""
     return str(promoted(tensor.dtype for tensor in weights.values()))
-
-
-def nonfinite_warnings(proven: Mapping[str, ProvenTensor]) -> list[str]:
-    """A line for each tensor that holds NaN or infinity: they are converted as they are, and probably not wanted."""
-    return [f"{key} holds {tensor.nonfinite} NaN or infinite values" for key, tensor in proven.items() if tensor.nonfinite]

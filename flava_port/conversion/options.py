@@ -15,13 +15,11 @@ WRITTEN_DTYPES = ("float32", "keep")
 class Options:
     """The parameters of `convert_flava_checkpoint`, which explains them, without the target.
 
-    Without a ``checkpoint_path``, the codebook is converted alone.
-
     Raises:
         InvalidInput: the dtype is none of `WRITTEN_DTYPES`, or a codebook is given for a part that has none.
     """
 
-    checkpoint_path: str | Path | None
+    checkpoint_path: str | Path | None  # None: the codebook is converted alone
     codebook_path: str | Path | None = None
     config_path: str | Path | None = None
     layout: str | None = None

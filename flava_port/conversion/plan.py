@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
 from ..rules.layouts import Layout, Semantics, semantics_of
 from ..target.config import config_json, read_codebook_config, read_config
-from ..target.installed import shapes_for
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE, TIED_KEYS, is_key_of_flava
+from ..target.known import shapes_for
 from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from ..target.preprocessor import preprocessor_json
 from ..target.sizes import config_from_shapes, contradictions
@@ -25,19 +25,15 @@ from .sources import Source, has_codebook
 
 @dataclass(frozen=True)
 class Plan:
-    """What is converted and to what, with the place of every key.
-
-    ``assumed`` has the sizes that no shape tells, ``made_by`` how the code behind the checkpoint reads the weights,
-    ``differs`` what the converted model computes differently, because transformers has no config for it.
-    """
+    """What is converted and to what, with the place of every key."""
 
     sources: Sequence[Source]
     part: Part
     config: dict
-    assumed: list[str]
+    assumed: list[str]  # the sizes that no shape tells
     placement: Placement
-    made_by: Semantics
-    differs: list[str]
+    made_by: Semantics  # how the code behind the checkpoint reads the weights
+    differs: list[str]  # what the converted model computes differently, because transformers has no config for it
 
     def config_files(self, loading_dtype: str) -> dict[str, dict]:
         """The JSON files that stand beside the weights, for weights that load in a dtype."""
@@ -75,37 +71,24 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
         NotFaithful: a key is missing, extra, duplicate or misshapen, or the given config contradicts a shape.
     """
     part = _choose_part(sources, options)
-    made_by = semantics_of(sources[0].layout)
-    if options.head_layer_norm_eps is not None:
-        made_by = replace(made_by, head_layer_norm_eps=options.head_layer_norm_eps)
+    made_by = semantics_of(sources[0].layout, options.head_layer_norm_eps)
     renamed = rename_all(sources)
     given = given if given is not None else _config_beside(sources[0], options)
     config, assumed = _settle_config(given, renamed, made_by)
     config["init_codebook"] = part is CODEBOOK_PART or (part is WHOLE and has_codebook(sources))
     try:
-        placement = place(renamed, config, part, _can_be_made(part, config))
+        placement = account(renamed, shapes_for(config, part), part, _can_be_made(part, config))
     except NotFaithful as error:
         raise NotFaithful(f"{error}{_hint(part, renamed, config, options)}") from None
     differs = [*_heads_that_differ(config, placement, made_by), *_scale_that_differs(placement, made_by)]
     return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, differs)
 
 
-def place(renamed: Renamed, config: Mapping, part: Part, made: Mapping[str, Made] | None = None) -> Placement:
-    """Accounts for every key of what the installed transformers expects of a part's checkpoint.
-
-    Raises:
-        InvalidInput: the installed transformers refuses the config.
-        NotFaithful: as `account`.
-    """
-    return account(renamed, shapes_for(config, part), part, made)
-
-
 def _choose_part(sources: Sequence[Source], options: Options) -> Part:
     """The part that was named, or the one that the checkpoint is a checkpoint of; of a whole model all there is."""
     if options.part is not None:
         return PARTS[options.part]
-    held = sources[0].part
-    if held is MODEL and len(sources) > 1:
+    if (held := sources[0].part) is MODEL and len(sources) > 1:
         raise InvalidInput(f"{sources[0].checkpoint.path}: encoders alone go with no codebook; leave out --codebook_path")
     if held is not WHOLE:
         return held
@@ -120,10 +103,8 @@ def _settle_config(given: Mapping | None, renamed: Renamed, made_by: Semantics) 
     shapes = shapes_of(renamed.targets)
     if given is None:
         return config_from_shapes(shapes, made_by)
-    stop_on(
-        f"the config has {name} = {value}, but {renamed.targets[found.key]} shows {found.value}"
-        for name, value, found in contradictions(dict(given), shapes)
-    )
+    found = contradictions(dict(given), shapes)
+    stop_on(f"the config has {name} = {value}, but {renamed.targets[size.key]} shows {size.value}" for name, value, size in found)
     return {**given, "tie_word_embeddings": True}, []
 
 
@@ -175,11 +156,12 @@ def _scale_that_differs(placement: Placement, made_by: Semantics) -> list[str]:
     tensor = placement.tensors().get(LOGIT_SCALE)
     if tensor is None or made_by.logit_scale_range is None:
         return []
-    low, high = made_by.logit_scale_range
-    value = float(values(tensor))
-    if low <= value <= high:
-        return []
-    return [
-        f"{LOGIT_SCALE} is {value:.6g}: {made_by.name} clamps it to [{low}, {high}] in every forward pass, transformers 5 in training only; "
-        "the value is kept, and the contrastive logits differ where it is not clamped"
-    ]
+    (low, high), value = made_by.logit_scale_range, float(values(tensor))
+    return (
+        []
+        if low <= value <= high
+        else [
+            f"{LOGIT_SCALE} is {value:.6g}: {made_by.name} clamps it to [{low}, {high}] in every forward pass, transformers 5 in training only; "
+            "the value is kept, and the contrastive logits differ where it is not clamped"
+        ]
+    )

@@ -117,12 +117,7 @@ def is_model_folder(path: str | Path) -> bool:
 
 
 def open_folder(folder: Path) -> Source:
-    """The weights of a folder of transformers', under the keys of `FlavaForPreTraining` also where it is of `FlavaModel`.
-
-    Raises:
-        InvalidInput: as `read_model_folder`.
-        NotFaithful: as `read_model_folder`.
-    """
+    """What `read_model_folder` reads, under the keys of `FlavaForPreTraining` also where the folder is of `FlavaModel`."""
     tensors = read_model_folder(folder)
     part = WHOLE if any(map(MODEL.holds, tensors)) else MODEL
     if part is MODEL:
@@ -134,8 +129,7 @@ def read_model_folder(folder: Path) -> dict[str, TensorInFile]:
     """All weights of a folder of transformers' FLAVA, unread, under the keys that stand there.
 
     Raises:
-        InvalidInput: as `read_weights`; or the folder holds another model.
-        NotFaithful: as `read_weights`.
+        InvalidInput, NotFaithful: as `read_weights`; the first also where the folder holds another model.
     """
     tensors = read_weights(folder, current_name)
     if (layout := recognise(tensors)) is not Layout.HUGGING_FACE:

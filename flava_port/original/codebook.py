@@ -30,12 +30,8 @@ class Block(nn.Module):
         super().__init__()
         inner, self.gain = outputs // 4, gain
         self.id_path = nn.Identity() if inputs == outputs else Conv2d(inputs, outputs, 1)
-        self.res_path = Node(
-            conv_1=Conv2d(inputs, inner, 3),
-            conv_2=Conv2d(inner, inner, 3),
-            conv_3=Conv2d(inner, inner, 3),
-            conv_4=Conv2d(inner, outputs, 1),
-        )
+        convolutions = Conv2d(inputs, inner, 3), Conv2d(inner, inner, 3), Conv2d(inner, inner, 3), Conv2d(inner, outputs, 1)
+        self.res_path = Node(**{f"conv_{n}": convolution for n, convolution in enumerate(convolutions, start=1)})
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
@@ -43,15 +39,6 @@ class Block(nn.Module):
         for convolution in self.res_path.values():
             residual = convolution(F.relu(residual))
         return self.id_path(x) + self.gain * residual
-
-
-class Output(Node):
-    conv: Conv2d
-
-
-class Stages(Node):
-    input: Conv2d
-    output: Output  # between the two, the groups: group_1, group_2 and so on, each a Node of blocks
 
 
 class DalleEncoder(nn.Module):
@@ -70,10 +57,10 @@ class DalleEncoder(nn.Module):
         for group in range(1, groups + 1):
             outputs = width * 2 ** (group - 1)
             widths = [inputs] + [outputs] * (blocks - 1)
-            stage = {f"block_{i}": Block(n, outputs, gain) for i, n in enumerate(widths, start=1)}
-            stages[f"group_{group}"], inputs = Node(**stage), outputs
-        output = Output(conv=Conv2d(inputs, config.vocab_size, 1))
-        self.blocks = Stages(input=Conv2d(config.input_channels, width, 7), **stages, output=output)
+            stages[f"group_{group}"] = Node(**{f"block_{i}": Block(n, outputs, gain) for i, n in enumerate(widths, start=1)})
+            inputs = outputs
+        output = Node(conv=Conv2d(inputs, config.vocab_size, 1))
+        self.blocks = Node(input=Conv2d(config.input_channels, width, 7), **stages, output=output)
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> "DalleEncoder":
@@ -94,8 +81,8 @@ class DalleEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels [B, C, H, W], each in (0, 1) -> logits [B, V, H / 8, W / 8]."""
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.input_channels:
-            channels = self.config.input_channels
+        channels = self.config.input_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(f"images {[*pixel_values.shape]}, expected [B, {channels}, H, W]")
         x = self.blocks.input(pixel_values)  # [B, hidden_size, H, W]
         for number in range(1, self.config.num_groups + 1):

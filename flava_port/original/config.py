@@ -31,8 +31,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            heads = f"num_attention_heads {self.num_attention_heads}"
-            raise ValueError(f"hidden_size {self.hidden_size} does not split into {heads}")
+            raise ValueError(f"hidden_size {self.hidden_size} does not split into num_attention_heads {self.num_attention_heads}")
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act {self.hidden_act!r} is none of {', '.join(ACTIVATIONS)}")
 

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,17 @@ from .config import ACTIVATIONS, EncoderConfig, ImageConfig, TextConfig
 
 
 class Node(nn.ModuleDict):
-    """A name in the original's keys that stands for no computation; its classes say what lies below.
+    """A name in the original's keys that stands for no computation.
 
-    `Dense(dense=linear)` gives the keys `dense.weight` and `dense.bias`.
+    `Node(dense=linear)` gives the keys `dense.weight` and `dense.bias`.
     """
 
     def __init__(self, **modules: nn.Module) -> None:
         super().__init__(modules)
+
+    if TYPE_CHECKING:  # what lies below has the type that it was made with
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class SelfAttention(nn.Module):
@@ -43,24 +47,15 @@ class SelfAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, S, D / heads]
 
 
-class Dense(Node):
-    dense: nn.Linear
-
-
-class Attention(Node):
-    attention: SelfAttention
-    output: Dense
-
-
 class Layer(nn.Module):
     """A pre-norm transformer layer: each half adds to its own, unnormalised, input (ViT, 3.1)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
-        self.attention = Attention(attention=SelfAttention(config), output=Dense(dense=nn.Linear(width, width)))
-        self.intermediate = Dense(dense=nn.Linear(width, inner))
-        self.output = Dense(dense=nn.Linear(inner, width))
+        self.attention = Node(attention=SelfAttention(config), output=Node(dense=nn.Linear(width, width)))
+        self.intermediate = Node(dense=nn.Linear(width, inner))
+        self.output = Node(dense=nn.Linear(inner, width))
         self.layernorm_before = nn.LayerNorm(width, eps=eps)
         self.layernorm_after = nn.LayerNorm(width, eps=eps)
         self.activation = ACTIVATIONS[config.hidden_act]
@@ -91,11 +86,6 @@ class EncoderOutput(NamedTuple):
     projected: Tensor | None = None  # [B, S, M]: hidden_states[-1] as the multimodal encoder gets it
 
 
-class Layers(Node):
-    layer: nn.ModuleList
-    cls_token: nn.Parameter  # [1, 1, M], in the multimodal encoder only
-
-
 class Transformer(nn.Module):
     """Layers, a final layer norm and a pooler. It holds the embeddings, if it has any; its caller applies them."""
 
@@ -103,7 +93,7 @@ class Transformer(nn.Module):
         super().__init__()
         if embeddings is not None:
             self.embeddings = embeddings
-        self.encoder = Layers(layer=nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers)))
+        self.encoder = Node(layer=nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers)))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = Pooler(config.hidden_size)
 
@@ -133,10 +123,6 @@ def uniform(*shape: int, deviation: float = 0.02) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
-class Patches(Node):
-    projection: nn.Conv2d
-
-
 class ImageEmbeddings(nn.Module):
     """Patches, mask token, class token, positions: in this order (ViT, 3.1; BEiT, 2)."""
 
@@ -147,7 +133,7 @@ class ImageEmbeddings(nn.Module):
         self.cls_token = uniform(1, 1, width)
         self.mask_token = uniform(1, 1, width)
         self.position_embeddings = uniform(1, 1 + (side // patch) ** 2, width)
-        self.patch_embeddings = Patches(projection=nn.Conv2d(config.num_channels, width, patch, patch))
+        self.patch_embeddings = Node(projection=nn.Conv2d(config.num_channels, width, patch, patch))
 
     def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
         """Pixels [B, C, H, W], masked patches [B, N] or [B, rows, columns] -> [B, 1 + N, D]."""

@@ -137,8 +137,7 @@ class Flava(nn.Module):
     def encode_multimodal(self, image: EncoderOutput, text: EncoderOutput, attention_mask: Tensor | None = None) -> EncoderOutput:
         """Outputs of `encode_image` and `encode_text`, the text's mask [B, T] -> S = 1 + (1 + N) + T (FLAVA, 3.1).
 
-        What enters is each encoder's last state *before* its final layer norm (torchmultimodal,
-        flava/model.py).
+        What enters is each encoder's last state *before* its final layer norm (torchmultimodal, flava/model.py).
         """
         if image.projected is None or text.projected is None:
             raise ValueError("encode_multimodal takes what encode_image and encode_text return")
@@ -164,11 +163,10 @@ class Flava(nn.Module):
     ) -> FlavaOutput:
         """Pixels [B, C, H, W], ids [B, T], or both -> every state, logit and loss that they reach.
 
-        input_ids_masked, attention_mask, token_type_ids, mlm_labels: [B, T]. bool_masked_pos,
-        mim_labels: [B, N] or [B, rows, columns]; labels of unmasked patches do not count, nor those
-        equal to ce_ignore_index. itm_labels: [B], 0 where image and text do not match. One modality
-        gives MIM or MLM; both give contrastive, ITM and MMM instead. Raises ValueError for an input
-        without the one it belongs to.
+        input_ids_masked, attention_mask, token_type_ids, mlm_labels: [B, T]. bool_masked_pos, mim_labels: [B, N] or
+        [B, rows, columns]; labels of unmasked patches do not count, nor those equal to ce_ignore_index. itm_labels: [B],
+        0 where image and text do not match. One modality gives MIM or MLM; both give contrastive, ITM and MMM instead.
+        Raises ValueError for an input without the one it belongs to.
         """
         if pixel_values is None and input_ids is None:
             raise ValueError("neither pixel_values nor input_ids")
@@ -195,18 +193,16 @@ class Flava(nn.Module):
     # Each step below fills in its part of the output.
 
     def _image(self, out: FlavaOutput, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> Modality:
-        plain = masked = self.encode_image(pixel_values)
-        if bool_masked_pos is not None:
-            masked = self.encode_image(pixel_values, bool_masked_pos)
+        plain = self.encode_image(pixel_values)
+        masked = plain if bool_masked_pos is None else self.encode_image(pixel_values, bool_masked_pos)
         cls = plain.last_hidden_state[:, 0]  # [B, D]
         image = Modality(plain, masked, F.normalize(self.image_projection(cls), dim=-1))
         out.image, out.image_masked, out.image_embeddings = image
         return image
 
     def _text(self, out: FlavaOutput, ids: Tensor, ids_masked: Tensor | None, *mask_and_types: Tensor | None) -> Modality:
-        plain = masked = self.encode_text(ids, *mask_and_types)
-        if ids_masked is not None:
-            masked = self.encode_text(ids_masked, *mask_and_types)
+        plain = self.encode_text(ids, *mask_and_types)
+        masked = plain if ids_masked is None else self.encode_text(ids_masked, *mask_and_types)
         cls = plain.last_hidden_state[:, 0]  # [B, D]
         text = Modality(plain, masked, F.normalize(self.text_projection(cls), dim=-1))
         out.text, out.text_masked, out.text_embeddings = text
@@ -236,19 +232,16 @@ class Flava(nn.Module):
         head = self.heads.cmd.itm_head
         out.itm_logits = head.cls.seq_relationship(head.pooler(states))  # [B, 2]
         if labels is not None:
-            ignore = self.config.ce_ignore_index
-            out.itm_loss = F.cross_entropy(out.itm_logits, labels.long(), ignore_index=ignore)
+            out.itm_loss = F.cross_entropy(out.itm_logits, labels.long(), ignore_index=self.config.ce_ignore_index)
 
     def _model_masked(
         self, out: FlavaOutput, image: Modality, states: Tensor, used: Tensor, mim_labels: Tensor | None, mlm_labels: Tensor | None
     ) -> None:
         """MMM: what were the masked patches and tokens? (FLAVA, 3.2)
 
-        Its heads are as wide as the image and the text encoder. Where the multimodal encoder has another width,
-        they fit nothing.
+        Its heads are as wide as the image and the text encoder; where the multimodal encoder is not, they fit nothing.
         """
-        image_head = self.heads.cmd.mim_head.cls.predictions
-        text_head = self.heads.cmd.mlm_head.cls.predictions
+        image_head, text_head = self.heads.cmd.mim_head.cls.predictions, self.heads.cmd.mlm_head.cls.predictions
         text_start = 1 + image.plain.last_hidden_state.shape[1]
         states = states[used]  # [U, 1 + (1 + N) + T, M]
         patches, tokens = states[:, 2:text_start], states[:, text_start:]  # [U, N, M], [U, T, M]

@@ -10,11 +10,6 @@ from .config import ACTIVATIONS, FlavaConfig, ImageConfig, TextConfig
 from .encoder import Node, Pooler
 
 
-class Transform(Node):
-    dense: nn.Linear
-    LayerNorm: nn.LayerNorm
-
-
 class PredictionHead(nn.Module):
     """decoder(LayerNorm(act(dense(x)))). The head holds the decoder's bias a second time, as `bias`."""
 
@@ -22,7 +17,7 @@ class PredictionHead(nn.Module):
         super().__init__()
         width, self.ignore_index = config.hidden_size, ignore_index
         norm = nn.LayerNorm(width, eps=config.layer_norm_eps if layer_norm_eps is None else layer_norm_eps)
-        self.transform = Transform(dense=nn.Linear(width, width), LayerNorm=norm)
+        self.transform = Node(dense=nn.Linear(width, width), LayerNorm=norm)
         self.decoder = nn.Linear(width, config.vocab_size)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.tie()
@@ -57,23 +52,6 @@ class PredictionHead(nn.Module):
         return logits, F.cross_entropy(logits, labels[labelled])
 
 
-class Predictions(Node):
-    predictions: PredictionHead
-
-
-class MaskedHead(Node):
-    cls: Predictions
-
-
-class Relationship(Node):
-    seq_relationship: nn.Linear
-
-
-class MatchingHead(Node):
-    pooler: Pooler
-    cls: Relationship
-
-
 class ContrastiveHead(nn.Module):
     """The logarithm of the scale of contrastive logits."""
 
@@ -82,34 +60,16 @@ class ContrastiveHead(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
 
 
-class MultimodalHeads(Node):
-    mim_head: MaskedHead  # of MMM's patches
-    mlm_head: MaskedHead  # of MMM's tokens
-    itm_head: MatchingHead
-    clip_head: ContrastiveHead
-
-
-class ImageHeads(Node):
-    mim_head: MaskedHead
-
-
-class Heads(Node):
-    cmd: MultimodalHeads
-    fairseq_mlm: MaskedHead
-    imagenet: ImageHeads
-
-
-def pretraining_heads(config: FlavaConfig) -> Heads:
+def pretraining_heads(config: FlavaConfig) -> Node:
     """New heads: those of pairs (`cmd`), of texts alone (`fairseq_mlm`) and of images alone (`imagenet`)."""
     image, text, width = config.image_config, config.text_config, config.multimodal_config.hidden_size
 
-    def masked(encoder: ImageConfig | TextConfig) -> MaskedHead:
-        head = PredictionHead(encoder, config.ce_ignore_index, config.head_layer_norm_eps)
-        return MaskedHead(cls=Predictions(predictions=head))
+    def masked(encoder: ImageConfig | TextConfig) -> Node:
+        return Node(cls=Node(predictions=PredictionHead(encoder, config.ce_ignore_index, config.head_layer_norm_eps)))
 
-    matching = MatchingHead(pooler=Pooler(width), cls=Relationship(seq_relationship=nn.Linear(width, 2)))
-    return Heads(
-        cmd=MultimodalHeads(mim_head=masked(image), mlm_head=masked(text), itm_head=matching, clip_head=ContrastiveHead(config)),
+    matching = Node(pooler=Pooler(width), cls=Node(seq_relationship=nn.Linear(width, 2)))
+    return Node(
+        cmd=Node(mim_head=masked(image), mlm_head=masked(text), itm_head=matching, clip_head=ContrastiveHead(config)),
         fairseq_mlm=masked(text),
-        imagenet=ImageHeads(mim_head=masked(image)),
+        imagenet=Node(mim_head=masked(image)),
     )

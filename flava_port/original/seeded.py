@@ -85,10 +85,7 @@ def _shapes(model_class: type[nn.Module], config: FlavaConfig | CodebookConfig) 
 
 
 def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig(), seed: int = 0) -> None:
-    """Writes a pickled module like the encoder that OpenAI published.
-
-    The file names `dall_e.encoder.Encoder`; the package dall_e is not needed to write it.
-    """
+    """Writes a pickled `dall_e.encoder.Encoder`, as OpenAI published it; the package dall_e is not needed."""
     with _dall_e_classes() as (encoder_class, block_class, convolution_class):
         shapes = _shapes(DalleEncoder, config)
 
@@ -100,14 +97,11 @@ def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig()
             return module
 
         def block(name: str) -> nn.Module:
+            path: dict[str, nn.Module] = {}
             module = block_class()
-            has_path = f"{name}.id_path.w" in shapes
-            module.id_path = convolution(f"{name}.id_path") if has_path else nn.Identity()
-            path = [
-                (part, m)
-                for n in range(1, 5)
-                for part, m in ((f"relu_{n}", nn.ReLU()), (f"conv_{n}", convolution(f"{name}.res_path.conv_{n}")))
-            ]
+            module.id_path = convolution(f"{name}.id_path") if f"{name}.id_path.w" in shapes else nn.Identity()
+            for n in range(1, 5):
+                path |= {f"relu_{n}": nn.ReLU(), f"conv_{n}": convolution(f"{name}.res_path.conv_{n}")}
             module.res_path = nn.Sequential(OrderedDict(path))
             return module
 
@@ -115,31 +109,27 @@ def write_pickled_codebook(path: Path, config: CodebookConfig = CodebookConfig()
             blocks = [(f"block_{n}", block(f"{name}.block_{n}")) for n in range(1, config.num_blocks_per_group + 1)]
             return nn.Sequential(OrderedDict(blocks + [("pool", nn.MaxPool2d(kernel_size=2))] * pool))
 
-        groups = [(f"group_{n}", group(f"blocks.group_{n}", pool=n < config.num_groups)) for n in range(1, config.num_groups + 1)]
-        output = nn.Sequential(OrderedDict([("relu", nn.ReLU()), ("conv", convolution("blocks.output.conv"))]))
+        stages = OrderedDict(input=convolution("blocks.input"))
+        stages |= {f"group_{n}": group(f"blocks.group_{n}", pool=n < config.num_groups) for n in range(1, config.num_groups + 1)}
+        stages["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=convolution("blocks.output.conv")))
         encoder = encoder_class()
-        encoder.blocks = nn.Sequential(OrderedDict([("input", convolution("blocks.input")), *groups, ("output", output)]))
+        encoder.blocks = nn.Sequential(stages)
         torch.save(encoder, path)
 
 
 @contextmanager
 def _dall_e_classes() -> Iterator[list[type[nn.Module]]]:
     """Empty classes under the names that OpenAI's pickle holds. They can be imported while the block runs."""
-    names = ("dall_e.encoder.Encoder", "dall_e.encoder.EncoderBlock", "dall_e.utils.Conv2d")
     modules = {name: types.ModuleType(name) for name in ("dall_e", "dall_e.encoder", "dall_e.utils")}
     classes = []
-    for name in names:
-        home, _, class_name = name.rpartition(".")
-        made = type(class_name, (nn.Module,), {"__module__": home})
-        setattr(modules[home], class_name, made)
-        classes.append(made)
-    before = {name: sys.modules.get(name) for name in modules}
+    for home, name in (("dall_e.encoder", "Encoder"), ("dall_e.encoder", "EncoderBlock"), ("dall_e.utils", "Conv2d")):
+        classes.append(type(name, (nn.Module,), {"__module__": home}))
+        setattr(modules[home], name, classes[-1])
+    before = {name: module for name, module in sys.modules.items() if name in modules}
     sys.modules.update(modules)
     try:
         yield classes
     finally:
-        for name, module in before.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
+        for name in modules:
+            del sys.modules[name]
+        sys.modules.update(before)

@@ -15,8 +15,8 @@ from ..files.owned import RECORD
 from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
-from ..target.installed import shapes_for
 from ..target.keys import POSITION_IDS, TIED, lost_in
+from ..target.known import shapes_for
 from ..target.parts import WHOLE, Part
 from ..target.preprocessor import preprocessor_differences
 from ..target.sizes import config_from_shapes

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..proof.forward import relative_error
 from ..target.keys import TIED_KEYS
+from ..target.schema_differences import schema_differences
 from ..text import count_of, few
 from .observation import FORMS, OURS, Observation, Run
-from .schema_differences import schema_differences
 
 # The relative error above which a result counts as changed. Circumstances run in float64. Under one torch, releases of
 # transformers that compute the same give the same bits; between torch 2.6 and 2.13 gradients move by 1e-15. The weakest

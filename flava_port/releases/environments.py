@@ -15,7 +15,6 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from ..errors import InvalidInput
-from ..target.epochs import final_version
 from ..target.installed import version
 from .observation import Observation, Unobservable, read
 
@@ -130,6 +129,12 @@ def releases_between(
     if len(releases) < 2:
         raise InvalidInput(f"--bisect: there is nothing between {package} {first} and {last}; the older goes first")
     return releases, lambda release: observation_of({**ends[1], package: release}, say)
+
+
+def final_version(release: str) -> Version | None:
+    """The number of a final release; None for a development or pre-release, a build of one's own, and what is no number."""
+    number = _number(release)
+    return number if number is not None and release == number.base_version else None
 
 
 def releases_of(package: str) -> list[str]:

@@ -18,8 +18,8 @@ from torch import Tensor
 from ..errors import FlavaPortError, InvalidInput
 from ..files.staging import staged_files
 from ..target.keys import TIED
+from ..target.schema import Schema
 from ..text import shown
-from .schema import Schema
 
 FORMAT = 3
 

@@ -27,9 +27,9 @@ from ..rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
 from ..target.config import DEFAULTS, config_json
 from ..target.installed import quiet
 from ..target.keys import POSITION_IDS, TIED_KEYS
+from ..target.schema import observe_schema
 from .circumstances import SMALL_CODEBOOK, SMALL_MODEL, Circumstance, circumstances
 from .observation import FORMS, Form, Observation, Run, write
-from .schema import observe_schema
 
 if TYPE_CHECKING:
     from transformers import FlavaForPreTraining

@@ -4,17 +4,12 @@ from pathlib import Path
 
 from ..errors import InvalidInput, NotFaithful
 from ..files.staging import staged_files
-from ..target.epochs import EPOCHS, RELEASES, Epoch, RecordedRelease, read_releases, recorded_releases, releases_json
+from ..target.epochs import RELEASES, Epoch, RecordedRelease, read_releases, recorded_releases, releases_json
+from ..target.known import installed_flava, nearest
+from ..target.schema import Schema
+from ..target.schema_differences import in_short
 from ..target.shapes import expected_shapes
-from ..text import count_of
-from .schema import Schema, known_schema
-from .schema_differences import schema_differences
-
-
-def nearest(observed: Schema) -> tuple[Epoch, list[str]]:
-    """The known epoch with the fewest differences, the newest of several; and these differences."""
-    found = [(epoch, schema_differences(known_schema(epoch), observed)) for epoch in reversed(EPOCHS)]
-    return min(found, key=lambda pair: len(pair[1]))
+from ..text import count_of, few
 
 
 def schema_report(release: str, observed: Schema) -> tuple[str, int]:
@@ -24,17 +19,18 @@ def schema_report(release: str, observed: Schema) -> tuple[str, int]:
         return _what_is_new(release, epoch, found), 1
     keys, buffers = len(expected_shapes({})) + len(observed.buffers), count_of(len(observed.buffers), "persistent buffer")
     size = f"{count_of(keys, 'key')} at FLAVA's own size, {len(epoch.tied)} tied, {buffers}"
-    seen = "" if epoch.covers(release) else ", in which it was not yet seen: flava-port layout --record"
+    seen = "" if release in epoch.releases else ", in which it was not yet seen: flava-port layout --record"
     return f"transformers {release}: the schema of epoch {epoch} ({size}){seen}", 0
 
 
 def _what_is_new(release: str, epoch: Epoch, found: list[str]) -> str:
-    first = f"transformers {release}: FLAVA's schema is new. It differs from that of {epoch} in {len(found)}:"
+    first = f"transformers {release} {'; '.join(map(str, few(in_short(found), 3)))}."
+    how_far = f"FLAVA's schema is new. It differs from that of {epoch} in {len(found)}:"
     last = "Once you know what this means for conversion, state it in flava_port/target/shapes.py and epochs.py, then record the release: "
-    return "\n".join([first, *(f"  {line}" for line in found), f"{last}flava-port layout --record"])
+    return "\n".join([first, how_far, *(f"  {line}" for line in found), f"{last}flava-port layout --record"])
 
 
-def record_release(release: str, sources: str | None, observed: Schema, path: Path | None = None) -> str:
+def record_release(release: str, sources: str, observed: Schema, path: Path | None = None) -> str:
     """Adds a release of transformers, with the digest of its sources, to the list in ``path``, or in the package.
 
     Returns a line that says so. A list that does not exist is made.
@@ -48,9 +44,10 @@ def record_release(release: str, sources: str | None, observed: Schema, path: Pa
         raise NotFaithful(f"not recorded: {_what_is_new(release, epoch, found)}")
     path = path or RELEASES
     releases = read_releases(path) if path.exists() else {}
-    if release in releases and releases[release].sources not in (None, sources):
+    if release in releases and releases[release].sources != sources:
         raise InvalidInput(f"{path}: has transformers {release} with other sources; the installed ones were changed, or those were")
     with staged_files([path]) as [partial]:
         partial.write_text(releases_json({**releases, release: RecordedRelease(epoch.first, sources)}))
     recorded_releases.cache_clear()
+    installed_flava.cache_clear()
     return f"{path}: has transformers {release}, of epoch {epoch}"

@@ -1,6 +1,6 @@
 """Puts into words what a table holds, and what the tables do to a key."""
 
-from .engine import RuleTable, Step, Trace
+from .engine import RuleTable, Trace
 from .layouts import WAYS, Layout, recognise
 from .tables import table_for
 
@@ -8,20 +8,17 @@ from .tables import table_for
 def describe(trace: Trace) -> str:
     """What became of the key, step by step: the rule on one line, the key after it on the next."""
     lines = [trace.source]
-    lines += [_describe_step(step) for step in trace.steps]
+    for step in trace.steps:
+        rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
+        which = f"rule {step.number:<2}" if step.number else "older  "
+        where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""
+        lines.append(f"  {which} {rule}{where}\n          {step.key}")
     if trace.dropped:
         lines.append(f"  dropped: contains {trace.dropped.fragment!r}; {trace.dropped.because}")
         lines.append(f"          kept as {trace.dropped.kept_key(trace.source)}")
     elif not trace.steps:
         lines.append("  no rule touches it")
     return "\n".join(lines)
-
-
-def _describe_step(step: Step) -> str:
-    rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
-    which = f"rule {step.number:<2}" if step.number else "older  "
-    where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""
-    return f"  {which} {rule}{where}\n          {step.key}"
 
 
 def describe_table(table: RuleTable) -> str:

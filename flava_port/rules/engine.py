@@ -43,18 +43,13 @@ class Drop:
 
 @dataclass(frozen=True)
 class Step:
-    """One rule that changed a key, and the key after it.
+    """One rule that changed a key, and the key after it."""
 
-    ``number`` counts the table's rules from 1. An older name of the target layout has no number: it is 0 there.
-    ``undone`` is true where the rule is applied backwards. ``table`` names the rule's table where a key passes
-    through more than one.
-    """
-
-    number: int
+    number: int  # counts the table's rules from 1; 0 for an older name of the target layout
     rule: Rule
     key: str
-    undone: bool = False
-    table: str = ""
+    undone: bool = False  # the rule is applied backwards
+    table: str = ""  # names the rule's table where a key passes through more than one
 
 
 @dataclass(frozen=True)
@@ -90,17 +85,14 @@ def numbered(numbers: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class RuleTable:
-    """Ordered rules from the layout ``source`` to the layout ``target``. ``drops`` come before all rules.
-
-    ``older`` has names that earlier versions of the target layout used. They are read on the way back and never written.
-    """
+    """Ordered rules from the layout ``source`` to the layout ``target``. ``drops`` come before all rules."""
 
     name: str
     source: str
     target: str
     drops: tuple[Drop, ...]
     rules: tuple[Rule, ...]
-    older: tuple[Rule, ...] = ()
+    older: tuple[Rule, ...] = ()  # names of earlier versions of the target layout: read on the way back, never written
 
     def trace(self, key: str) -> Trace:
         """Every rule that changes ``key``, in order, and the key that comes out."""
@@ -121,21 +113,16 @@ class RuleTable:
         return self.trace(key).target
 
     def source_of(self, key: str) -> str:
-        """The key in the source layout that becomes ``key`` in the target layout.
-
-        All rules are undone in one pass from left to right. The longest target is tried first, because
-        one target may begin with another (``itm_head.pooler`` and ``itm_head``).
-        """
-        return self._undo.sub(lambda match: self._sources[match[0]], key)
+        """The key in the source layout that becomes ``key`` in the target layout."""
+        return self._undo.sub(lambda match: self._numbers[match[0]][1].source, key)
 
     def back(self, key: str) -> Trace:
         """What `source_of` does to a key in the target layout, step by step."""
         steps = []
         done, rest = "", 0
         for match in self._undo.finditer(key):
-            done += key[rest : match.start()] + self._sources[match[0]]
-            rest = match.end()
             number, rule = self._numbers[match[0]]
+            done, rest = done + key[rest : match.start()] + rule.source, match.end()
             if rule.source != rule.target:
                 steps.append(Step(number, rule, done + key[rest:], undone=True))
         return Trace(key, tuple(steps), done + key[rest:])
@@ -147,11 +134,8 @@ class RuleTable:
         return {rule.target: (0, rule) for rule in self.older} | numbered
 
     @cached_property
-    def _sources(self) -> dict[str, str]:
-        return {target: rule.source for target, (_, rule) in self._numbers.items()}
-
-    @cached_property
     def _undo(self) -> re.Pattern[str]:
+        """Finds all targets, from left to right; the longest first, as one may begin with another (``itm_head.pooler``)."""
         rules = [rule for _, rule in self._numbers.values()]
         return re.compile("|".join(map(_whole_names, sorted(rules, key=lambda r: -len(r.target)))))
 

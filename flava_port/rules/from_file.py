@@ -7,6 +7,7 @@ works only at the end of a key is ``[from, to, "at end"]``.
 
 import json
 from collections.abc import Iterable
+from itertools import permutations
 from pathlib import Path
 
 from ..errors import InvalidInput
@@ -36,8 +37,11 @@ def read_table(path: Path) -> tuple[RuleTable, tuple[str, ...]]:
     if unknown := sorted(set(content) - set(_ENTRIES)):
         raise InvalidInput(f"{path}: a table may have {', '.join(_ENTRIES)}, but not {', '.join(unknown)}")
     rules = tuple(_rule(path, number, entry) for number, entry in enumerate(content["rules"], start=1))
-    drops = tuple(_drop(path, number, entry) for number, entry in enumerate(_list(path, content, "drops"), start=1))
-    keys = _list(path, content, "keys")
+    for name in ("drops", "keys"):
+        if not isinstance(content.get(name, []), list):
+            raise InvalidInput(f"{path}: {name!r} is not a list")
+    drops = tuple(_drop(path, number, entry) for number, entry in enumerate(content.get("drops", []), start=1))
+    keys = content.get("keys", [])
     if not all(isinstance(key, str) for key in keys):
         raise InvalidInput(f"{path}: 'keys' holds something that is not a string")
     return RuleTable(str(content.get("name", path.stem)), "source", "target", drops, rules), tuple(keys)
@@ -51,10 +55,8 @@ def read_keys(path: Path) -> tuple[str, ...]:
     """
     try:
         keys = tuple(path.read_text(encoding="utf-8").split())
-    except OSError as error:
-        raise InvalidInput(f"{path}: {error.strerror}") from None
-    except ValueError:
-        raise InvalidInput(f"{path}: not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8 text'}") from None
     if not keys:
         raise InvalidInput(f"{path}: no keys in it; write one key on each line")
     return keys
@@ -77,12 +79,10 @@ def known_keys(table: RuleTable) -> tuple[str, ...]:
 def own_keys(table: RuleTable) -> tuple[str, ...]:
     """Keys made of a table's fragments: one for every entry, and one for every two rules that can overlap in a key."""
     keys = [_key_with(rule.source, at_end=rule.at_end) for rule in table.rules]
-    for drop in table.drops:
-        keys += [_key_with(drop.fragment), _key_with(drop.kept)]
-    for one in table.rules:
-        for other in table.rules:
-            if one is not other and not one.at_end:
-                keys += [_key_with(merged, at_end=other.at_end) for merged in _chained(one.source, other.source)]
+    keys += [_key_with(fragment) for drop in table.drops for fragment in (drop.fragment, drop.kept)]
+    for one, other in permutations(table.rules, 2):
+        if not one.at_end:
+            keys += [_key_with(merged, at_end=other.at_end) for merged in _chained(one.source, other.source)]
     return tuple(dict.fromkeys(keys))
 
 
@@ -115,10 +115,3 @@ def _drop(path: Path, number: int, entry: object) -> Drop:
         case [str(fragment), str(kept)] if fragment and kept:
             return Drop(fragment, kept, because="the table says so")
     raise InvalidInput(f'{path}: drop {number} is {json.dumps(entry)}, not ["fragment", "the fragment kept in its place"]')
-
-
-def _list(path: Path, content: dict, name: str) -> list:
-    value = content.get(name, [])
-    if not isinstance(value, list):
-        raise InvalidInput(f"{path}: {name!r} is not a list")
-    return value

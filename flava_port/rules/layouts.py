@@ -1,10 +1,7 @@
 """The layouts, that is the naming schemes of keys, in which FLAVA's weights are found.
 
-`recognise` tells the layout from the keys. `WAYS` renames keys of a layout to transformers' names and back.
-`semantics_of` says what the code that writes a layout computes differently.
-
-All tables start at the original's layout. So a torchmultimodal key is first renamed back to the original's
-name, and then as the original's key is.
+`recognise` tells the layout from the keys. `WAYS` renames keys of a layout to transformers' names and back, by way of the
+original's names, where all tables start. `semantics_of` says what the code that writes a layout computes differently.
 """
 
 import re
@@ -31,7 +28,7 @@ class Layout(Enum):
 
 # A key votes for the layout of the first pattern that it matches. The layout with the most votes is taken.
 # image_encoder.embeddings.* occurs in two layouts, and so no pattern matches it.
-_MARKS = (
+_PATTERNS = tuple((layout, re.compile(pattern)) for layout, pattern in (
     (Layout.ORIGINAL, r"(image|text|mm)_encoder\.module\.|heads\.(cmd|fairseq_mlm|imagenet)\.|mm_(image|text)_projection\."),
     (Layout.HUGGING_FACE, r"flava\.|(image|text|multimodal)_model\.|(mim|mlm|mmm_image|mmm_text|itm)_head\."),
     (Layout.HUGGING_FACE_CODEBOOK, r"(image_codebook\.)?blocks\.(group_\d+\.group\.|.*\.(weight|bias)\Z)"),
@@ -41,22 +38,15 @@ _MARKS = (
         r"model\.((image|text|mm)_encoder|(image|text)(_to_mm)?_projection)\.|loss\.(\w+_loss)\."
         r"|image_codebook\.encoder\.blocks\.|mmm_(mlm|mim)_head\.",
     ),
-    (
-        Layout.TORCHMULTIMODAL_MODEL,
-        r"(image|text|mm)_encoder\.(encoder|layernorm|pooler|cls_token)\b|(image|text)_to_mm_projection\.",
-    ),
-)  # fmt: skip
-_PATTERNS = tuple((layout, re.compile(pattern)) for layout, pattern in _MARKS)
+    (Layout.TORCHMULTIMODAL_MODEL, r"(image|text|mm)_encoder\.(encoder|layernorm|pooler|cls_token)\b|(image|text)_to_mm_projection\."),
+))  # fmt: skip
 
 
 def recognise(keys: Iterable[str]) -> Layout:
     """The layout that most of the keys belong to; `Layout.UNKNOWN` where no key belongs to any."""
-    votes = Counter(layout for key in keys if (layout := _layout_of(key)))
+    of_each = (next((layout for layout, pattern in _PATTERNS if pattern.match(key)), None) for key in keys)
+    votes = Counter(layout for layout in of_each if layout)
     return votes.most_common(1)[0][0] if votes else Layout.UNKNOWN
-
-
-def _layout_of(key: str) -> Layout | None:
-    return next((layout for layout, pattern in _PATTERNS if pattern.match(key)), None)
 
 
 @dataclass(frozen=True)
@@ -88,9 +78,10 @@ TORCHMULTIMODAL_SEMANTICS = Semantics(
 )
 
 
-def semantics_of(layout: Layout) -> Semantics:
-    """The semantics of the implementation that writes this layout."""
-    return TORCHMULTIMODAL_SEMANTICS if layout in (Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL) else ORIGINAL_SEMANTICS
+def semantics_of(layout: Layout, head_layer_norm_eps: float | None = None) -> Semantics:
+    """The semantics of the implementation that writes this layout; with another epsilon of its heads, where one is given."""
+    theirs = TORCHMULTIMODAL_SEMANTICS if layout in LAYOUTS_BY_NAME["torchmultimodal"] else ORIGINAL_SEMANTICS
+    return theirs if head_layer_norm_eps is None else replace(theirs, head_layer_norm_eps=head_layer_norm_eps)
 
 
 @dataclass(frozen=True)
@@ -126,23 +117,16 @@ def _codebook(key: str) -> Trace:
     return replace(trace, target=CODEBOOK_PREFIX + trace.target)
 
 
-def _bare_torchmultimodal(key: str) -> Trace:
-    return replace(from_torchmultimodal(MODEL_PREFIX + key), source=key)
-
-
-def _already_there(key: str) -> Trace:
-    return Trace(key, (), key)
-
-
 WAYS = {
     Layout.ORIGINAL: Way(FLAVA.trace, source_name),
     Layout.DALLE: Way(_codebook, source_name),
     Layout.TORCHMULTIMODAL: Way(from_torchmultimodal, lambda target: to_torchmultimodal(target) or target),
     Layout.TORCHMULTIMODAL_MODEL: Way(
-        _bare_torchmultimodal, lambda target: (to_torchmultimodal(target) or target).removeprefix(MODEL_PREFIX)
+        lambda key: replace(from_torchmultimodal(MODEL_PREFIX + key), source=key),
+        lambda target: (to_torchmultimodal(target) or target).removeprefix(MODEL_PREFIX),
     ),
-    Layout.HUGGING_FACE: Way(_already_there, str),
-    Layout.HUGGING_FACE_CODEBOOK: Way(_already_there, str),
+    Layout.HUGGING_FACE: Way(lambda key: Trace(key, (), key), str),
+    Layout.HUGGING_FACE_CODEBOOK: Way(lambda key: Trace(key, (), key), str),
 }
 
 # The names that `--from` takes, each with the layouts that it stands for; the whole model's layout comes first.

@@ -4,6 +4,7 @@ Findings are about the keys that the table is meant for. Two rules whose order m
 special case comes first and the rule whose source it contains comes second, as a reader expects.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -45,9 +46,8 @@ class LintFinding:
 def lint(table: RuleTable, keys: Iterable[str]) -> list[LintFinding]:
     """Everything that is wrong with ``table`` on ``keys``: one finding for each entry and flaw."""
     traces = [table.trace(key) for key in sorted(set(keys), key=lambda k: (len(k), k))]
-    checks = (_unused, _meetings, _order_sensitive, _not_invertible, _leftovers, _touches)
     found: dict[tuple[Flaw, str], LintFinding] = {}
-    for check in checks:
+    for check in (_unused, _meetings, _order_sensitive, _not_invertible, _leftovers, _touches):
         for finding in check(table, traces):
             found.setdefault((finding.flaw, finding.entry), finding)
     return list(found.values())
@@ -66,15 +66,15 @@ def _unused(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
     for number, rule in enumerate(table.rules, start=1):
         if number not in firing:
             able = [trace for trace in traces if rule.apply(trace.source) != trace.source]
-            yield _unused_entry(f"rule {number}", str(rule), rule.source, able)
+            yield _idle(f"rule {number}", str(rule), rule.source, able)
     dropping = {id(trace.dropped) for trace in traces}
     for number, drop in enumerate(table.drops, start=1):
         if id(drop) not in dropping:
             able = [trace for trace in traces if drop.fragment in trace.source]
-            yield _unused_entry(f"drop {number}", f"drop {drop.fragment}", drop.fragment, able)
+            yield _idle(f"drop {number}", f"drop {drop.fragment}", drop.fragment, able)
 
 
-def _unused_entry(entry: str, text: str, fragment: str, able: Sequence[Trace]) -> LintFinding:
+def _idle(entry: str, text: str, fragment: str, able: Sequence[Trace]) -> LintFinding:
     if not able:
         return LintFinding(Flaw.DEAD, entry, fragment, f"{text}\nchanges none of the keys")
     return LintFinding(Flaw.SHADOWED, entry, able[0].source, f"{text}\nnever gets the key, which goes\n{describe(able[0])}")
@@ -114,13 +114,10 @@ def _leftovers(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFindin
     """Targets that still contain a rule's source, outside of what that rule writes."""
     for trace in traces:
         for number, rule in enumerate(table.rules, start=1):
-            if trace.target is not None and _holds(rule, trace.target.replace(rule.target, "\0") if rule.target else trace.target):
+            outside = (trace.target or "").replace(rule.target, "\0") if rule.target else trace.target or ""
+            if outside.endswith(rule.source) if rule.at_end else rule.source in outside:
                 how = f"{describe(trace)}\nstill contains {rule.source}, which rule {number} replaces"
                 yield LintFinding(Flaw.LEFTOVER, f"rule {number}", trace.source, how)
-
-
-def _holds(rule: Rule, text: str) -> bool:
-    return text.endswith(rule.source) if rule.at_end else rule.source in text
 
 
 def _touches(table: RuleTable, traces: Sequence[Trace]) -> Iterator[LintFinding]:
@@ -139,13 +136,7 @@ def _cut_name(rule: Rule, key: str) -> str | None:
     start = len(key) - len(rule.source) if rule.at_end else key.find(rule.source)
     while start >= 0:
         end = start + len(rule.source)
-        cut_left = start > 0 and _inside_name(key[start - 1]) and _inside_name(key[start])
-        cut_right = end < len(key) and _inside_name(key[end - 1]) and _inside_name(key[end])
-        if cut_left or cut_right:
+        if any(re.fullmatch(r"\w\w", key[at - 1 : at + 1]) for at in (start, end) if at > 0):
             return key[key.rfind(".", 0, start + 1) + 1 :].split(".")[0]
         start = -1 if rule.at_end else key.find(rule.source, end)
     return None
-
-
-def _inside_name(character: str) -> bool:
-    return character.isalnum() or character == "_"

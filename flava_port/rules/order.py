@@ -17,16 +17,12 @@ from .machines import distinguishing_key
 
 @dataclass(frozen=True)
 class Dependency:
-    """Rule ``first`` must run before rule ``second``.
-
-    ``witness`` is the shortest key on which the two rules alone give another result in the other order.
-    ``known`` is the shortest of the known keys on which it shows, or None where no known key shows it.
-    """
+    """Rule ``first`` must run before rule ``second``."""
 
     first: int
     second: int
-    witness: str
-    known: str | None = None
+    witness: str  # the shortest key on which the two rules alone give another result in the other order
+    known: str | None = None  # the shortest of the known keys on which it shows, if there is one
 
     @property
     def shortest(self) -> str:
@@ -93,10 +89,8 @@ def _only(*rules: Rule) -> RuleTable:
 
 def _can_meet(one: Rule, other: Rule) -> bool:
     """False only for two rules that never read or write each other's characters, and therefore commute."""
-    if not (one.target and other.target):
-        return True
     pairs = ((one.source, other.source), (one.target, other.source), (other.target, one.source))
-    return any(_overlap(a, b) or _overlap(b, a) for a, b in pairs)
+    return not (one.target and other.target) or any(_overlap(a, b) or _overlap(b, a) for a, b in pairs)
 
 
 def _overlap(one: str, other: str) -> bool:

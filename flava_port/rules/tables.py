@@ -1,8 +1,7 @@
 """The rename tables as data.
 
-Every table starts at the original's layout: `FLAVA` leads to Hugging Face's, `CODEBOOK` does the same for the
-codebook's own file, and `TORCHMULTIMODAL` leads to torchmultimodal's. `flava_port.rules.layouts` renames between
-Hugging Face's and torchmultimodal's layouts by way of the original's names.
+Every table starts at the original's layout: `FLAVA` leads to Hugging Face's, `CODEBOOK` does the same for the codebook's
+own file, and `TORCHMULTIMODAL` leads to torchmultimodal's.
 """
 
 from .engine import Drop, Rule, RuleTable
@@ -62,6 +61,7 @@ _HEADS_OF_2022 = {
     "mmm_mlm_head": "heads.cmd.mlm_head",
     "mmm_mim_head": "heads.cmd.mim_head",
 }
+_PARTS_OF_A_HEAD_OF_2022 = {"transform.dense": "dense", "transform.LayerNorm": "layer_norm", "decoder": "decoder", "bias": "bias"}
 
 # To Meta's public implementation, `FLAVAForPreTraining` (torchmultimodal-nightly 2024.4.1: models/flava/model.py,
 # models/flava/transformer.py, modules/losses/flava.py). It also holds the codebook, so this table takes the keys
@@ -118,12 +118,7 @@ TORCHMULTIMODAL = RuleTable(
         *(
             Rule(f"{original}.cls.predictions.{part}", f"{head}.{name}")
             for head, original in _HEADS_OF_2022.items()
-            for part, name in (
-                ("transform.dense", "dense"),
-                ("transform.LayerNorm", "layer_norm"),
-                ("decoder", "decoder"),
-                ("bias", "bias"),
-            )
+            for part, name in _PARTS_OF_A_HEAD_OF_2022.items()
         ),
     ),
 )

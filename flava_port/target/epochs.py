@@ -1,8 +1,8 @@
 """Epochs: the releases of transformers whose FLAVA has one schema, and what sets each epoch apart.
 
 Keys and shapes are those of `shapes` in every epoch. ``releases.json`` lists the releases that were observed, each
-with its epoch and with the digest of its sources (`flava_port.target.installed.source_digest`); `flava-port layout
---record` adds to it. Nothing here imports torch or transformers.
+with its epoch and with the digest of its sources (`flava_port.target.installed.source_digest`). A release is known by
+that digest, and not by its number. `flava-port layout --record` adds to the list. Nothing here imports torch or transformers.
 """
 
 import json
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ..errors import InvalidInput
 from .config import DEFAULTS
@@ -44,12 +44,6 @@ class Epoch:
         sections["text_config"] |= self.text_defaults
         return {**DEFAULTS, "initializer_factor": 1.0, **sections}
 
-    def covers(self, release: str) -> bool:
-        """Whether it is a final release and lies between the first and the last that were seen, or is one of them."""
-        number = final_version(release)
-        seen = [version for one in self.releases if (version := final_version(one))]
-        return number is not None and bool(seen) and seen[0] <= number <= seen[-1]
-
     def __str__(self) -> str:
         return " to ".join(dict.fromkeys((self.releases[0], self.releases[-1])))
 
@@ -65,25 +59,22 @@ EPOCHS = (
 )
 
 
-def epoch_of(release: str) -> Epoch | None:
-    """The epoch of a release of transformers, by its number; None for one that lies in none."""
-    return next((epoch for epoch in EPOCHS if epoch.covers(release)), None)
-
-
-def final_version(release: str) -> Version | None:
-    """The number of a final release; None for a development or pre-release, a build of one's own, and what is no number."""
-    try:
-        version = Version(release)
-    except InvalidVersion:
-        return None
-    return version if str(version) == version.base_version else None
-
-
 class RecordedRelease(NamedTuple):
     """A release that was observed."""
 
     epoch: str  # whose schema it has
-    sources: str | None  # the digest of its sources; None where that was not recorded
+    sources: str  # the digest of its sources
+
+
+def epoch_of(release: str) -> Epoch | None:
+    """The epoch of a release that was recorded; None for another. Its number says nothing of what is installed under it."""
+    recorded = recorded_releases().get(release)
+    return next((epoch for epoch in EPOCHS if recorded and epoch.first == recorded.epoch), None)
+
+
+def release_with(sources: str | None) -> str | None:
+    """The newest recorded release that has these sources; None where none has."""
+    return next((release for release, recorded in reversed(recorded_releases().items()) if recorded.sources == sources), None)
 
 
 def read_releases(path: Path) -> dict[str, RecordedRelease]:
@@ -94,7 +85,7 @@ def read_releases(path: Path) -> dict[str, RecordedRelease]:
     """
     try:
         rows = {release: RecordedRelease(**row) for release, row in json.loads(path.read_bytes()).items()}
-        if wrong := [row for row in rows.values() if row.epoch not in [e.first for e in EPOCHS] or not isinstance(row.sources, str | None)]:
+        if wrong := [row for row in rows.values() if row.epoch not in [e.first for e in EPOCHS] or not isinstance(row.sources, str)]:
             raise ValueError(wrong[0])
         return {release: rows[release] for release in sorted(rows, key=Version)}
     except OSError as error:

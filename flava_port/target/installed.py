@@ -1,4 +1,4 @@
-"""The installed transformers: the shapes that it expects, its models built and loaded, its sources told apart."""
+"""The installed transformers: its models built and loaded, its sources told apart."""
 
 import hashlib
 import logging
@@ -14,12 +14,7 @@ from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidInput
-from .epochs import epoch_of
-from .keys import POSITION_IDS
-from .parts import CODEBOOK_PART, WHOLE, Part
-from .plain import is_plain
-from .shapes import Shapes, expected_shapes
+from .parts import WHOLE, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,44 +25,6 @@ version = cache(metadata.version)
 def recorded_versions() -> dict[str, str]:
     """The versions that a conversion's record and a certificate name, by package."""
     return {name: version(name) for name in ("flava-port", "transformers", "torch", "safetensors")}
-
-
-def shapes_for(config: Mapping, part: Part = WHOLE) -> Shapes:
-    """The keys and shapes that the installed transformers expects of a part's file; position_ids is left out.
-
-    ``config`` is a whole model's, and keys are those of `FlavaForPreTraining`. transformers is imported only where its
-    release or the config is an unusual one, since that takes longer than all the rest of a conversion.
-
-    Raises:
-        InvalidInput: the installed transformers refuses the config.
-    """
-    known = known_shapes({**config, "init_codebook": True} if part is CODEBOOK_PART else config, version("transformers"))
-    return built_shapes(config, part) if known is None else {key: shape for key, shape in known.items() if part.holds(key)}
-
-
-def known_shapes(config: Mapping, release: str) -> Shapes | None:
-    """The keys and shapes of a release's `FlavaForPreTraining`, position_ids left out; found without importing transformers.
-
-    None where only transformers can tell: the release lies in no known epoch, or might refuse the config.
-    """
-    epoch = epoch_of(release)
-    return expected_shapes(config) if epoch is not None and is_plain(config, epoch.defaults) else None
-
-
-def built_shapes(config: Mapping, part: Part = WHOLE) -> Shapes:
-    """What `shapes_for` gives, read from a model of the installed transformers that is built on the meta device.
-
-    Raises:
-        InvalidInput: the installed transformers refuses the config.
-    """
-    with quiet():
-        transformers = import_transformers(part)
-    try:
-        model = empty_model(config, part)
-    except Exception as error:
-        # Each release has exception types of its own for this; whichever it is, the config is at fault.
-        raise InvalidInput(f"transformers {transformers.__version__} refuses this config: {error}") from None
-    return {key: tuple(value.shape) for name, value in model.state_dict().items() if (key := part.prefix + name) != POSITION_IDS}
 
 
 def empty_model(config: Mapping, part: Part = WHOLE) -> "nn.Module":
@@ -99,19 +56,24 @@ def load_model(folder: Path, part: Part = WHOLE) -> tuple["nn.Module", str]:
 
 
 def source_digest(package: Path | None = None) -> str | None:
-    """The sha256 of the modules that are FLAVA in a transformers' folder; None where it has none.
+    """The sha256 of the modules in a transformers' folder that make a FLAVA, load it and save it; None where it has no FLAVA.
 
-    Without a folder, in that of the installed transformers, which is not imported. Scripts that convert checkpoints are
-    left out: they came and went without a change to the model.
+    Those are the modules of ``models/flava`` and those that all models share, at the package's top; its ``__init__``,
+    which has the version, is left out, and so are scripts that convert checkpoints. Without a folder, it is that of the
+    installed transformers, which is not imported.
     """
     if package is None:
         spec = find_spec("transformers")
         if spec is None or not spec.submodule_search_locations:
             return None
         package = Path(spec.submodule_search_locations[0])
-    modules = {path.name: path.read_bytes() for path in sorted(package.glob("models/flava/*.py")) if not path.name.startswith("convert_")}
-    content = b"".join(f"{name} {len(source)}\n".encode() + source for name, source in modules.items())
-    return hashlib.sha256(content).hexdigest() if modules else None
+    flava = [path for path in sorted(package.glob("models/flava/*.py")) if not path.name.startswith("convert_")]
+    shared = [path for path in sorted(package.glob("*.py")) if path.name != "__init__.py"]
+    digest = hashlib.sha256()
+    for path in (*flava, *shared):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(source)}\n".encode() + source)
+    return digest.hexdigest() if flava else None
 
 
 _lock, _users, _undo = Lock(), list[object](), ExitStack()

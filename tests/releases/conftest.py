@@ -23,6 +23,6 @@ def file(observed, tmp_path_factory):
 @pytest.fixture(scope="session")
 def observed_schema():
     """The schema of the installed transformers, observed by itself."""
-    from flava_port.releases.schema import observe_schema
+    from flava_port.target.schema import observe_schema
 
     return observe_schema()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from flava_port.releases.schema import PROBE, Schema
+from flava_port.target.schema import PROBE, Schema
 
 TIE = "mlm_head.bias = mlm_head.decoder.bias"
 LAYER = "flava.{0}_model.encoder.layer.N."

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from flava_port.releases.bisect import bisect, describe_step
 from flava_port.releases.observation import FORMS, Observation, Unobservable
-from flava_port.releases.schema import known_schema
 from flava_port.target.epochs import EPOCHS
+from flava_port.target.schema import known_schema
 
 NOTHING = Observation({}, known_schema(EPOCHS[-1]), {}, {}, {form: "right" for form in FORMS}, {})
 

@@ -8,10 +8,10 @@ import torch
 
 from flava_port.releases.drift import KINDS, LOOK, RECONVERT, SAFE, STAY, changes, drift_report, verdict
 from flava_port.releases.observe import observe, observe_initial, observe_runs
-from flava_port.releases.schema import observe_schema
-from flava_port.releases.schema_differences import schema_differences
 from flava_port.target.installed import quiet
 from flava_port.target.keys import HEADS
+from flava_port.target.schema import observe_schema
+from flava_port.target.schema_differences import schema_differences
 from tests.releases.plants import PLANTS, change_when_built, plant, plant_default_epsilon
 
 

@@ -8,12 +8,13 @@ from torch import nn
 
 from flava_port.errors import InvalidInput
 from flava_port.releases import recorder
-from flava_port.releases.recorder import nearest, record_release, schema_report
-from flava_port.releases.schema import known_schema
-from flava_port.releases.schema_differences import schema_differences
-from flava_port.target.epochs import EPOCHS, RELEASES, RecordedRelease, epoch_of, read_releases, recorded_releases
+from flava_port.releases.recorder import record_release, schema_report
+from flava_port.target.epochs import EPOCHS, RELEASES, RecordedRelease, epoch_of, read_releases, recorded_releases, release_with
 from flava_port.target.installed import source_digest
 from flava_port.target.keys import POSITION_IDS
+from flava_port.target.known import nearest
+from flava_port.target.schema import known_schema
+from flava_port.target.schema_differences import schema_differences
 from tests.releases.plants import change_when_built, plant_default_epsilon
 
 RELEASE = transformers.__version__
@@ -72,6 +73,7 @@ def test_the_command_names_a_changed_default(run_command, monkeypatch):
     [line] = plant_default_epsilon(monkeypatch)
     ran = run_command("layout")
     assert ran.status == 1
+    assert ran.out.splitlines()[0] == f"transformers {RELEASE} default of layer_norm_eps: 1e-12 -> 1e-05 in the text encoder."
     assert f"\n  {line}\n" in ran.out
     assert ran.out.splitlines()[-1].endswith("flava-port layout --record")
 
@@ -99,17 +101,16 @@ def test_a_release_is_recorded_in_a_file(run_command, tmp_path):
 
 
 def test_a_release_is_added_to_a_file_of_others(observed_schema, tmp_path):
-    """The file keeps its releases, and a digest that it lacked is filled in."""
+    """The file keeps its releases; one that it has already changes nothing."""
     file, epoch = tmp_path / "new.json", nearest(observed_schema)[0]
-    file.write_text(json.dumps({"9.0.0": {"epoch": epoch.first, "sources": None}}))
+    file.write_text(json.dumps({"9.0.0": {"epoch": epoch.first, "sources": "another"}}))
     record_release("10.0.0", "a digest", observed_schema, file)
-    record_release("9.0.0", "another", observed_schema, file)
     record_release("9.0.0", "another", observed_schema, file)
     assert read_releases(file) == {"9.0.0": RecordedRelease(epoch.first, "another"), "10.0.0": RecordedRelease(epoch.first, "a digest")}
 
 
 def test_a_release_is_recorded_in_the_package_where_no_file_is_named(observed_schema, tmp_path, monkeypatch):
-    """From then on the release is known by its number, and so are those between it and the others."""
+    """From then on the release is known by its sources, and the epoch's name has its number."""
     file = tmp_path / "releases.json"
     file.write_bytes(RELEASES.read_bytes())
     monkeypatch.setattr(recorder, "RELEASES", file)
@@ -117,11 +118,11 @@ def test_a_release_is_recorded_in_the_package_where_no_file_is_named(observed_sc
     epoch, _ = nearest(observed_schema)
     try:
         assert record_release("99.0.0", "a digest", observed_schema) == f"{file}: has transformers 99.0.0, of epoch {epoch}"
-        assert str(epoch).endswith("99.0.0") and epoch.covers("98.0.0")
+        assert str(epoch).endswith("99.0.0") and release_with("a digest") == "99.0.0"
     finally:
         monkeypatch.undo()
         recorded_releases.cache_clear()
-    assert not epoch.covers("98.0.0")
+    assert release_with("a digest") is None
 
 
 def test_other_sources_do_not_take_the_place_of_a_recorded_release(observed_schema, tmp_path):

@@ -12,8 +12,8 @@ from flava_port.original.codebook import DalleEncoder
 from flava_port.original.config import CodebookConfig, FlavaConfig
 from flava_port.original.flava import Flava
 from flava_port.rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
-from flava_port.target.installed import built_shapes
 from flava_port.target.keys import POSITION_IDS
+from flava_port.target.known import built_shapes
 from flava_port.target.parts import CODEBOOK_PART
 from tests.builders import TINY
 from tests.rules.reports import assert_all

@@ -5,53 +5,45 @@ import subprocess
 import sys
 
 import pytest
-import transformers
+from packaging.version import Version
 
 from flava_port.errors import InvalidInput
-from flava_port.target.config import DEFAULTS
-from flava_port.target.epochs import EPOCHS, RELEASES, RecordedRelease, epoch_of, read_releases, recorded_releases, releases_json
-from flava_port.target.installed import known_shapes, source_digest
-
-RELEASE = transformers.__version__
+from flava_port.target.epochs import EPOCHS, RELEASES, epoch_of, read_releases, recorded_releases, release_with, releases_json
+from flava_port.target.installed import source_digest
+from tests.releases.in_tox import releases_in_tox
 
 
 def test_no_release_is_in_two_epochs():
-    """Every epoch has releases of its own, and covers none of another's."""
-    for older, newer in zip(EPOCHS, EPOCHS[1:]):
-        assert older.releases and newer.releases
-        assert not any(older.covers(release) for release in newer.releases)
-        assert not any(newer.covers(release) for release in older.releases)
+    """Every epoch has releases of its own, oldest first, and follows the one before."""
+    seen = [release for epoch in EPOCHS for release in epoch.releases]
+    assert all(epoch.releases and epoch.releases[0] == epoch.first for epoch in EPOCHS)
+    assert seen == sorted(recorded_releases(), key=Version)
 
 
 @pytest.mark.parametrize(
     ("release", "epoch"),
-    [
-        ("4.25.1", "4.25.1 to 4.30.2"),
-        ("4.30.2", "4.25.1 to 4.30.2"),
-        ("4.31.0", "4.31.0 to 4.57.6"),
-        ("4.9.0", "None"),
-        ("4.57.6", "4.31.0 to 4.57.6"),
-        ("4.99.0", "None"),
-        ("5.0.0", "5.0.0"),
-        ("5.0", "5.0.0"),
-        ("5.10.1", "5.1.0 to "),
-    ],
+    [("4.25.1", "4.25.1 to 4.30.2"), ("4.57.6", "4.31.0 to 4.57.6"), ("5.0.0", "5.0.0"), ("5.24.0", "5.1.0 to 5.24.0")],
 )
-def test_a_release_is_in_the_epoch_whose_ends_it_lies_between(release, epoch):
-    """Releases compare by number, so that 4.9 is older than 4.25; what lies between two epochs is in neither."""
-    assert str(epoch_of(release)).startswith(epoch)
+def test_a_recorded_release_is_in_its_epoch(release, epoch):
+    """An epoch is named after its first release and its last."""
+    assert str(epoch_of(release)) == epoch
 
 
-@pytest.mark.parametrize("release", ("4.18.0", "99.0.0", "5.23.0.dev0", "5.4.0rc1", "5.4.0+mine", "main", ""))
-def test_a_release_outside_every_range_is_not_guessed_at(release):
-    """No shapes are stated for a release newer or older than all that were seen, nor for one that is not final."""
-    assert known_shapes(DEFAULTS, release) is None
+@pytest.mark.parametrize("release", ("4.18.0", "5.10.1", "99.0.0", "5.23.0.dev0", "5.4.0rc1", "main", ""))
+def test_a_release_that_was_not_recorded_is_not_guessed_at(release):
+    """It is in no epoch, even if its number lies between two that are."""
+    assert epoch_of(release) is None
 
 
-def test_a_known_release_is_not_imported():
-    """The shapes that a known release expects are found without importing it, which takes longer than a conversion."""
-    code = "import sys, flava_port.target.installed as i, flava_port.target.config as c; i.shapes_for(c.DEFAULTS); sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == (0 if epoch_of(RELEASE) else 1)
+def test_no_two_recorded_releases_have_the_same_sources():
+    """The digest tells each release from all others."""
+    assert all(release_with(recorded.sources) == release for release, recorded in recorded_releases().items())
+    assert release_with("no digest") is None and release_with(None) is None
+
+
+def test_the_newest_release_that_is_tested_is_recorded():
+    """So is every release that tox.ini names."""
+    assert {*releases_in_tox()} <= {*recorded_releases()}
 
 
 def test_the_list_of_releases_is_written_as_it_is_committed():
@@ -63,8 +55,8 @@ def test_the_list_of_releases_is_written_as_it_is_committed():
 
 @pytest.mark.parametrize(
     "content",
-    (b"", b"[]", b"\xff", b'{"5.0.0": 3}', b'{"5.0.0": {"epoch": "5.0.0"}}', b'{"5.0.0": {"epoch": "9.0.0", "sources": null}}',
-     b'{"main": {"epoch": "5.0.0", "sources": null}}', b'{"5.0.0": {"epoch": "5.0.0", "sources": 3}}'),
+    (b"", b"[]", b"\xff", b'{"5.0.0": 3}', b'{"5.0.0": {"epoch": "5.0.0"}}', b'{"5.0.0": {"epoch": "9.0.0", "sources": ""}}',
+     b'{"main": {"epoch": "5.0.0", "sources": ""}}', b'{"5.0.0": {"epoch": "5.0.0", "sources": null}}'),
 )  # fmt: skip
 def test_a_file_that_is_no_list_of_releases_is_refused(content, tmp_path):
     """The message names the file."""
@@ -80,32 +72,33 @@ def test_a_list_of_releases_that_is_not_there_cannot_be_read(tmp_path):
         read_releases(tmp_path / "new.json")
 
 
-def test_the_sources_of_the_installed_release_are_those_that_were_recorded():
-    """If a digest was recorded for the installed release, it is that of the installed sources."""
-    recorded = recorded_releases().get(RELEASE, RecordedRelease("", None))
-    assert recorded.sources in (None, source_digest())
-
-
 def test_sources_are_told_apart_by_every_byte_of_every_module(tmp_path):
-    """Any change to a module changes the digest; scripts that convert checkpoints, and files that are no modules, do not count."""
-    files = {"__init__.py": "", "modeling_flava.py": "x = 1", "configuration_flava.py": "y = 1"}
+    """Any change to a module of FLAVA or of all models changes the digest.
+
+    The version, scripts that convert checkpoints, modules of other models and files that are no modules do not count.
+    """
+    flava = {"models/flava/__init__.py": "", "models/flava/modeling_flava.py": "x = 1", "models/flava/configuration_flava.py": "y = 1"}
+    files = flava | {"modeling_utils.py": "u = 1", "__init__.py": "__version__ = 1"}
+    others = {"models/flava/convert_flava.py": "z", "models/flava/notes.txt": "z", "models/bert/modeling_bert.py": "z", "__init__.py": "z"}
     variants = {
         "as it is": files,
-        "with a script": files | {"convert_flava.py": "z = 1", "notes.txt": "z"},
-        "another byte": files | {"modeling_flava.py": "x = 2"},
-        "another name": {"__init__.py": "", "modeling_flava2.py": "x = 1", "configuration_flava.py": "y = 1"},
-        "a module more": files | {"more.py": ""},
-        "a byte moved on": files | {"modeling_flava.py": "x = 1y", "configuration_flava.py": " = 1"},
-        "no flava": {},
+        "with what does not count": files | others,
+        "another byte": files | {"models/flava/modeling_flava.py": "x = 2"},
+        "another name": {name.replace("modeling_flava", "modeling_flava2"): text for name, text in files.items()},
+        "a module more": files | {"models/flava/more.py": ""},
+        "a byte moved on": files | {"models/flava/modeling_flava.py": "x = 1y", "models/flava/configuration_flava.py": " = 1"},
+        "another byte in what all models share": files | {"modeling_utils.py": "u = 2"},
+        "a module moved": flava | {"models/flava/modeling_utils.py": "u = 1"},
+        "no flava": {"modeling_utils.py": "u = 1"},
     }
     digests = {}
     for variant, content in variants.items():
-        folder = tmp_path / variant / "models" / "flava"
-        folder.mkdir(parents=True)
         for name, text in content.items():
-            (folder / name).write_text(text)
+            path = tmp_path / variant / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         digests[variant] = source_digest(tmp_path / variant)
-    assert digests["as it is"] == digests.pop("with a script")
+    assert digests["as it is"] == digests.pop("with what does not count")
     assert digests["no flava"] is None and len(set(digests.values())) == len(digests)
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint
-from flava_port.releases.schema import PROBE, flat
 from flava_port.target.config import normal_form, read_config
-from flava_port.target.installed import built_shapes
 from flava_port.target.keys import HEADS
+from flava_port.target.known import built_shapes
+from flava_port.target.schema import PROBE, flat
 from flava_port.target.shapes import expected_shapes
 from flava_port.target.sizes import SIZES, config_from_shapes, sizes_found
 from tests.builders import TINY, TINY_CODEBOOK

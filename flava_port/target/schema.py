@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ..errors import NotFaithful
-from ..target.config import with_defaults
-from ..target.epochs import Epoch
-from ..target.installed import empty_model, quiet
-from ..target.keys import POSITION_IDS
-from ..target.parts import CODEBOOK_PART, PARTS
-from ..target.shapes import Shapes, expected_shapes
+from .config import with_defaults
+from .epochs import Epoch
+from .installed import empty_model, quiet
+from .keys import POSITION_IDS
+from .parts import CODEBOOK_PART, PARTS
+from .shapes import Shapes, expected_shapes
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig
 
 PROBE = with_defaults({
@@ -95,7 +94,7 @@ def _without_switches(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **off, **{name: _without_switches(value) for name, value in config.items() if isinstance(value, dict)}}
 
 
-def _schema_of(model: nn.Module, without_switches: nn.Module, defaults: Mapping[str, Any]) -> Schema:
+def _schema_of(model: "nn.Module", without_switches: "nn.Module", defaults: Mapping[str, Any]) -> Schema:
     state, without = model.state_dict(), without_switches.state_dict()
     names = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from .config import ENCODERS
 from .schema import Schema, flat
 
 Shape = tuple[int, ...]
@@ -26,6 +27,35 @@ def schema_differences(known: Schema, observed: Schema) -> list[str]:
         *_of_values("default", flat(known.defaults), flat(observed.defaults), "absent"),
     ]
     return list(_layers_together(lines, {*known.shapes, *observed.shapes}))
+
+
+def in_short(lines: Iterable[str]) -> list[str]:
+    """The same with likes together: what is so in several encoders once, and a module once for its weight and its bias."""
+    found: dict[str, list[str]] = {}  # by the text without an encoder's name: the encoders
+    for line in lines:
+        if renamed := re.fullmatch(r"renamed (\S+) -> (\S+)", line):
+            line = "renamed {} to {}".format(*_without_common_end(*renamed.groups()))
+        else:
+            line = re.sub(r"(\.weight|\.bias)?(:? \[[\d, ]*\]( -> \[[\d, ]*\])?)$", "", line)
+        encoders = [name for name in ENCODERS.values() if re.search(rf"(flava\.{name}_model|\b{name}_config)\.", line)]
+        if len(encoders) == 1:
+            line = re.sub(r"flava\.\w+_model\.|\b\w+_config\.", "", line)
+        found.setdefault(line, []).extend(name for name in encoders if name not in found.get(line, ()))
+    return [line + _in_encoders(encoders) for line, encoders in found.items()]
+
+
+def _without_common_end(old: str, new: str) -> tuple[str, str]:
+    """Two keys up to the last name in which they differ."""
+    first, second = old.split("."), new.split(".")
+    while len(first) > 1 and len(second) > 1 and first[-1] == second[-1]:
+        first, second = first[:-1], second[:-1]
+    return ".".join(first), ".".join(second)
+
+
+def _in_encoders(names: Sequence[str]) -> str:
+    if len(names) == len(ENCODERS):
+        return " in all three encoders"
+    return f" in the {' and the '.join(names)} encoder{'s' if len(names) > 1 else ''}" if names else ""
 
 
 def renamings(removed: Sequence[str], added: Sequence[str], old: Mapping[str, Shape], new: Mapping[str, Shape]) -> dict[str, str]:
