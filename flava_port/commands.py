@@ -19,7 +19,7 @@ def convert(options: Namespace) -> int:
 
     _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    common = _given(options, "layout", "part", "dtype", "force") | {"no_codebook": None if options.part else options.no_codebook}
+    common = _given(options, *_WHERE, "layout", "part", "dtype", "force") | {"no_codebook": None if options.part else options.no_codebook}
     if options.to == "torchmultimodal":
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
     result = convert_flava_checkpoint(*files, **common | _given(options, "max_shard_size", "head_layer_norm_eps"))
@@ -28,8 +28,11 @@ def convert(options: Namespace) -> int:
         return 0
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(*files, **_given(options, "no_codebook", "head_layer_norm_eps"))
+    certificate = verify_flava_checkpoint(*files, **_given(options, *_WHERE, "no_codebook", "head_layer_norm_eps"))
     return _done("\n" + certificate.table(), options, certificate.exit_status)
+
+
+_WHERE = "container", "prefix", "drop"  # where the model stands in its file, and what is left out of it
 
 
 def _check_convert_options(options: Namespace) -> None:
@@ -46,7 +49,9 @@ def _check_convert_options(options: Namespace) -> None:
 def convert_codebook(options: Namespace) -> int:
     from .codebook import convert_dalle_checkpoint
 
-    result = convert_dalle_checkpoint(**_given(options, "checkpoint_path", "pytorch_dump_folder_path", "config_path", "force"))
+    result = convert_dalle_checkpoint(
+        **_given(options, "checkpoint_path", "pytorch_dump_folder_path", "config_path", "container", "prefix", "force")
+    )
     assert not isinstance(result, dict)  # which it is with save_checkpoint=False
     return _done(result.summary(), options)
 
@@ -62,7 +67,9 @@ def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
     files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
-    certificate = verify_flava_checkpoint(*files, **_given(options, "weights_only", "device", "no_codebook", "head_layer_norm_eps"))
+    certificate = verify_flava_checkpoint(
+        *files, **_given(options, *_WHERE, "weights_only", "device", "no_codebook", "head_layer_norm_eps")
+    )
     if options.json:
         certificate.write(options.json)
     return _done(certificate.table(), options, certificate.exit_status)

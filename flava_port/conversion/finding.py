@@ -13,7 +13,7 @@ from ..files.pickle_objects import class_of
 from ..files.state_dicts import CONTAINERS, StateDictInFile, is_tensor, name_of
 from ..files.tensors import ReshapedTensor, TensorInFile, UnsupportedTensor
 from ..rules.layouts import WAYS, Layout
-from ..rules.wrappers import Naming, Reading, readings
+from ..rules.wrappers import ENCODERS_ALONE, Naming, Reading, readings
 from ..target.keys import LOGIT_SCALE, POSITION_IDS
 from ..target.shapes import expected_shapes
 from ..text import few, shown
@@ -67,12 +67,12 @@ def find_model(content: Content, wanted: Sequence[Layout], wish: Wish) -> Found:
         InvalidInput: there is none, there are several and nothing says which, or its tensors are shards of one rank.
         NotFaithful: two names in the file stand for one key.
     """
-    candidates = [_candidate(found, wish) for found in _named(content, wish)]
+    candidates = [_candidate(found, wanted, wish) for found in _named(content, wish)]
     fitting = [candidate for candidate in candidates if candidate.ways and candidate.layout in wanted]
     if not fitting:
         raise InvalidInput(f"{content.called}: {_what_it_is(content, candidates, wanted)}")
     chosen, notes = _choose(content, fitting)
-    way = _only_way(content, chosen)
+    way = _only_way(content, chosen, wish)
     if unused := [glob for glob in wish.drop if not any(fnmatchcase(name, glob) for name in chosen.out)]:
         raise InvalidInput(f"{content.called}: --drop {unused[0]}: no key in it matches")
     return Found(_checkpoint(content, chosen, way, notes, wish), way.naming)
@@ -96,17 +96,19 @@ def _named(content: Content, wish: Wish) -> list[StateDictInFile]:
 _TARGETS = (*expected_shapes({}), POSITION_IDS)
 
 
-def _candidate(found: StateDictInFile, wish: Wish) -> _Candidate:
-    """How a state dict can be read, once what the user leaves out is out."""
+def _candidate(found: StateDictInFile, wanted: Sequence[Layout], wish: Wish) -> _Candidate:
+    """How a state dict can be read, once what the user leaves out is out; of ways that read as much, first one that is wanted."""
     names = [name_of(key) for key in found.entries]
     out = {name: f"left out by --drop {glob}" for name in names for glob in wish.drop if fnmatchcase(name, glob)}
     left = [name for name in names if name not in out]
     if wish.prefix is None:
-        return _Candidate(found, readings(left, _TARGETS), out)
-    before = wish.prefix.rstrip(".") + "." if wish.prefix else ""
-    inside = {name.removeprefix(before): name for name in left if name.startswith(before)}
-    ways = [way for way in readings(inside, _TARGETS) if not way.prefix]
-    return _Candidate(found, [replace(way, prefix=before, keys={inside[rest]: key for rest, key in way.keys.items()}) for way in ways], out)
+        ways = readings(left, _TARGETS)
+    else:
+        before = wish.prefix.rstrip(".") + "." if wish.prefix else ""
+        inside = {name.removeprefix(before): name for name in left if name.startswith(before)}
+        ways = [way for way in readings(inside, _TARGETS) if not way.prefix]
+        ways = [replace(way, prefix=before, keys={inside[rest]: key for rest, key in way.keys.items()}) for way in ways]
+    return _Candidate(found, sorted(ways, key=lambda way: (-len(way.keys), way.naming.layout not in wanted)), out)
 
 
 def _choose(content: Content, fitting: Sequence[_Candidate]) -> tuple[_Candidate, list[str]]:
@@ -132,12 +134,12 @@ def _is_usual(candidate: _Candidate) -> bool:
     return all(name in CONTAINERS for name in candidate.state_dict.names())
 
 
-def _only_way(content: Content, chosen: _Candidate) -> Reading:
+def _only_way(content: Content, chosen: _Candidate, wish: Wish) -> Reading:
     """The way to read it. There are several only where several models stand side by side behind prefixes of their own."""
-    best = chosen.ways[0]
+    best = _encoders_alone(chosen, wish) or chosen.ways[0]
     rivals = [
         way
-        for way in chosen.ways[1:]
+        for way in chosen.ways
         if way.naming.layout is best.naming.layout
         and len(way.keys) >= WHOLE_ENOUGH * len(best.keys)
         and way.keys.keys().isdisjoint(best.keys)
@@ -150,6 +152,12 @@ def _only_way(content: Content, chosen: _Candidate) -> Reading:
         ways = " or ".join(f"--prefix {_prefix(way) or repr('')}" for way in (best, *rivals[:3]))
         raise InvalidInput(f"{content.called}: holds several whole models side by side; choose one: {ways}")
     return best
+
+
+def _encoders_alone(chosen: _Candidate, wish: Wish) -> Reading | None:
+    """The way to read all weights as an encoders' class of its own, behind a prefix that is also the whole model's name for it."""
+    same = [way for way in chosen.ways if len(way.keys) == chosen.count and way.naming in ENCODERS_ALONE]
+    return next((way for way in same if all(reason for _, reason in _beside(chosen, way, wish))), None)
 
 
 def _prefix(way: Reading) -> str:
@@ -190,7 +198,7 @@ def _checkpoint(content: Content, chosen: _Candidate, way: Reading, notes: Seque
             tensors[key], names[key] = _as_weight(entries[name]), name
     _refuse_shards(content, entries, way.keys)
     out = dict(chosen.out)
-    for name, reason in _beside(entries, way, wish):
+    for name, reason in _beside(chosen, way, wish):
         if reason:
             out.setdefault(name, reason)
         elif name not in out:
@@ -237,20 +245,22 @@ def _is_empty(value: Any) -> bool:
     return is_tensor(value) and not isinstance(value, UnsupportedTensor) and not prod(value.shape)
 
 
-def _beside(entries: Mapping[str, Any], way: Reading, wish: Wish) -> Iterator[tuple[str, str]]:
+def _beside(chosen: _Candidate, way: Reading, wish: Wish) -> Iterator[tuple[str, str]]:
     """The tensors that are no keys of the model, each with why it may be left out; with nothing where it may not be.
 
     What stands inside of the model stops a conversion. Counters and what metrics keep do not, and nor does
     anything outside of a prefix that the user has named.
     """
     roots = {key.removeprefix(way.naming.adds).partition(".")[0] for key in way.keys.values()}
-    tensors = {name: value for name, value in entries.items() if is_tensor(value) and name not in way.keys}
+    tensors = {name: value for name, value in chosen.state_dict.tensors().items() if name not in way.keys}
     heads = {name.partition(".")[0] for name, value in tensors.items() if _is_of_a_layer(value)}
     for name, value in tensors.items():
         is_outside = not name.startswith(way.prefix)
         rest = name.removeprefix(way.prefix)
         if is_outside and wish.prefix is not None:
             yield name, f"outside of --prefix {wish.prefix}"
+        elif name not in chosen.state_dict.entries:
+            yield name, ""  # its key is no text
         elif rest.partition(".")[0] not in roots and _is_counter(value):
             yield name, "beside the model: a counter or a metric, no weight"
         elif is_outside and way.prefix and name.partition(".")[0] not in heads:

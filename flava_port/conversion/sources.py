@@ -15,7 +15,7 @@ from ..files.shards import WEIGHT_FILES
 from ..files.tensors import TensorInFile, TensorSource, UnsupportedTensor
 from ..rules.layouts import LAYOUTS_BY_NAME, WAYS, Layout, Way, recognise
 from ..rules.tables import CODEBOOK_PREFIX
-from ..rules.wrappers import Naming
+from ..rules.wrappers import ENCODERS_ALONE
 from ..target.keys import current_name
 from ..target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
 from .finding import Wish, find_model
@@ -102,12 +102,11 @@ def open_sources(options: Options) -> Iterator[list[Source]]:
 
 
 CODEBOOK_LAYOUTS = (Layout.DALLE, Layout.HUGGING_FACE_CODEBOOK)
-_PART_OF = {Naming(Layout.TORCHMULTIMODAL_MODEL): MODEL, Naming(Layout.HUGGING_FACE, MODEL.prefix): MODEL}
 
 
 def _source(name: str, content: Content, wanted: Sequence[Layout], wish: Wish) -> Source:
     found = find_model(content, wanted, wish)
-    part = CODEBOOK_PART if found.layout in CODEBOOK_LAYOUTS else _PART_OF.get(found.naming, WHOLE)
+    part = CODEBOOK_PART if found.layout in CODEBOOK_LAYOUTS else MODEL if found.naming in ENCODERS_ALONE else WHOLE
     return Source(name, found.layout, found.checkpoint.tensors, found.checkpoint, part)
 
 

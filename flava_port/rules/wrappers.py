@@ -46,6 +46,8 @@ NAMINGS = (
     Naming(Layout.HUGGING_FACE_CODEBOOK, CODEBOOK_PREFIX),  # of a FlavaImageCodebook
 )
 
+ENCODERS_ALONE = (NAMINGS[2], NAMINGS[4])
+
 
 @dataclass(frozen=True)
 class Reading:
