@@ -6,9 +6,9 @@ that is shows in what follows it: names that the rules of a layout lead to keys 
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from .layouts import WAYS, Layout, recognise
 from .tables import CODEBOOK_PREFIX, TORCHMULTIMODAL
@@ -66,7 +66,7 @@ def readings(names: Iterable[str], targets: Iterable[str]) -> list[Reading]:
 
     ``targets`` are all keys of a `FlavaForPreTraining`, of any size.
     """
-    known = frozenset(map(_of_any_layer, targets))
+    known = _of_all_layers(tuple(targets))
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if len(name) <= NAME_CHARS_MAX:
@@ -81,12 +81,18 @@ def readings(names: Iterable[str], targets: Iterable[str]) -> list[Reading]:
     return sorted(filter(_is_shown, ways), key=lambda way: (-len(way.keys), way.prefix.count("."), NAMINGS.index(way.naming)))
 
 
+@cache
+def _of_all_layers(targets: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_of_any_layer, targets))
+
+
 def _ways_to_read(name: str, known: frozenset[str]) -> Iterator[tuple[Naming, int]]:
     """The namings in which the name is a key from one of its parts on, and which part that is."""
+    beginnings = _beginnings(known)
     for naming in NAMINGS:
         parts = _unwrapped(name, naming.layout)
         for first, part in enumerate(parts[:PREFIX_PARTS_MAX]):
-            if part in _beginnings(known) and _fits(naming, ".".join(parts[first:]), known):
+            if part in beginnings and _fits(naming, ".".join(parts[first:]), known):
                 yield naming, first
 
 
@@ -104,7 +110,8 @@ def _is_shown(way: Reading) -> bool:
     return recognise(key.removeprefix(way.naming.adds) for key in way.keys.values()) is way.naming.layout
 
 
-def _fits(naming: Naming, rest: str, known: Collection[str]) -> bool:
+@lru_cache(maxsize=1 << 14)
+def _fits(naming: Naming, rest: str, known: frozenset[str]) -> bool:
     """Whether the rules of a naming's layout lead a key to one of the model's."""
     way = WAYS[naming.layout]
     trace = way.to(naming.adds + rest)

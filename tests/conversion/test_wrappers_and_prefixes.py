@@ -2,15 +2,20 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flava_port.errors import InvalidInput, NotFaithful
 from flava_port.rules.layouts import Layout
+from flava_port.rules.wrappers import Reading, readings
+from flava_port.target.keys import POSITION_IDS
+from flava_port.target.shapes import expected_shapes
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.comparing import assert_same_tensors
 from tests.conversion.found import CODEBOOKS, MODELS, by_name, find, hugging_face
 from tests.rules.grammar import tiny_torchmultimodal
+
+TARGETS = (*expected_shapes({}), POSITION_IDS)
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +40,54 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+def read(names) -> Reading:
+    """The best way to read names, without a file."""
+    return readings(names, TARGETS)[0]
+
+
 @pytest.mark.parametrize("where", WRAPPED.values(), ids=WRAPPED)
 @pytest.mark.parametrize("model", ["original", "torchmultimodal", "Hugging Face"])
-def test_a_wrapper_comes_out_wherever_it_stands(path, model, where, wrapper):
+def test_a_wrapper_comes_out_wherever_it_stands(model, where):
     """The keys are those of the bare model, and each name in the file is known still."""
     make, layout = MODELS[model]
-    names = {where(key, wrapper): key for key in make()}
-    found = find(path, {name: torch.ones(2) for name in names})
-    assert found.layout is layout and dict.fromkeys(found.checkpoint.tensors) == dict.fromkeys(make())
-    assert {found.checkpoint.name_in_file(key): key for key in found.checkpoint.tensors} == names
+    for wrapper in WRAPPERS:
+        names = {where(key, wrapper): key for key in make()}
+        way = read(names)
+        assert way.naming.layout is layout and way.keys == names, wrapper
 
 
-@pytest.mark.parametrize("prefix", ["student.", "backbone.", "net.model.", "base_model.model.", "flava.", "a.b.c.d.", "model.", "0."])
+PREFIXES = ["student.", "backbone.", "net.model.", "base_model.model.", "flava.", "a.b.c.d.", "model.", "0."]
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_any_common_prefix_is_found_by_what_follows_it(path, model, prefix):
-    """In every layout, and said; also ``model.`` and ``flava.``, which stand before the encoders' keys in a whole model."""
+def test_any_common_prefix_is_found_by_what_follows_it(model):
+    """In every layout; encoders alone behind their name in a whole model are told by `find_model`."""
+    make, layout = MODELS[model]
+    added = "flava." if model == "Hugging Face, bare" else ""
+    for prefix in PREFIXES:
+        if (model, prefix.split(".")[-2]) not in (("torchmultimodal, bare", "model"), ("Hugging Face, bare", "flava")):
+            way = read([prefix + key for key in make()])
+            assert (way.naming.layout, way.prefix) == (layout, prefix)
+            assert way.keys == {prefix + key: added + key for key in make()}
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [
+        ("torchmultimodal, bare", "model."),
+        ("torchmultimodal, bare", "net.model."),
+        ("Hugging Face, bare", "flava."),
+        ("original", "net."),
+        ("torchmultimodal", "module."),
+        ("Hugging Face", "base_model.model."),
+    ],
+)
+def test_the_prefix_is_said(path, model, prefix):
+    """Also where it is what stands before the encoders' keys in a whole model: then they are a model of their own."""
     make, layout = MODELS[model]
     found = find(path, {prefix + key: torch.ones(2) for key in make()})
     assert (found.layout, found.checkpoint.prefix) == (layout, prefix)
-    added = "flava." if model == "Hugging Face, bare" else ""
-    assert list(found.checkpoint.tensors) == [added + key for key in make()]
+    assert set(by_name(found)) == {prefix + key for key in make()}
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder.", "module.encoder.", "dvae.encoder.", "image_codebook.encoder."])
@@ -189,10 +221,12 @@ def test_a_scale_of_one_dimension_is_the_scalar_that_it_holds(path):
     assert torch.equal(by_name(found)[key], tiny_state_dict()[key]) and found.checkpoint.tensors[key].shape == ()
 
 
+@settings(max_examples=10)
 @given(st.lists(st.sampled_from([*WRAPPERS, "net", "student", "model", "flava"]), max_size=4), st.sampled_from(sorted(MODELS)))
-def test_any_prefix_of_wrappers_and_names_is_found(path, parts, model):
-    """Whatever trainers put around each other."""
+def test_any_prefix_of_wrappers_and_names_is_found(parts, model):
+    """Whatever trainers put around each other, every name is read as the key that it is."""
     make, _ = MODELS[model]
-    state = {".".join([*parts, key]): torch.ones(2) for key in make()}
-    found = find(path, state)
-    assert len(found.checkpoint.tensors) == len(state) and set(by_name(found)) == set(state)
+    names = [".".join([*parts, key]) for key in make()]
+    ways = readings(names, TARGETS)
+    assert len(ways[0].keys) == len(names)
+    assert any(way.keys == {name: way.naming.adds + key for name, key in zip(names, make())} for way in ways)
