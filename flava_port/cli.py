@@ -12,7 +12,21 @@ from .errors import FlavaPortError, InvalidInput
 from .text import printable
 
 EXIT_INTERRUPTED = 130
-_FORCE: dict[str, Any] = {"action": "store_true", "help": "replace what exists at the target"}
+_FORCE: dict[str, Any] = {
+    "action": "store_true",
+    "help": "replace the file that exists there, or what flava-port wrote into the folder; what others put there stays",
+}
+_DROP: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "KEY",
+    "help": "leave out the keys in the file that this pattern matches, such as 'classifier.*'; may be given again",
+}
+
+
+def _where_the_model_is(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--container", metavar="NAME", help="the dict in the file that is the state dict, where several could be")
+    _flag(command, "--prefix", metavar="TEXT", help="what stands before the model's keys, where several prefixes could be")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,14 +128,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(command: argparse.ArgumentParser) -> None:
-    _path(command, "checkpoint_path", "the checkpoint, a file or an http(s) URL; with --from hf a folder")
-    codebook = "OpenAI's DALL-E encoder (encoder.pkl, or its state dict); torchmultimodal's checkpoints hold it"
+    _path(command, "checkpoint_path", "the checkpoint, a file, a folder or an http(s) URL")
+    codebook = "OpenAI's DALL-E encoder (encoder.pkl, its state dict, or converted); torchmultimodal's checkpoints hold it"
     _path(command, "codebook_path", codebook, required=False)
     _path(command, "pytorch_dump_folder_path", "the folder to make; with --to torchmultimodal the file")
     _layouts(command, ("original", "torchmultimodal", "hf"), "told by the keys", ("hf", "torchmultimodal"))
     parts = "image", "text", "multimodal", "model"
     _flag(command, "--part", choices=parts, help="that part alone, for the transformers class of its own")
     _head_eps(command)
+    _where_the_model_is(command)
+    _flag(command, "--drop", **_DROP)
     _path(command, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
     _flag(command, "--no-codebook", action="store_true", help="convert without an image codebook")
     _tokenizer(command, "whose words the folder's tokenizer gets; default: FLAVA's, if the hub's local cache has it")
@@ -135,6 +151,7 @@ def _convert_codebook(command: argparse.ArgumentParser) -> None:
     _path(command, "checkpoint_path", "OpenAI's DALL-E encoder (encoder.pkl, or its state dict)")
     _path(command, "pytorch_dump_folder_path", "the folder to make")
     _path(command, "config_path", "a config.json or its folder; default: read from the shapes", required=False)
+    _where_the_model_is(command)
     _flag(command, "--force", **_FORCE)
 
 
@@ -147,13 +164,15 @@ def _revert(command: argparse.ArgumentParser) -> None:
 
 
 def _verify(command: argparse.ArgumentParser) -> None:
-    _path(command, "checkpoint_path", "the original or torchmultimodal checkpoint")
+    _path(command, "checkpoint_path", "the checkpoint that was converted")
     _path(command, "codebook_path", "OpenAI's DALL-E encoder; leave out for a model without a codebook", required=False)
     _path(command, "converted_path", "the folder")
     _path(command, "config_path", "the original's config, where it is not FLAVA's own", required=False)
     _flag(command, "--no-codebook", action="store_true", help="of a torchmultimodal checkpoint whose codebook was left out")
     _head_eps(command)
     _tokenizer(command, "the original's; default: bert-base-uncased's, by its digest")
+    _where_the_model_is(command)
+    _flag(command, "--drop", **_DROP)
     _flag(command, "--weights-only", action="store_true", help="leave out the computation")
     _flag(command, "--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
     _flag(command, "--json", metavar="FILE", help="write the certificate here")

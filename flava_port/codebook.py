@@ -31,6 +31,8 @@ def convert_dalle_checkpoint(
     config_path: str | Path | None = None,
     save_checkpoint: bool = True,
     *,
+    container: str | None = None,
+    prefix: str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Conversion | dict[str, "torch.Tensor"]:
@@ -42,7 +44,7 @@ def convert_dalle_checkpoint(
         InvalidInput: an input cannot be read, is something else, or the folder exists or is not named.
         NotFaithful: a key is missing, extra, duplicate or misshapen.
     """
-    options = Options(None, checkpoint_path, config_path, force=force, progress=progress)
+    options = Options(None, checkpoint_path, config_path, container=container, prefix=prefix, force=force, progress=progress)
     if save_checkpoint:
         if pytorch_dump_folder_path is None:
             raise InvalidInput("name the folder to make, or pass save_checkpoint=False for the state dict alone")

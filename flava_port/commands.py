@@ -19,7 +19,7 @@ def convert(options: Namespace) -> int:
 
     _check_convert_options(options)
     files = options.checkpoint_path, options.codebook_path, options.pytorch_dump_folder_path, options.config_path
-    common = _given(options, "layout", "part", "dtype", "force") | {"no_codebook": None if options.part else options.no_codebook}
+    common = _given(options, *_WHERE, "layout", "part", "dtype", "force") | {"no_codebook": None if options.part else options.no_codebook}
     if options.to == "torchmultimodal":
         return _done(convert_to_torchmultimodal(*files, **common).summary(), options)
     for_models = _given(options, "head_layer_norm_eps", "tokenizer")
@@ -30,9 +30,12 @@ def convert(options: Namespace) -> int:
     from .target.card import add_to_card
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(*files, **for_models | _given(options, "no_codebook"))
+    certificate = verify_flava_checkpoint(*files, **for_models | _given(options, *_WHERE, "no_codebook"))
     add_to_card(result.folder, [f"verified: {claim.name}: {claim.verdict.value}. {claim.summary}" for claim in certificate.claims])
     return _done("\n" + certificate.table(), options, certificate.exit_status)
+
+
+_WHERE = "container", "prefix", "drop"  # where the model stands in its file, and what is left out of it
 
 
 def _check_convert_options(options: Namespace) -> None:
@@ -49,7 +52,9 @@ def _check_convert_options(options: Namespace) -> None:
 def convert_codebook(options: Namespace) -> int:
     from .codebook import convert_dalle_checkpoint
 
-    result = convert_dalle_checkpoint(**_given(options, "checkpoint_path", "pytorch_dump_folder_path", "config_path", "force"))
+    result = convert_dalle_checkpoint(
+        **_given(options, "checkpoint_path", "pytorch_dump_folder_path", "config_path", "container", "prefix", "force")
+    )
     assert not isinstance(result, dict)  # which it is with save_checkpoint=False
     return _done(result.summary(), options)
 
@@ -65,7 +70,7 @@ def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
     files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
-    given = _given(options, "weights_only", "device", "no_codebook", "head_layer_norm_eps", "tokenizer")
+    given = _given(options, *_WHERE, "weights_only", "device", "no_codebook", "head_layer_norm_eps", "tokenizer")
     certificate = verify_flava_checkpoint(*files, **given)
     if options.json:
         certificate.write(options.json)

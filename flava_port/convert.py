@@ -5,7 +5,8 @@
 ``convert_flava_original_pytorch_to_hf``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,13 @@ from .conversion.record import Conversion, conversion_record
 from .conversion.sources import in_memory, open_sources
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
-from .files.model_folder import RECORD
-from .files.staging import check_target, write_files
+from .files.owned import RECORD, check_folder, is_written, owned_in
+from .files.staging import clear_leftovers, write_files
 from .files.vocabulary import read_vocabulary
 from .progress import Progress, in_background, silent
 from .rules.layouts import Layout, recognise
 from .rules.tables import CODEBOOK_PREFIX
-from .target.card import write_card
+from .target.card import own_card_in, write_card
 from .target.config import config_json
 from .target.processor import processor_files
 from .target.tokenizer import choose_tokenizer
@@ -44,6 +45,9 @@ def convert_flava_checkpoint(
     part: str | None = None,
     no_codebook: bool | None = None,
     head_layer_norm_eps: float | None = None,
+    container: str | None = None,
+    prefix: str | None = None,
+    drop: Sequence[str] = (),
     dtype: str = "float32",
     max_shard_size: str | int | None = None,
     force: bool = False,
@@ -53,18 +57,21 @@ def convert_flava_checkpoint(
     """Converts a checkpoint and its codebook into a folder for `FlavaForPreTraining.from_pretrained`, or for a part's class.
 
     Args:
-        checkpoint_path: the checkpoint, the original's or torchmultimodal's; a local file or an http(s) URL.
-        codebook_path: OpenAI's DALL-E encoder, pickled or as a state dict; None for a model without a codebook,
-            or one that holds its own, as torchmultimodal's does.
+        checkpoint_path: the checkpoint, of any layout; a local file or folder, or an http(s) URL.
+        codebook_path: OpenAI's DALL-E encoder, pickled or as a state dict, or what was converted from it; None for a
+            model without a codebook, or one that holds its own, as torchmultimodal's does.
         pytorch_dump_folder_path: the folder to make. It appears whole or not at all.
         config_path: a config.json or its folder; without it, sizes come from the checkpoint's shapes.
-        layout: ``original``, ``torchmultimodal`` or ``hf`` (a folder); None to tell the first two by the keys.
+        layout: ``original``, ``torchmultimodal`` or ``hf``; None to tell it by the keys.
         part: ``image``, ``text``, ``multimodal`` or ``model``, for the class of that part alone; None for all there is.
         no_codebook: True leaves a codebook out, False insists on one, None takes what there is.
         head_layer_norm_eps: of a torchmultimodal model's heads, where it was not its default.
+        container: the name of the dict in the checkpoint's file that is the state dict, where several could be.
+        prefix: what stands before the model's keys in that state dict, where several prefixes could be.
+        drop: patterns (``classifier.*``) of keys in the file to leave out.
         dtype: ``float32``, or ``keep`` for the checkpoint's own.
         max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: 5GB.
-        force: replace an existing folder.
+        force: replace what flava-port wrote into an existing folder; what others put there stays.
         tokenizer: a folder, vocab.txt, tokenizer.json or name on the hub; None for FLAVA's, if the hub's local cache has it.
         progress: shows bars; see `flava_port.progress`.
 
@@ -72,7 +79,7 @@ def convert_flava_checkpoint(
         InvalidInput: an input cannot be read, is something else, or the folder exists.
         NotFaithful: the checkpoint was read, but no conversion of it would be the same model.
     """
-    asked = dtype, max_shard_size, force, tokenizer, progress
+    asked = container, prefix, drop, dtype, max_shard_size, force, tokenizer, progress
     options = Options(checkpoint_path, codebook_path, config_path, layout, part, no_codebook, head_layer_norm_eps, *asked)
     return convert_to_folder(Path(pytorch_dump_folder_path), options)
 
@@ -82,13 +89,13 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
 
     Tensors are read, cast and written a chunk at a time, so that none has to fit in memory.
     """
-    target = check_target(target, force=options.force, sources=options.local_paths())
+    target = check_folder(target, force=options.force, sources=options.local_paths())
     given = given_config(options)
     vocabulary = read_vocabulary(options.tokenizer) if options.tokenizer is not None else None
 
     # Open: the keys, dtypes and shapes of each file. Its keys tell its layout.
     with open_sources(options) as sources:
-        digests = {source.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
+        digests = {path: in_background(file_sha256, path) for source in sources for path in source.files}
 
         # Plan: rename every key, read the model's sizes from the shapes, account for every key of both sides.
         plan = plan_conversion(sources, given, options)
@@ -97,14 +104,15 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
         weights = {key.removeprefix(plan.part.prefix): tensor for key, tensor in weights.items()}
 
         # Write and prove: into a hidden folder, which is renamed to the target when the block ends well.
-        with proven_folder(target, weights, options.max_shard_size, options.progress) as (folder, proven):
+        owned = {*owned_in(target), *own_card_in(target)}
+        with proven_folder(target, weights, owned, options.max_shard_size, options.progress) as (folder, proven):
             config = config_json(plan.config, loading_dtype(weights), plan.part)
             warnings += [f"{key} holds {tensor.nonfinite} NaN or infinite values" for key, tensor in proven.items() if tensor.nonfinite]
             conversion = Conversion(target, plan, config, proven, warnings, tokenizer)
-            record = conversion_record(conversion, {name: digest.result() for name, digest in digests.items()})
+            record = conversion_record(conversion, {path: digest.result() for path, digest in digests.items()})
             write_files(folder, {"config.json": config, **processor_files(plan.config, plan.part, tokenizer), RECORD: record})
             write_card(folder, target, record, plan.part)
-    return conversion
+    return replace(conversion, notes=clear_leftovers(target, is_written))
 
 
 def upgrade_state_dict(

@@ -12,7 +12,9 @@ from .conversion.folder import loading_dtype, proven_folder
 from .conversion.sources import Source, open_folder
 from .errors import InvalidInput, NotFaithful
 from .files.checkpoint import open_checkpoint
-from .files.model_folder import files_of_weights, read_weights_file, weight_map, weights_file
+from .files.model_folder import weights_file
+from .files.owned import check_folder, owned_in
+from .files.shards import files_of_weights, weight_map
 from .files.staging import check_target, write_json
 from .files.tensors import StoredTensor, TensorSource, is_zero
 from .progress import Progress, silent
@@ -77,9 +79,12 @@ def repair_model_folder(
     done = (*healed, *_amiss(folder, weights), *_amiss_in_config(folder, content))
     if not done and repaired_path is None:
         return Repair(folder, target, (), len(weights))
-    with proven_folder(target, weights, None, progress) as (new, _):
+    old = {path.name for path in _files_that_go(folder)}
+    with proven_folder(target, weights, old if repaired_path is None else owned_in(target), None, progress) as (new, _):
         write_json(new / "config.json", content)
-        _bring_along(folder, new)
+        _give_the_same_permissions(folder, new)
+        if repaired_path is not None:
+            _bring_along(folder, new)
     return Repair(folder, target, done or ("nothing was amiss",), len(weights))
 
 
@@ -92,7 +97,7 @@ def _target(source: Path, repaired_path: str | Path | None, force: bool) -> Path
         return check_target(source, force=True)
     if Path(os.path.realpath(repaired_path)).is_relative_to(real):
         raise InvalidInput(f"{repaired_path}: lies inside of {source}; name another place")
-    return check_target(Path(repaired_path), force=force, sources=(source,))
+    return check_folder(Path(repaired_path), force=force, sources=(source,))
 
 
 def _refuse_what_stands_beside_the_weights(folder: Path) -> None:
@@ -131,7 +136,7 @@ def _refuse_lost(folder: Path, weights: Mapping[str, TensorSource]) -> None:
 def _amiss(folder: Path, weights: Mapping[str, TensorSource]) -> list[str]:
     """What keeps the weights' files from loading right in some release, a line each."""
     file = weights_file(folder)
-    files, found = files_of_weights(file), set(weight_map(file) if file.suffix == ".json" else read_weights_file(file))
+    files, found = files_of_weights(file), set(weight_map(file) if file.suffix == ".json" else open_checkpoint(file).tensors)
     missing, others = [key for key in weights if key not in found], sorted(found - set(weights))
     pickled = any(path.suffix != ".safetensors" for path in files)
     lines = [f"{file.name}: pickled weights, written as safetensors"] if pickled else []
@@ -166,15 +171,26 @@ def _amiss_in_config(folder: Path, content: Mapping) -> list[str]:
     return lines + ([f"config.json: {', '.join(twice)} left out, which other fields say"] if twice else [])
 
 
-def _bring_along(source: Path, folder: Path) -> None:
-    """Copies everything else that lies in the old folder, with who may read what. Links lead where they led."""
+def _files_that_go(folder: Path) -> list[Path]:
+    """The old weights and the old config."""
+    weights = weights_file(folder)
+    return [weights, *files_of_weights(weights), folder / "config.json"]
+
+
+def _give_the_same_permissions(source: Path, folder: Path) -> None:
+    """Makes the new files readable for whom the old ones were."""
     weights = weights_file(source)
-    old = {weights, *files_of_weights(weights)}
     for path in folder.iterdir():
         shutil.copymode(source / "config.json" if path.name == "config.json" else weights, path)
+    shutil.copymode(source, folder)
+
+
+def _bring_along(source: Path, folder: Path) -> None:
+    """Copies everything else that lies in the old folder, with who may read what. Links lead where they led."""
+    old = _files_that_go(source)
     for path in source.iterdir():
         copy = folder / path.name
-        if path in old or path.name == "config.json" or os.path.lexists(copy):
+        if path in old or os.path.lexists(copy):
             continue
         if path.is_symlink() and not path.is_file():
             copy.symlink_to(os.path.realpath(path))  # a folder is not copied, wherever it may lie
@@ -182,4 +198,3 @@ def _bring_along(source: Path, folder: Path) -> None:
             shutil.copytree(path, copy, symlinks=True)
         else:
             shutil.copy2(path, copy)  # a link to a file, as a hub's cache has them, becomes a copy of that file
-    shutil.copymode(source, folder)

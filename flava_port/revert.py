@@ -4,13 +4,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .conversion.account import account, rename_all
-from .conversion.checkpoints import Written, codebook_layout, original_layout, torchmultimodal_layout, write_checkpoints
+from .conversion.checkpoints import Written, check_checkpoint, codebook_layout, original_layout, torchmultimodal_layout, write_checkpoints
 from .conversion.options import Options
 from .conversion.plan import plan_conversion
 from .conversion.record import described
 from .conversion.sources import open_folder, open_sources
 from .errors import InvalidInput
-from .files.staging import check_target
 from .files.tensors import TensorSource
 from .progress import Progress, silent
 from .target.config import read_config
@@ -47,7 +46,9 @@ def revert_flava_checkpoint(
     layout = layout or ("torchmultimodal" if source.is_file() else "hf")
     if to == layout:
         raise InvalidInput(f"{source}: is in torchmultimodal's layout already; --to original leads back to the original's")
-    targets = [check_target(Path(path), force=force, sources=(source,)) for path in (checkpoint_path, codebook_path) if path is not None]
+    targets = [
+        check_checkpoint(Path(path), force=force, sources=(source,)) for path in (checkpoint_path, codebook_path) if path is not None
+    ]
     if len(set(targets)) != len(targets):
         raise InvalidInput(f"{targets[0]}: given for the checkpoint and for the codebook; name two files")
     if to == "torchmultimodal" and codebook_path is not None:

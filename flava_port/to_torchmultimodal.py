@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from .conversion.checkpoints import Written, torchmultimodal_layout, write_checkpoints
+from .conversion.checkpoints import Written, check_checkpoint, torchmultimodal_layout, write_checkpoints
 from .conversion.folder import choose_dtypes
 from .conversion.options import Options
 from .conversion.plan import Plan, given_config, plan_conversion
 from .conversion.record import described
 from .conversion.sources import open_sources
 from .errors import InvalidInput
-from .files.staging import check_target
 from .target.parts import MODEL
 
-CHOICES = ("layout", "part", "no_codebook", "dtype", "force", "progress")
+CHOICES = ("layout", "part", "no_codebook", "container", "prefix", "drop", "dtype", "force", "progress")
 
 
 def convert_to_torchmultimodal(
@@ -36,7 +35,7 @@ def convert_to_torchmultimodal(
     options = Options(checkpoint_path, codebook_path, config_path, **choices)
     if options.part not in (None, MODEL.name):
         raise InvalidInput(f"--part {options.part}: torchmultimodal's checkpoints hold the whole model, or --part {MODEL.name}")
-    target = check_target(Path(target_path), force=options.force, sources=options.local_paths())
+    target = check_checkpoint(Path(target_path), force=options.force, sources=options.local_paths())
     given = given_config(options)
     with open_sources(options) as sources:
         plan = plan_conversion(sources, given, options)

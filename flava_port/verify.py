@@ -4,7 +4,7 @@ Each claim ends as proven, as differing with the culprits named in both layouts,
 A claim that could not be checked never counts as proven.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,9 @@ class ProofOptions:
     no_codebook: bool = False  # the folder was converted without the codebook that the checkpoint holds
     head_layer_norm_eps: float | None = None  # of the source's masked-prediction heads, where it is not their code's default
     tokenizer: str | Path | None = None  # the original's, where it is not bert-base-uncased's; see `files.vocabulary.read_vocabulary`
+    container: str | None = None  # where the model stands in its file, and what is left out, as for the conversion
+    prefix: str | None = None
+    drop: Sequence[str] = ()
     progress: Progress = silent
 
 
@@ -61,12 +64,15 @@ def verify_flava_checkpoint(
     folder = Path(converted_path)
     if (model_class := declared_class(folder)) in {part.model_class for part in PARTS.values()}:
         raise InvalidInput(f"{folder}: is for {model_class}; verify proves whole models, so convert one without --part and verify that")
-    with open_sources(Options(checkpoint_path, codebook_path, progress=asked.progress)) as sources:
+    opening = Options(
+        checkpoint_path, codebook_path, container=asked.container, prefix=asked.prefix, drop=asked.drop, progress=asked.progress
+    )
+    with open_sources(opening) as sources:
         converted, config = read_model_folder(folder), read_config(folder)
         runner = None if asked.weights_only else in_background(_computation, asked)
         if runner is not None and asked.device is not None:
             runner.result()  # stops here if there is no such device
-        hashing = {source.checkpoint.path.name: in_background(file_sha256, source.checkpoint.path) for source in sources}
+        hashing = {path.name: in_background(file_sha256, path) for source in sources for path in source.files}
         digests = {name: digest.result() for name, digest in hashing.items()}
         certificate = Certificate([], recorded_versions(), digests, "the weights" if asked.weights_only else "everything")
 

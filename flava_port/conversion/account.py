@@ -180,7 +180,7 @@ def _missing(key: str, filled: Mapping[str, Placed], expected: Shapes, source: S
 def _unfit(key: str, placed: Placed, shape: tuple[int, ...]) -> list[str]:
     tensor = placed.tensor
     if isinstance(tensor, UnsupportedTensor):
-        return [f"{placed} is a {tensor.kind} tensor; convert it to a dense floating point tensor first"]
+        return [f"{placed} is {tensor}; {tensor.advice}"]
     shapes = f"wrong shape: {placed} is {list(tensor.shape)}, the model's {key} is {list(shape)}"
     dtypes = f"wrong dtype: {placed} is {tensor.dtype}; weights are float16, bfloat16, float32 or float64"
     return [shapes] * (tensor.shape != tuple(shape)) + [dtypes] * (tensor.dtype not in FLOATS)

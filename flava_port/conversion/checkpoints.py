@@ -1,17 +1,19 @@
 """Checkpoints in the original's layout and in torchmultimodal's, made from a model under transformers' keys, written and proven."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import NotFaithful
+from ..errors import InvalidInput, NotFaithful
 from ..files.checkpoint import open_checkpoint
-from ..files.staging import check_space, staged_files
+from ..files.owned import is_written
+from ..files.safetensors_format import write_safetensors
+from ..files.staging import check_space, check_target, clear_leftovers, staged_files, sync_path
 from ..files.tensors import ArrayTensor, StoredTensor, TensorSource, first_difference, for_each, nbytes
 from ..files.torch_format import write_torch_zip
-from ..progress import Progress
+from ..progress import Advance, Progress
 from ..rules.layouts import WAYS, Layout
 from ..rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA, MODEL_PREFIX
 from ..target.keys import POSITION_IDS, POSITIONS, TIED
@@ -42,16 +44,50 @@ def write_checkpoints(
         InvalidInput: a place cannot be written to.
         NotFaithful: what was read back is not what was written.
     """
-    total = sum(nbytes(tensor) for content in contents.values() for tensor in {id(t): t for t in content.values()}.values())
+    total = sum(nbytes(tensor) for target, content in contents.items() for tensor in _written_once(target, content))
     for target in contents:
         check_space(target, total)
     with staged_files(list(contents)) as partial:
         with progress("write", total) as advance:
-            for path, content in zip(partial, contents.values()):
-                write_torch_zip(path, content, advance)
+            for path, (target, content) in zip(partial, contents.items()):
+                write = _write_safetensors if is_safetensors(target) else write_torch_zip
+                write(path, content, advance)
         for path, content in zip(partial, contents.values()):
             _prove(path, content)
-    return Written({target: len(content) for target, content in contents.items()}, described)
+    notes = [("note", note) for target in contents for note in clear_leftovers(target, is_written)]
+    return Written({target: len(content) for target, content in contents.items()}, [*described, *notes])
+
+
+def _write_safetensors(path: Path, content: Mapping[str, TensorSource], advance: Advance) -> None:
+    write_safetensors(path, content, advance)
+    sync_path(path)
+
+
+def _written_once(target: Path, content: Mapping[str, TensorSource]) -> Collection[TensorSource]:
+    """The tensors that are written: each once in torch's format, where two keys may have one; in safetensors under each key."""
+    return content.values() if is_safetensors(target) else {id(tensor): tensor for tensor in content.values()}.values()
+
+
+def is_safetensors(target: Path) -> bool:
+    """Whether the ending of a file's name says safetensors. Any other says torch's format."""
+    return target.suffix.lower() == ".safetensors"
+
+
+# Endings of other formats, in which nothing is written here.
+_OTHERS = (".npz", ".npy", ".h5", ".hdf5", ".keras", ".onnx", ".gguf", ".msgpack", ".json", ".zip", ".tar", ".gz", ".index", ".tflite")
+
+
+def check_checkpoint(target: Path, *, force: bool, sources: tuple[Path, ...]) -> Path:
+    """The real path of the file to make, once it is sure that making it loses nothing.
+
+    Raises:
+        InvalidInput: as `check_target`; or the ending of its name says another format.
+    """
+    if (ending := target.suffix.lower()) in _OTHERS:
+        raise InvalidInput(
+            f"{target}: checkpoints are written for torch (.pt, .pth, .bin, .ckpt) or as .safetensors, not as {ending}; name another"
+        )
+    return check_target(target, force=force, sources=sources)
 
 
 def original_layout(tensors: Mapping[str, TensorSource]) -> dict[str, TensorSource]:

@@ -1,6 +1,6 @@
 """A folder of transformers', made whole or not at all: its weights in the dtype that was chosen, written and proven."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from .account import Placement, stop_on
 
 @contextmanager
 def proven_folder(
-    target: Path, weights: Mapping[str, TensorSource], max_shard_size: str | int | None, progress: Progress
+    target: Path,
+    weights: Mapping[str, TensorSource],
+    owned: Collection[str],
+    max_shard_size: str | int | None,
+    progress: Progress,
 ) -> Iterator[tuple[Path, dict[str, ProvenTensor]]]:
     """A hidden folder beside ``target`` with the weights in it, and what was found when they were read back.
 
-    The block adds what else belongs there. When it ends well, the folder is renamed to ``target``.
+    The block adds what else belongs there. When it ends well, the folder is renamed to ``target``; in an old one there
+    only what is ``owned`` goes.
 
     Raises:
         InvalidInput: the size is none, or the place cannot be written to.
@@ -29,7 +34,7 @@ def proven_folder(
     total = sum(map(nbytes, weights.values()))
     files = shards(weights, parse_size(max_shard_size or DEFAULT_SHARD_SIZE))
     check_space(target, total)
-    with staged(target) as folder:
+    with staged(target, owned) as folder:
         with progress("write", total) as advance:
             write_weights(folder, files, advance)
         synced = in_background(sync_weights, folder, files)  # waits for the disk while the values are compared

@@ -1,5 +1,6 @@
 """What a conversion is asked to do, in one piece."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ class Options:
     part: str | None = None
     no_codebook: bool | None = None
     head_layer_norm_eps: float | None = None
+    container: str | None = None
+    prefix: str | None = None
+    drop: Sequence[str] = ()
     dtype: str = "float32"
     max_shard_size: str | int | None = None
     force: bool = False

@@ -1,6 +1,7 @@
 """Everything about a conversion that is settled before a weight is written: the part, the config, the place of every key."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -9,12 +10,13 @@ import numpy as np
 
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
-from ..rules.layouts import Semantics, semantics_of
+from ..rules.layouts import Layout, Semantics, semantics_of
 from ..target.config import read_codebook_config, read_config
-from ..target.keys import HEAD_NAMES, LOGIT_SCALE
+from ..target.keys import HEAD_NAMES, LOGIT_SCALE, TIED_KEYS, is_key_of_flava
 from ..target.known import shapes_for
 from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from ..target.sizes import config_from_shapes, contradictions
+from ..text import few
 from .account import Made, Placement, Renamed, account, rename_all, shapes_of, stop_on
 from .options import Options
 from .sources import Source, has_codebook
@@ -34,15 +36,23 @@ class Plan:
 
 
 def given_config(options: Options) -> dict | None:
-    """The config at ``config_path``, or where a folder is converted on its own; None where sizes come from the shapes.
+    """The config at ``config_path``; None where sizes come from the shapes.
 
     Raises:
         InvalidInput: it cannot be read, or is another model's.
     """
-    path = options.config_path or options.folder()
-    if path is None:
+    if options.config_path is None:
         return None
-    return read_config(Path(path)) if options.checkpoint_path is not None else read_codebook_config(Path(path))
+    path = Path(options.config_path)
+    return read_config(path) if options.checkpoint_path is not None else read_codebook_config(path)
+
+
+def _config_beside(source: Source, options: Options) -> dict | None:
+    """The config that stands in a folder of transformers' beside its weights, where such a folder is converted."""
+    folder = Path(options.checkpoint_path) if options.checkpoint_path is not None else None
+    if folder is None or source.layout is not Layout.HUGGING_FACE or not folder.is_dir():
+        return None
+    return read_config(folder) if options.layout == "hf" or (folder / "config.json").exists() else None
 
 
 def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: Options) -> Plan:
@@ -55,12 +65,13 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
     part = _choose_part(sources, options)
     made_by = semantics_of(sources[0].layout, options.head_layer_norm_eps)
     renamed = rename_all(sources)
+    given = given if given is not None else _config_beside(sources[0], options)
     config, assumed = _settle_config(given, renamed, made_by)
     config["init_codebook"] = part is CODEBOOK_PART or (part is WHOLE and has_codebook(sources))
     try:
         placement = account(renamed, shapes_for(config, part), part, _can_be_made(part, config))
     except NotFaithful as error:
-        raise NotFaithful(f"{error}{_hint(part, renamed)}") from None
+        raise NotFaithful(f"{error}{_hint(part, renamed, config, options)}") from None
     differs = [*_heads_that_differ(config, placement, made_by), *_scale_that_differs(placement, made_by)]
     return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, differs)
 
@@ -73,7 +84,8 @@ def _choose_part(sources: Sequence[Source], options: Options) -> Part:
         raise InvalidInput(f"{sources[0].checkpoint.path}: encoders alone go with no codebook; leave out --codebook_path")
     if held is not WHOLE:
         return held
-    if options.no_codebook is False and not has_codebook(sources):
+    targets = [source.way.to(key).target or "" for source in sources for key in source.tensors]
+    if options.no_codebook is False and _has_heads(targets) and not has_codebook(sources):
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
     return WITHOUT_CODEBOOK if options.no_codebook else WHOLE
 
@@ -97,10 +109,23 @@ def _can_be_made(part: Part, config: Mapping) -> dict[str, Made]:
     return {LOGIT_SCALE: Made(ArrayTensor(np.array(value, np.float32)), because)}
 
 
-def _hint(part: Part, renamed: Renamed) -> str:
-    """Advice for a checkpoint without heads, where a whole model was expected."""
-    has_heads = any(key.split(".")[0] in HEAD_NAMES for key in renamed.targets)
-    return "" if part.prefix or has_heads else "\n  there are no pretraining heads in it; --part model converts the encoders alone"
+def _hint(part: Part, renamed: Renamed, config: Mapping, options: Options) -> str:
+    """Advice for a checkpoint without heads, where a whole model was expected, and for a whole one with more in it."""
+    if not part.prefix and not _has_heads(renamed.targets):
+        without = ", without --codebook_path," if options.codebook_path is not None else ""
+        return f"\n  there are no pretraining heads in it; --part model{without} converts the encoders alone"
+    strange = [placed.name_in_file for target, placed in renamed.targets.items() if part.holds(target) and not is_key_of_flava(target)]
+    missing = shapes_for(config, part).keys() - renamed.targets.keys() - TIED_KEYS
+    if missing or not strange:
+        return ""
+    beginnings = Counter(name.rpartition(".")[0] for name in strange)
+    globs = [f"'{beginning}.*'" if beginning and count > 1 else strange[0] for beginning, count in beginnings.items()]
+    return f"\n  leave out what is no part of the model: {' '.join(f'--drop {glob}' for glob in few(globs, 3))}"
+
+
+def _has_heads(targets: Iterable[str]) -> bool:
+    """Whether a key of the model is one of a pretraining head's."""
+    return any(key.partition(".")[0] in HEAD_NAMES for key in targets)
 
 
 def _heads_that_differ(config: Mapping, placement: Placement, made_by: Semantics) -> list[str]:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput
-from ..files.checkpoint import Checkpoint, open_checkpoint
-from ..files.download import download, is_url
+from ..files.checkpoint import Checkpoint, Content, read_content
+from ..files.download import download, is_url, shown_url
 from ..files.model_folder import read_weights, weights_file
-from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
+from ..files.shards import WEIGHT_FILES
+from ..files.tensors import TensorInFile, TensorSource, UnsupportedTensor
 from ..rules.layouts import LAYOUTS_BY_NAME, WAYS, Layout, Way, recognise
 from ..rules.tables import CODEBOOK_PREFIX
+from ..rules.wrappers import ENCODERS_ALONE
 from ..target.keys import current_name
 from ..target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
+from .finding import Wish, find_model
 from .options import Options
 
 if TYPE_CHECKING:
@@ -49,6 +52,11 @@ class Source(StateDict):
     def name_in_file(self, key: str) -> str:
         return self.checkpoint.name_in_file(key)
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that it is read from, first the one that says what is in the others."""
+        return self.checkpoint.files or [self.checkpoint.path]
+
 
 def in_memory(state_dict: Mapping[str, "torch.Tensor"], layout: Layout) -> StateDict:
     """Tensors of torch as a `StateDict`. A tensor under several keys stays one tensor."""
@@ -63,44 +71,48 @@ def in_memory(state_dict: Mapping[str, "torch.Tensor"], layout: Layout) -> State
 def open_sources(options: Options) -> Iterator[list[Source]]:
     """The checkpoint and the codebook's file, as far as they are given. Downloads live until the block ends.
 
-    The checkpoint's layout is the one that was named (``hf``: a folder of transformers'), or the one that its keys show.
+    The checkpoint's layout is the one that was named, or else the one that its keys show.
 
     Raises:
         InvalidInput: a file cannot be read, is in another layout, or both files hold a codebook.
+        NotFaithful: two names in a file stand for one key.
     """
     sources: list[Source] = []
     with ExitStack() as downloads:
 
-        def local(path: str | Path) -> Path:
+        def read(path: str | Path) -> Content:
             if not is_url(path):
-                return Path(path)
+                return read_content(path)
             folder = downloads.enter_context(tempfile.TemporaryDirectory(prefix="flava_port-"))
-            return download(str(path), Path(folder), options.progress)
+            return read_content(download(str(path), Path(folder), options.progress), shown_url(str(path)))
 
-        if options.checkpoint_path is not None and options.layout == "hf":
-            sources.append(open_folder(Path(options.checkpoint_path)))
-        elif options.checkpoint_path is not None:
-            named = (options.layout,) if options.layout else ("original", "torchmultimodal")
-            wanted = [layout for name in named for layout in LAYOUTS_BY_NAME[name]]
-            sources.append(_open_file("checkpoint", local(options.checkpoint_path), wanted))
+        wish = Wish(options.container, options.prefix, options.drop)
+        if options.checkpoint_path is not None:
+            if options.layout == "hf" and wish == Wish() and is_model_folder(options.checkpoint_path):
+                sources.append(open_folder(Path(options.checkpoint_path)))
+            else:
+                layouts = [layout for name in LAYOUTS_BY_NAME if options.layout in (None, name) for layout in LAYOUTS_BY_NAME[name]]
+                sources.append(_source("checkpoint", read(options.checkpoint_path), layouts, wish))
         if options.codebook_path is not None:
             if has_codebook(sources):
                 raise InvalidInput(f"{options.checkpoint_path}: holds its codebook already; leave out --codebook_path")
-            sources.append(_open_file("codebook", local(options.codebook_path), [Layout.DALLE]))
+            wish = Wish() if sources else wish
+            sources.append(_source("codebook", read(options.codebook_path), CODEBOOK_LAYOUTS, wish))
         yield sources
 
 
-_PART_OF = {Layout.TORCHMULTIMODAL_MODEL: MODEL, Layout.DALLE: CODEBOOK_PART}
+CODEBOOK_LAYOUTS = (Layout.DALLE, Layout.HUGGING_FACE_CODEBOOK)
 
 
-def _open_file(name: str, path: Path, wanted: Sequence[Layout]) -> Source:
-    checkpoint = open_checkpoint(path)
-    layout = recognise(checkpoint.tensors)
-    if layout not in wanted:
-        some = ", ".join(list(checkpoint.tensors)[:3])
-        belongs = " or ".join(other.value for other in wanted if other is not Layout.TORCHMULTIMODAL_MODEL)
-        raise InvalidInput(f"{path}: this is {layout.value}, where {belongs} belongs (its keys: {some}, ...)")
-    return Source(name, layout, checkpoint.tensors, checkpoint, _PART_OF.get(layout, WHOLE))
+def _source(name: str, content: Content, wanted: Sequence[Layout], wish: Wish) -> Source:
+    found = find_model(content, wanted, wish)
+    part = CODEBOOK_PART if found.layout in CODEBOOK_LAYOUTS else MODEL if found.naming in ENCODERS_ALONE else WHOLE
+    return Source(name, found.layout, found.checkpoint.tensors, found.checkpoint, part)
+
+
+def is_model_folder(path: str | Path) -> bool:
+    """Whether it is a folder with weights under a name that transformers gives them."""
+    return any((Path(path) / name).is_file() for name in WEIGHT_FILES)
 
 
 def open_folder(folder: Path) -> Source:
@@ -112,7 +124,7 @@ def open_folder(folder: Path) -> Source:
     return Source("checkpoint", Layout.HUGGING_FACE, tensors, Checkpoint(weights_file(folder), "transformers", tensors), part)
 
 
-def read_model_folder(folder: Path) -> dict[str, StoredTensor | UnsupportedTensor]:
+def read_model_folder(folder: Path) -> dict[str, TensorInFile]:
     """All weights of a folder of transformers' FLAVA, unread, under the keys that stand there.
 
     Raises:
@@ -132,5 +144,5 @@ def has_codebook(sources: Sequence[StateDict]) -> bool:
 
 def source_for(target: str, sources: Sequence[StateDict]) -> StateDict:
     """The state dict where a key of the model belongs: the codebook's own for a codebook's key if there is one, else the first."""
-    own = [source for source in sources if source.layout is Layout.DALLE and target.startswith(CODEBOOK_PREFIX)]
+    own = [source for source in sources if source.layout in CODEBOOK_LAYOUTS and target.startswith(CODEBOOK_PREFIX)]
     return (own or sources)[0]

@@ -1,107 +1,219 @@
-"""Checkpoint files: which format a file has, and what tensors it holds, none of them read yet.
+"""Checkpoint files and folders: which format one has, and what tensors it holds, none of them read yet.
 
-Reads torch's zip and legacy formats and safetensors. The keys stay as the file has them, except for a
-prefix that all of them share.
+Reads torch's zip and legacy formats and safetensors, in one file or in shards with an index, and the folders of
+`torch.distributed.checkpoint`. The keys stay as the file has them.
 """
 
 import hashlib
 import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from ..text import few, shown
-from .pickle_names import KEY_CHARS_MAX, Opaque, PickledModule, PickledTensor
+from ..text import count_of, few, shown
+from . import foreign
+from .chunks import ChunkedTensor
+from .distributed import METADATA, metadata_files, read_distributed
+from .pickle_objects import PickledTensor, class_of
 from .safetensors_format import HEADER_BYTES_MAX, read_safetensors
-from .tensors import StoredTensor, TensorInFile, UnsupportedTensor
+from .shards import WEIGHT_FILES, check_is_file, files_of_weights, is_index
+from .state_dicts import StateDictInFile, conventional, is_tensor, state_dicts_in
+from .tensors import TensorInFile
 from .torch_format import is_text_pickle, read_torch_legacy, read_torch_zip
-
-# The names under which training code puts a state dict into a larger dict.
-CONTAINERS = ("model", "state_dict", "model_state_dict", "module")
-# What wrappers (Lightning, DistributedDataParallel, torch.compile, FSDP) put before every key.
-PREFIXES = ("model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
-
-NESTING_MAX = 4  # how many containers may lie in each other
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state dict in a file, its tensors not read yet.
+    """A state dict in a file or a folder, its tensors not read yet.
 
     Attributes:
-        path: the file; of a folder, its file of weights.
+        path: the file or folder.
         format: the name of its format, for people.
-        tensors: each tensor by its key, without ``prefix``.
+        tensors: each tensor by its key.
+        files: the files that were read, the one first that says what is in the others.
         container: the names of the dicts around the state dict, the outermost first, joined by dots.
-        prefix: what stands before every key in the file.
+        prefix: what stands before every key in the file, and not in ``tensors``.
         module_class: the class of the pickled module, if the file holds one in place of a state dict.
         ignored: the names of everything else in the file.
+        names: the names in the file of keys that have another here, the prefix apart.
+        wrapped: of how many names wrappers were taken out, the prefix apart.
+        left_out: the names in the file of tensors that are no weights of the model, and why each is none.
+        notes: what else there is to say about the choice of the state dict.
     """
 
     path: Path
     format: str
     tensors: Mapping[str, TensorInFile]
+    files: Sequence[Path] = ()
     container: str = ""
     prefix: str = ""
     module_class: str = ""
     ignored: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    wrapped: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def name_in_file(self, key: str) -> str:
         """The key as the file has it."""
-        return self.prefix + key
+        return self.names.get(key, self.prefix + key)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file or a folder holds, as plain data with tensors in it that are not read yet.
+
+    ``called`` is what messages call the file: its path, or the URL that it came from.
+    """
+
+    path: Path
+    format: str
+    value: Any
+    files: Sequence[Path]
+    called: str
+
+    def state_dicts(self) -> list[StateDictInFile]:
+        """All state dicts in it.
+
+        Raises:
+            InvalidInput: there is none, or a pickled module contains itself.
+        """
+        with errors_about(self.called):
+            if found := state_dicts_in(self.value):
+                return found
+            if what := foreign.known_by_its_content(self.value):
+                raise InvalidInput(what)
+            if not isinstance(self.value, Mapping):
+                what = "a single tensor" if is_tensor(self.value) else f"a {shown(class_of(self.value))}"
+                raise InvalidInput(f"not a checkpoint: it holds {what}, not a state dict")
+            names = few([str(name) for name in self.value], 5)
+            summary = "it holds " + ", ".join(map(shown, names)) if names else "it is empty"
+            raise InvalidInput(f"not a checkpoint: no tensors in it ({summary})")
+
+    def checkpoint(self, chosen: StateDictInFile, tensors: Mapping[str, Any], **others: Any) -> Checkpoint:
+        """The checkpoint of one of its state dicts, with these of its tensors; ``others`` are further fields of `Checkpoint`.
+
+        Raises:
+            InvalidInput: a chunk of a tensor is missing or misplaced.
+        """
+        with errors_about(self.called):
+            found = {key: _in_file(self.path, tensor) for key, tensor in tensors.items()}
+        beside = tuple(chosen.beside())
+        fixed = {"container": chosen.container, "module_class": chosen.module_class, "ignored": beside}
+        return Checkpoint(self.path, self.format, found, self.files, **{**fixed, **others})
 
 
 def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """The checkpoint in a file: torch zip, torch legacy or safetensors. The bytes tell which, not the file's name.
+    """The checkpoint in a file or a folder: the state dict in it that has a usual name, or the only one.
+
+    The bytes tell the format, not the file's name. No key is changed.
+
+    Raises:
+        InvalidInput: as `read_content`; or there are several state dicts and none has a usual name.
+    """
+    content = read_content(path)
+    found = content.state_dicts()
+    usual = next(conventional(found), found[0] if len(found) == 1 else None)
+    if usual is None:
+        names = ", ".join(few([shown(each.container) for each in found], 5))
+        raise InvalidInput(f"{content.called}: holds several state dicts, none under a usual name: {names}")
+    return content.checkpoint(usual, usual.tensors())
+
+
+def read_content(path: str | os.PathLike, called: str = "") -> Content:
+    """What a file or a folder holds.
 
     Raises:
         InvalidInput: there is no such file, it is no checkpoint, it is broken, or its pickle names
-            something that is not on the list of harmless names.
+            something that only an attack has use for.
     """
-    path = Path(path)
+    path, called = Path(path), called or str(path)
+    if path.is_dir():
+        return _read_folder(path, called)
     check_is_file(path)
+    if is_index(path):
+        return _read_shards(path, path, called)
+    with errors_about(called):
+        format, value = _read_file(path)
+    return Content(path, format, value, [path], called)
+
+
+def _read_file(path: Path) -> tuple[str, Any]:
+    """The name of a file's format, and what it holds."""
     with open(path, "rb") as file:
-        head = file.read(16)
+        head = file.read(foreign.HEAD_BYTES)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MAX:
-        content = read_safetensors(path)  # its errors name the file themselves
-        with _errors_about(path):
-            return _checkpoint(path, "safetensors", content)
-    with _errors_about(path):
-        if head[:4] == b"PK\x03\x04":
-            return _checkpoint(path, "torch zip", read_torch_zip(path))
-        if head[:1] == b"\x80" or is_text_pickle(path):
-            return _checkpoint(path, "torch legacy", read_torch_legacy(path))
-        raise InvalidInput("not a checkpoint: neither a torch file (zip or legacy) nor safetensors")
+        return "safetensors", read_safetensors(path)
+    if head[:4] == b"PK\x03\x04":
+        return "torch zip", read_torch_zip(path)
+    if what := foreign.known_by_its_bytes(head, lambda: _start_of(path)):
+        raise InvalidInput(what)
+    if head[:1] == b"\x80" or is_text_pickle(path):
+        return "torch legacy", read_torch_legacy(path)
+    raise InvalidInput("not a checkpoint: neither a torch file (zip or legacy) nor safetensors")
+
+
+def _start_of(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(foreign.JSON_BYTES_MAX)
+
+
+def _read_folder(folder: Path, called: str) -> Content:
+    if metadata := metadata_files(folder):
+        with errors_about(called):
+            value = read_distributed(folder)
+        data = sorted(folder.glob("*.distcp"))
+        return Content(folder, f"torch.distributed.checkpoint, {count_of(len(data), 'file')}", value, [*metadata, *data], called)
+    name = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if name is None:
+        raise InvalidInput(f"{called}: {_unread(folder)}")
+    if is_index(folder / name):
+        return _read_shards(folder, folder / name, called)
+    check_is_file(folder / name)
+    with errors_about(f"{folder / name}"):
+        format, value = _read_file(folder / name)
+    return Content(folder / name, format, value, [folder / name], called)
+
+
+def _unread(folder: Path) -> str:
+    """Why nothing can be read from a folder, and what to pass in its place."""
+    names = sorted(path.name for path in folder.iterdir())
+    if "adapter_config.json" in names:
+        return f"is the folder of a PEFT adapter, not of a model; {foreign.MERGE}"
+    if "zero_to_fp32.py" in names or any(name.startswith(("zero_pp_rank", "bf16_zero_pp_rank")) for name in names):
+        return f"is a folder of DeepSpeed's ZeRO; {foreign.ZERO_TO_FP32}"
+    if any(name.endswith(".distcp") for name in names):
+        return (
+            f"has shards (.distcp) and no {METADATA}, which is written last: the save was not finished, or the copy left hidden files out"
+        )
+    inside = [name for name in names if (folder / name / METADATA).is_file()]
+    inside = inside or [name for name in names if name.endswith((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors"))]
+    return "is a folder; pass the checkpoint file inside it" + (f" ({', '.join(few(inside, 3))})" if inside else "")
+
+
+def _read_shards(path: Path, index: Path, called: str) -> Content:
+    """The one state dict in the files that an index names."""
+    entries: dict[str, TensorInFile] = {}
+    files = files_of_weights(index)
+    for file in files:
+        check_is_file(file)
+        found = open_checkpoint(file).tensors
+        if twice := entries.keys() & found.keys():
+            raise InvalidInput(f"{called}: {shown(min(twice))} stands in two of its files; the index or a file is of another checkpoint")
+        entries |= found
+    return Content(path, f"{index.name}, {count_of(len(files), 'file')}", entries, [index, *files], called)
 
 
 @contextmanager
-def _errors_about(path: Path) -> Iterator[None]:
-    """Puts the file's path before the message of an InvalidInput."""
+def errors_about(called: str) -> Iterator[None]:
+    """Puts what a file is called before the message of an InvalidInput."""
     try:
         yield
     except InvalidInput as error:
-        raise InvalidInput(f"{path}: {error}") from None
-
-
-def check_is_file(path: Path) -> None:
-    """Raises InvalidInput unless ``path`` is a file that can be read and is not empty."""
-    try:
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            raise InvalidInput(f"{path}: is a folder; pass the checkpoint file inside it")
-        if not stat.S_ISREG(found.st_mode):
-            raise InvalidInput(f"{path}: is a pipe or a device; save it to a file first")
-        if not found.st_size:
-            raise InvalidInput(f"{path}: the file is empty; fetch or copy it again")
-        open(path, "rb").close()
-    except FileNotFoundError:
-        raise InvalidInput(f"{path}: no such file") from None
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+        raise InvalidInput(f"{called}: {error}") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -110,79 +222,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _checkpoint(path: Path, format: str, content: Any) -> Checkpoint:
-    """The state dict somewhere in what a file holds, and the names of all that stands beside it."""
-    module_class = ""
-    containers: list[str] = []
-    ignored: list[str] = []
-    for _depth in range(NESTING_MAX + 1):
-        if isinstance(content, PickledModule):
-            module_class = content.class_name
-            content = content.state_dict()
-        if not isinstance(content, dict):
-            raise InvalidInput(f"not a checkpoint: it holds {_described(content)}, not a state dict")
-        inner = next((name for name in CONTAINERS if _holds_tensors(content.get(name))), None)
-        if inner is None:
-            break
-        ignored += [".".join([*containers, shown(name)]) for name in content if name != inner]
-        containers.append(inner)
-        content = content[inner]
-    else:
-        raise InvalidInput(f"not a checkpoint: its dicts are nested more than {NESTING_MAX} deep")
-    tensors = {key: value for key, value in content.items() if _is_tensor(value) and isinstance(key, str)}
-    if not tensors:
-        raise InvalidInput(f"not a checkpoint: no tensors in it ({_summary(content)})")
-    for key in tensors:
-        if len(key) > KEY_CHARS_MAX or not key.isprintable():
-            raise InvalidInput(f"not a checkpoint: the key {shown(key)} is no name of a weight")
-    ignored += [".".join([*containers, shown(name)]) for name in content if name not in tensors]
-    prefix = _common_prefix(tensors)
-    return Checkpoint(
-        path=path,
-        format=format,
-        tensors={key.removeprefix(prefix): _stored(path, value) for key, value in tensors.items()},
-        container=".".join(containers),
-        prefix=prefix,
-        module_class=module_class,
-        ignored=tuple(ignored),
-    )
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, PickledTensor | StoredTensor | UnsupportedTensor)
-
-
-def _holds_tensors(value: object, depth: int = NESTING_MAX) -> bool:
-    """Whether it is a state dict or a module, or a dict with one in a container."""
-    if isinstance(value, PickledModule):
-        return True
-    if not isinstance(value, dict) or not depth:
-        return False
-    return any(map(_is_tensor, value.values())) or any(_holds_tensors(value.get(name), depth - 1) for name in CONTAINERS)
-
-
-def _common_prefix(keys: Iterable[str]) -> str:
-    """The longest sequence of `PREFIXES` that every key begins with."""
-    prefix = ""
-    while True:
-        longer = next((prefix + p for p in PREFIXES if all(key.startswith(prefix + p) for key in keys)), None)
-        if longer is None:
-            return prefix
-        prefix = longer
-
-
-def _stored(path: Path, value: PickledTensor | TensorInFile) -> TensorInFile:
-    if not isinstance(value, PickledTensor):
-        return value
-    return StoredTensor(path, value.storage.start, value.dtype, value.shape, value.offset, value.stride)
-
-
-def _described(content: object) -> str:
-    if _is_tensor(content):
-        return "a single tensor"
-    return f"a {content.class_name if isinstance(content, Opaque) else type(content).__name__}"
-
-
-def _summary(content: dict) -> str:
-    names = few([str(name) for name in content], 5)
-    return "it holds " + ", ".join(map(shown, names)) if names else "it is empty"
+def _in_file(path: Path, tensor: Any) -> TensorInFile:
+    """The tensor as it lies in its file; of one in chunks it is sure that they are all there."""
+    if isinstance(tensor, ChunkedTensor):
+        assert tensor.parts is not None
+        return tensor
+    return tensor.stored_in(path) if isinstance(tensor, PickledTensor) else tensor

@@ -47,7 +47,7 @@ def download(url: str, folder: Path, progress: Progress) -> Path:
         reason = _reason(error)
     if reason:
         path.unlink(missing_ok=True)
-        raise InvalidInput(f"{_shown(parts)}: cannot be fetched ({reason}); try again, or pass a file that you fetched")
+        raise InvalidInput(f"{_without_secrets(parts)}: cannot be fetched ({reason}); try again, or pass a file that you fetched")
     return path
 
 
@@ -72,6 +72,10 @@ def _file_name(url: SplitResult) -> str:
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[-100:].strip(".") or "checkpoint"
 
 
-def _shown(url: SplitResult) -> str:
-    """The URL without what may be secret: a password, a signature."""
+def shown_url(url: str) -> str:
+    """A URL that `download` has fetched, without what may be secret: a password, a signature."""
+    return _without_secrets(urlsplit(url))
+
+
+def _without_secrets(url: SplitResult) -> str:
     return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -4,7 +4,6 @@ Weights are written as safetensors, in several files with an index if they are l
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,22 +11,24 @@ from pathlib import Path
 
 from ..errors import InvalidInput, NotFaithful
 from ..progress import Advance, uncounted
-from .checkpoint import check_is_file, open_checkpoint
+from .checkpoint import errors_about, open_checkpoint
 from .safetensors_format import read_safetensors, write_safetensors
+from .shards import INDEX, WEIGHT_FILES, WEIGHTS, files_of_weights
 from .staging import sync_path, write_json
-from .tensors import StoredTensor, TensorInFile, TensorSource, are_equal, count_nonfinite, first_difference, for_each, nbytes, raw_bytes
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-RECORD = "conversion.json"
-
-# The names that releases' save_pretrained gives to weights. The first that exists counts.
-WEIGHT_FILES = (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
+from .tensors import (
+    TensorInFile,
+    TensorSource,
+    UnsupportedTensor,
+    are_equal,
+    count_nonfinite,
+    first_difference,
+    for_each,
+    nbytes,
+    raw_bytes,
+)
 
 # transformers 4.43 to 4.57 split at this size. All releases read any number of files of any size.
 DEFAULT_SHARD_SIZE = "5GB"
-
-INDEX_BYTES_MAX = 64 << 20  # the index of a model with 10 billion parameters has 0.3 MB
 
 
 def read_weights(folder: Path, current_name: Callable[[str], str]) -> dict[str, TensorInFile]:
@@ -43,7 +44,7 @@ def read_weights(folder: Path, current_name: Callable[[str], str]) -> dict[str, 
     """
     tensors: dict[str, TensorInFile] = {}
     for file in files_of_weights(weights_file(folder)):
-        for name, tensor in read_weights_file(file).items():
+        for name, tensor in open_checkpoint(file).tensors.items():
             key = current_name(name)
             if key in tensors and not _are_same(tensor, tensors[key]):
                 raise NotFaithful(f"{folder}: {key} has two values, one of them under {name} in {file.name}; nothing says which is right")
@@ -51,14 +52,8 @@ def read_weights(folder: Path, current_name: Callable[[str], str]) -> dict[str, 
     return tensors
 
 
-def read_weights_file(file: Path) -> Mapping[str, TensorInFile]:
-    """The tensors of one of a folder's files, under the names in the file, not read yet."""
-    check_is_file(file)
-    return read_safetensors(file) if file.suffix == ".safetensors" else open_checkpoint(file).tensors
-
-
 def _are_same(one: TensorInFile, other: TensorInFile) -> bool:
-    if not isinstance(one, StoredTensor) or not isinstance(other, StoredTensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
+    if isinstance(one, UnsupportedTensor) or isinstance(other, UnsupportedTensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     return not first_difference(one, other)
 
@@ -73,39 +68,6 @@ def weights_file(folder: Path) -> Path:
     if name is None:
         raise InvalidInput(f"{folder}: no weights in it (none of {', '.join(WEIGHT_FILES)})")
     return folder / name
-
-
-def files_of_weights(path: Path) -> list[Path]:
-    """``path`` itself if it is a file of weights, or the files that it names if it is an index.
-
-    Raises:
-        InvalidInput: the index is broken, or names a file that does not lie beside it.
-    """
-    if path.suffix != ".json":
-        return [path]
-    names = sorted(set(weight_map(path).values()))
-    for name in names:
-        if not name or Path(name).name != name or not name.isprintable():
-            raise InvalidInput(f"{path}: names the file {name!r}, which does not lie beside it; refused")
-    return [path.with_name(name) for name in names]
-
-
-def weight_map(index: Path) -> dict[str, str]:
-    """The file that an index gives for each key.
-
-    Raises:
-        InvalidInput: it is no such index.
-    """
-    check_is_file(index)
-    if index.stat().st_size > INDEX_BYTES_MAX:
-        raise InvalidInput(f"{index}: too large for an index of weight files")
-    try:
-        found = json.loads(index.read_bytes())["weight_map"]
-        if all(isinstance(text, str) for pair in found.items() for text in pair):
-            return found
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
-    raise InvalidInput(f"{index}: not an index of weight files")
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -186,7 +148,8 @@ def prove_weights(folder: Path, files: Mapping[str, Mapping[str, TensorSource]],
 
 
 def _prove_file(path: Path, expected: Mapping[str, TensorSource], advance: Advance) -> dict[str, ProvenTensor]:
-    written = read_safetensors(path)
+    with errors_about(str(path)):
+        written = read_safetensors(path)
     if set(written) != set(expected):
         raise NotFaithful(f"{path}: holds other keys than were written; the disk or its driver is at fault")
     return dict(for_each(lambda key: _prove_tensor(path.name, key, written[key], expected[key], advance), expected))
@@ -194,7 +157,7 @@ def _prove_file(path: Path, expected: Mapping[str, TensorSource], advance: Advan
 
 def _prove_tensor(file: str, key: str, written: TensorInFile, expected: TensorSource, advance: Advance) -> ProvenTensor:
     differs = NotFaithful(f"{file}: {key} read back is not what was written; the disk or its driver is at fault")
-    if not isinstance(written, StoredTensor) or (written.dtype, written.shape) != (expected.dtype, expected.shape):
+    if isinstance(written, UnsupportedTensor) or (written.dtype, written.shape) != (expected.dtype, expected.shape):
         raise differs
     digest = hashlib.sha256()
     nonfinite = 0

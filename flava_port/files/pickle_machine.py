@@ -2,8 +2,9 @@
 
 Python's own unpickler imports and calls whatever a file names. This reader imports and calls nothing of
 the file's choice. It walks the instructions (`pickletools.genops`) and builds plain dicts, lists, tuples
-and scalars. A name (of a class or function) has a meaning only if it is on the list in
-`flava_port.files.pickle_names`; any other name ends the reading with an error that says it.
+and scalars. A name (of a class or function) makes something only if it is on the list in
+`flava_port.files.pickle_names`. An object of any other class stays opaque: its class's name, and the plain data
+that the pickle sets on it. A name that only an attack has use for ends the reading with an error that says it.
 
 The cost of a step is in proportion to the bytes of the file that ask for it: no value that a short file
 can make long, or that holds one part many times, is copied, hashed, compared or printed.
@@ -18,29 +19,32 @@ from typing import Any, BinaryIO, TypeAlias
 
 from ..errors import InvalidInput
 from ..text import shown
-from .pickle_names import ARGUMENTS_MAX, BUILDERS, VALUES, Named, Opaque, PickledModule, Storage, as_key
+from .pickle_attacks import CALLERS
+from .pickle_names import ARGUMENTS_MAX, BUILDERS, VALUES, checked_name
+from .pickle_objects import KEY_CHARS_MAX, Named, Opaque, Storage, as_key
 
 PICKLE_BYTES_MAX = 32 << 20  # the pickle of a state dict of 10 billion parameters has about 1 MB
 INSTRUCTIONS_MAX = 4_000_000  # and about 100,000 instructions
 
 
-def read_pickle(text: BytesIO, storage_of: Callable[[tuple], Storage]) -> Any:
+def read_pickle(text: BytesIO, storage_of: Callable[[tuple], Storage], scale: int = 1) -> Any:
     """The object that one pickle describes, as plain data. Sets become dicts whose values are None.
 
     Args:
         text: the bytes, from `bounded`; afterwards its position is behind the pickle.
         storage_of: gives the `Storage` for a persistent id, the tuple that torch writes for a storage.
+        scale: how many times as long as a checkpoint's pickle it may be.
 
     Raises:
-        InvalidInput: the pickle is broken, too long, or names something that is not on the list.
+        InvalidInput: the pickle is broken, too long, or names something that only an attack has use for.
     """
     try:
         with _no_escape_warnings():
-            found = _Machine(storage_of).run(text)
+            found = _Machine(storage_of).run(text, scale * INSTRUCTIONS_MAX)
     except _NONSENSE:
-        _check_length(text)
+        _check_length(text, scale)
         raise InvalidInput("the pickle is broken or truncated; fetch or copy the file again") from None
-    _check_length(text)
+    _check_length(text, scale)
     return found
 
 
@@ -54,17 +58,17 @@ def is_pickle(file: BinaryIO) -> bool:
         return False
 
 
-def bounded(file: BinaryIO) -> BytesIO:
+def bounded(file: BinaryIO, scale: int = 1) -> BytesIO:
     """The next bytes of a file, in memory, one more than a pickle may have.
 
     A length inside the pickle cannot make anyone read more than these.
     """
-    return BytesIO(file.read(PICKLE_BYTES_MAX + 1))
+    return BytesIO(file.read(scale * PICKLE_BYTES_MAX + 1))
 
 
-def _check_length(text: BytesIO) -> None:
-    if text.tell() > PICKLE_BYTES_MAX:
-        raise InvalidInput(f"its pickle has more than {PICKLE_BYTES_MAX:,} bytes, too many for a checkpoint")
+def _check_length(text: BytesIO, scale: int) -> None:
+    if text.tell() > scale * PICKLE_BYTES_MAX:
+        raise InvalidInput(f"its pickle has more than {scale * PICKLE_BYTES_MAX:,} bytes, too many for a checkpoint")
 
 
 @contextmanager
@@ -92,10 +96,11 @@ class _Machine:
         self.storage_of = storage_of
         self.stack: list[Any] = []
         self.memo: list[Any] = []
+        self.callers: dict[str, None] = {}  # names that call others, in the order in which the pickle has them
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: BinaryIO, instructions_max: int) -> Any:
         for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
-            if count == INSTRUCTIONS_MAX:
+            if count == instructions_max:
                 raise InvalidInput(f"its pickle has more than {count:,} instructions, too many for a checkpoint")
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -152,7 +157,7 @@ class _Machine:
     def do_MEMOIZE(self, _: None) -> None:
         self.memo.append(self.stack[-1])
 
-    # Containers. Items that are set on an opaque object are left out: nobody reads them.
+    # Containers. An opaque object keeps the items that are set on it, for it may be a kind of dict; what is appended is left out.
 
     def do_TUPLE(self, _: None) -> None:
         self.stack.append(tuple(self.take_to_mark()))
@@ -177,7 +182,8 @@ class _Machine:
     def set_items(self, flat: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Opaque):
-            return
+            target.items = target.items or {}
+            target = target.items
         if not isinstance(target, dict) or len(flat) % 2:
             raise InvalidInput("the pickle sets items on something that is no dict")
         for key, value in zip(flat[::2], flat[1::2]):
@@ -213,13 +219,15 @@ class _Machine:
     def push_global(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise InvalidInput("the pickle refers to a name that is no text; refused")
+        if len(module) + len(name) > KEY_CHARS_MAX or not (module.isprintable() and name.isprintable()):
+            raise InvalidInput(f"the pickle names {shown(module)}.{shown(name)}, which is no name that any code has; refused")
         full_name = f"{module}.{name}"
-        if full_name not in BUILDERS and full_name not in VALUES:
-            raise InvalidInput(
-                f"the pickle names {shown(full_name)}, which is not on the list of harmless names; nothing of it was "
-                "run. Where you trust the file, save its state dict alone (torch.save(model.state_dict(), ...))"
-            )
-        self.stack.append(Named(full_name) if full_name in BUILDERS else VALUES[full_name])
+        if full_name in CALLERS:
+            self.callers[full_name] = None
+        if full_name in VALUES:
+            self.stack.append(VALUES[full_name])
+        else:
+            self.stack.append(Named(full_name) if full_name in BUILDERS else checked_name(full_name, ", ".join(self.callers)))
 
     def do_INST(self, argument: str) -> None:
         self.do_GLOBAL(argument)
@@ -231,16 +239,30 @@ class _Machine:
 
     do_NEWOBJ = do_REDUCE
 
+    def do_NEWOBJ_EX(self, _: None) -> None:
+        function, arguments, _keywords = self.take(3)
+        self.stack.append(self.call(function, arguments))
+
+    def do_OBJ(self, _: None) -> None:
+        function, *arguments = self.take_to_mark()
+        self.stack.append(self.call(function, tuple(arguments)))
+
     def call(self, function: object, arguments: object) -> Any:
-        """Calls the builder of ours that the name stands for; whatever the file names is never called itself."""
-        if not isinstance(function, Named) or not isinstance(arguments, tuple) or len(arguments) > ARGUMENTS_MAX:
-            raise InvalidInput("the pickle calls something that is not on the list of harmless names; refused")
-        return BUILDERS[function.name](*arguments)
+        """What the builder of ours makes that the name stands for, or an opaque object; what the file names is never called itself."""
+        if not isinstance(function, Named | Opaque) or not isinstance(arguments, tuple):
+            raise InvalidInput("the pickle calls something that has no name; refused")
+        if isinstance(function, Opaque):
+            return Opaque(function.class_name)
+        if (builder := BUILDERS.get(function.name)) is None:
+            return Opaque(function.name)
+        if len(arguments) > ARGUMENTS_MAX:
+            raise InvalidInput(f"the pickle calls {function.name} with {len(arguments):,} arguments; refused")
+        return builder(*arguments)
 
     def do_BUILD(self, _: None) -> None:
-        """Sets the state of a module. No other state (an OrderedDict's _metadata, a tensor's hooks) holds weights."""
+        """Keeps the state of an opaque object. No other state (an OrderedDict's _metadata, a tensor's hooks) holds weights."""
         (state,) = self.take(1)
-        if isinstance(target := self.stack[-1], PickledModule) and isinstance(state, dict):
+        if isinstance(target := self.stack[-1], Opaque):
             target.state = state
 
     def do_BINPERSID(self, _: None) -> None:

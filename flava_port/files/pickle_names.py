@@ -1,120 +1,26 @@
-"""What the names in a checkpoint's pickle mean: the complete list of names that have a meaning.
+"""What the names in a checkpoint's pickle mean: the names of which plain data is made.
 
 A pickle names classes and functions and asks for them to be called. Here a name on the list stands for
-a plain value (`VALUES`) or for a builder of ours that returns plain data (`BUILDERS`). Nothing is
-imported and nothing from the file is run. The work of a builder is in proportion to the bytes of the file
-that ask for it.
+a plain value (`VALUES`) or for a builder of ours that returns plain data (`BUILDERS`). Any other name makes an
+`Opaque`, unless only an attack has use for it (`flava_port.files.pickle_attacks`). Nothing is imported and nothing
+from the file is run. The work of a builder is in proportion to the bytes of the file that ask for it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeGuard
 
 from ..errors import InvalidInput
 from ..text import shown
 from .dtypes import DTYPES, Dtype
+from .pickle_attacks import is_attack
+from .pickle_objects import KEY_CHARS_MAX, Key, Named, Opaque, PickledTensor, Storage, as_key, class_of
 from .tensors import UnsupportedTensor
 
-KEY_CHARS_MAX = 1000
-MODULE_PARTS_MAX = 20_000  # OpenAI's encoder has about 300
-ARGUMENTS_MAX = 16  # of one call in the pickle; torch's own calls have up to 9
+ARGUMENTS_MAX = 16  # of one call of a builder; torch's own calls have up to 9
 RANK_MAX = 32  # as many axes as a numpy array can have
 SIZE_MAX = 1 << 62
 EXPANDED_BYTES_MAX = 64 << 20  # of a tensor that repeats the elements of its storage (stride 0)
-
-
-@dataclass
-class Storage:
-    """A run of elements in the file. ``start``, the position of its first byte, is set once it is known."""
-
-    key: str
-    dtype: Dtype | None  # None: the storage is untyped, and each tensor in it says its own dtype
-    nbytes: int
-    start: int = -1
-
-
-@dataclass(frozen=True)
-class PickledTensor:
-    """A tensor as the pickle describes it: a strided view of a storage, not read yet."""
-
-    storage: Storage
-    dtype: Dtype
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """An object beside the weights, such as training arguments: its class is known and it is not rebuilt."""
-
-    class_name: str
-
-
-@dataclass(frozen=True)
-class Named:
-    """A name on the list that stands for a builder; nothing was imported."""
-
-    name: str
-
-
-@dataclass(eq=False, slots=True)
-class OtherKey:
-    """Stands in a dict for a key that is not a string.
-
-    Two of them are equal only if they are one object, so that no value from the file is hashed or compared: a
-    short file can describe a value for which that takes forever.
-    """
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def as_key(key: object) -> str | OtherKey:
-    """The key for our own dicts that stands for a key of the pickle's dicts or a member of its sets."""
-    if isinstance(key, str):
-        if len(key) > KEY_CHARS_MAX:
-            raise InvalidInput(f"the pickle has a key of {len(key):,} characters; refused")
-        return key
-    return OtherKey(str(key) if isinstance(key, int | float | None) else type(key).__name__)
-
-
-@dataclass
-class PickledModule:
-    """A pickled `torch.nn.Module`: the name of its class, and its ``__dict__`` as plain data."""
-
-    class_name: str
-    state: dict = field(default_factory=dict)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What ``module.state_dict()`` would have returned, with tensors that are not read yet.
-
-        Raises:
-            InvalidInput: the module contains itself, or has more parts than any real model.
-        """
-        entries: dict[str, Any] = {}
-        parts = 0
-        waiting = [("", self)]
-        while waiting:
-            prefix, module = waiting.pop()
-            parameters, buffers, children, transient = map(
-                module._dict_at, ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-            )
-            parts += 1 + len(parameters) + len(buffers) + len(children)
-            if parts > MODULE_PARTS_MAX or len(prefix) > KEY_CHARS_MAX:
-                raise InvalidInput("its pickled module contains itself, or has more parts than any model; refused")
-            kept = {name: buffer for name, buffer in buffers.items() if name not in transient}
-            entries |= {f"{prefix}{name}": value for name, value in (parameters | kept).items() if value is not None}
-            inner = [(f"{prefix}{name}.", child) for name, child in children.items() if isinstance(child, PickledModule)]
-            waiting += reversed(inner)
-        return entries
-
-    def _dict_at(self, name: str) -> dict:
-        value = self.state.get(name)
-        return value if isinstance(value, dict) else {}
 
 
 _STORAGES = {dtype.storage: dtype for dtype in DTYPES.values() if dtype.storage} | {"UntypedStorage": None}
@@ -124,11 +30,6 @@ VALUES: dict[str, Dtype | None] = {
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
     **{f"torch.storage.{name}": dtype for name, dtype in _STORAGES.items()},
     **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
-    "torch.Tensor": None,
-    "torch._tensor.Tensor": None,
-    "torch.per_tensor_affine": None,
-    "torch.per_channel_affine": None,
-    "torch.per_channel_affine_float_qparams": None,
 }
 
 # The builders have the parameters of the functions that they stand for. Their arguments come from the file and may
@@ -153,7 +54,7 @@ def _checked_tensor(
     """The tensor, once it is sure that all of it lies inside its storage."""
     if not isinstance(storage, Storage) or not isinstance(dtype, Dtype):
         raise InvalidInput("a tensor in the pickle has no storage or no dtype")
-    if not (_are_sizes(shape) and _are_sizes(stride) and _is_size(offset)) or len(shape) != len(stride):
+    if not (are_sizes(shape) and are_sizes(stride) and is_size(offset)) or len(shape) != len(stride):
         raise InvalidInput(f"a tensor in storage {shown(storage.key)!r} has an impossible shape, stride or offset")
     elements = prod(shape)
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride)) if elements else -1
@@ -166,30 +67,75 @@ def _checked_tensor(
     return PickledTensor(storage, dtype, offset, tuple(shape), tuple(stride))
 
 
-def _is_size(number: object) -> TypeGuard[int]:
+def is_size(number: object) -> TypeGuard[int]:
+    """Whether it is a number that a size in a file can be."""
     return type(number) is int and 0 <= number < SIZE_MAX
 
 
-def _are_sizes(numbers: object) -> TypeGuard[Sequence[int]]:
-    return isinstance(numbers, tuple | list) and len(numbers) <= RANK_MAX and all(map(_is_size, numbers))
+def are_sizes(numbers: object) -> TypeGuard[Sequence[int]]:
+    """Whether they are the sizes of a tensor, by axis."""
+    return isinstance(numbers, tuple | list) and len(numbers) <= RANK_MAX and all(map(is_size, numbers))
 
 
 def _rebuild_parameter(tensor: object, *_flags: object) -> object:
     return tensor
 
 
-def _rebuild_from_type(rebuild: object, _type: object, arguments: Any, _state: object) -> object:
-    if not isinstance(rebuild, Named) or rebuild.name not in _TENSOR_BUILDERS:
-        raise InvalidInput("the pickle rebuilds a tensor with something that is not on the list of harmless names")
+def _rebuild_from_cpu_tensor(tensor: object, dtype: object, *_device: object) -> object:
+    """A tensor that lay on a device torch has no storage for; it was saved by way of the CPU."""
+    return tensor if isinstance(tensor, PickledTensor) and tensor.dtype == dtype else UnsupportedTensor("recast")
+
+
+def _rebuild_from_type(rebuild: object, type_: object, arguments: Any, _state: object) -> object:
+    """A tensor of a subclass. What is not rebuilt as a plain tensor of torch's is, holds more than its elements."""
+    if not isinstance(rebuild, Named):
+        raise InvalidInput("the pickle rebuilds a tensor with something that is no name; refused")
+    if rebuild.name not in _TENSOR_BUILDERS:
+        return UnsupportedTensor(type_.name if isinstance(type_, Named) else class_of(type_))
     return _TENSOR_BUILDERS[rebuild.name](*arguments[:ARGUMENTS_MAX])
 
 
-def _ordered_dict(pairs: Any = ()) -> dict[str | OtherKey, Any]:
+def _ordered_dict(pairs: Any = ()) -> dict[Key, Any]:
     return {as_key(key): value for key, value in _emptied(pairs or [])}
 
 
-def _set(members: Any = ()) -> dict[str | OtherKey, None]:
+def _set(members: Any = ()) -> dict[Key, None]:
     return dict.fromkeys(map(as_key, _emptied(members or [])))
+
+
+def _reconstructed(cls: object, *_base_and_state: object) -> Opaque:
+    """What the first two protocols make of any object: its class stands among the arguments."""
+    return Opaque(cls.name if isinstance(cls, Named) else class_of(cls))
+
+
+def _attribute(owner: object, name: object, *_default: object) -> Named:
+    """A method or a nested class; what it would be called with is known where it is called."""
+    if not isinstance(owner, Named | Opaque) or not isinstance(name, str):
+        raise InvalidInput("the pickle asks builtins.getattr for a part of something that has no name; refused")
+    full_name = f"{owner.name if isinstance(owner, Named) else owner.class_name}.{name[:KEY_CHARS_MAX]}"
+    return checked_name(full_name)
+
+
+def checked_name(full_name: str, callers: str = "") -> Named:
+    """The name, if honest files have use for it. ``callers`` are the names before it that call others.
+
+    Raises:
+        InvalidInput: only an attack has use for it.
+    """
+    if len(full_name) > 2 * KEY_CHARS_MAX:
+        raise InvalidInput(f"the pickle names {shown(full_name)}, which is no name that any code has; refused")
+    if full_name == "torch.storage._load_from_bytes":
+        raise InvalidInput(
+            f"the pickle names {full_name}: it was written by pickle.dump, which puts a pickle into the pickle; "
+            "no such file is read. Whoever made it can write the state dict with torch.save, or as safetensors"
+        )
+    if is_attack(full_name):
+        by_way = f" (by way of {callers})" if callers else ""
+        raise InvalidInput(
+            f"the pickle names {shown(full_name)}{by_way}, which only an attack has use for; nothing of it was run. "
+            "Open it with nothing else, and ask whoever made it for the state dict as safetensors"
+        )
+    return Named(full_name)
 
 
 def _emptied(items: list) -> list:
@@ -210,65 +156,28 @@ _TENSOR_BUILDERS: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
 }
 
+# Tensors of these are told apart, so that a message can say what they are.
 _UNSUPPORTED = {
     "torch._utils._rebuild_sparse_tensor": "sparse",
     "torch._utils._rebuild_sparse_csr_tensor": "sparse",
     "torch._utils._rebuild_qtensor": "quantised",
     "torch._utils._rebuild_meta_tensor_no_storage": "meta (shape without values)",
     "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_wrapper_subclass": "subclassed",
 }
 
-# The classes of OpenAI's encoder, which was published as a pickled module.
-_MODULES = (
-    "torch.nn.modules.container.Sequential",
-    "torch.nn.modules.activation.ReLU",
-    "torch.nn.modules.pooling.MaxPool2d",
-    "torch.nn.modules.linear.Identity",
-    "dall_e.encoder.Encoder",
-    "dall_e.encoder.EncoderBlock",
-    "dall_e.utils.Conv2d",
-)
-
-# The classes of objects that training code saves beside the weights.
-_BUILTINS = ["bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range", "slice", "str", "tuple", "xrange"]
-_OPAQUE = (
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "collections.Counter",
-    "collections.defaultdict",
-    "collections.deque",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "pathlib._local.PosixPath",
-    "pathlib._local.WindowsPath",
-    "torch.device",
-    "torch.serialization._get_layout",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.numeric._frombuffer",
-    "numpy._core.numeric._frombuffer",
-    "numpy.ndarray",
-    "numpy.dtype",
-    "_codecs.encode",
-)
-
-# The builder that each of these names stands for. With VALUES, this is the complete list.
+# The builder that each of these names stands for. With VALUES, this is the complete list of names of which anything is made.
 BUILDERS: dict[str, Callable[..., object]] = {
     **_TENSOR_BUILDERS,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
     "torch.nn.parameter.Parameter": _rebuild_parameter,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _rebuild_from_cpu_tensor,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
     "torch.Size": lambda sizes=(): sizes,
     "collections.OrderedDict": _ordered_dict,
     **{f"{module}.{name}": _set for module in ("builtins", "__builtin__") for name in ("set", "frozenset")},
     **{name: _returns(UnsupportedTensor, kind) for name, kind in _UNSUPPORTED.items()},
-    **{name: _returns(PickledModule, name) for name in _MODULES},
-    **{name: _returns(Opaque, name) for name in _OPAQUE},
+    **{f"{module}.getattr": _attribute for module in ("builtins", "__builtin__")},
+    **{f"{module}._reconstructor": _reconstructed for module in ("copyreg", "copy_reg")},
 }

@@ -32,7 +32,8 @@ def read_safetensors(path: Path) -> dict[str, TensorInFile]:
     """The tensors of a safetensors file, not read yet, in the order of the header.
 
     Raises:
-        InvalidInput: the header is broken, or does not account for every byte of the data.
+        InvalidInput: the header is broken, or does not account for every byte of the data; the message does not
+            name the file.
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -47,7 +48,7 @@ def read_safetensors(path: Path) -> dict[str, TensorInFile]:
         reason = str(error)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         reason = "its header is not what the format asks for"
-    raise InvalidInput(f"{path}: a broken or truncated safetensors file ({reason}); fetch or copy it again")
+    raise InvalidInput(f"a broken or truncated safetensors file ({reason}); fetch or copy it again")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensors(path: Path, data_start: int, data_bytes: int, entries: dict[str, Any]) -> dict[str, TensorInFile]:
     """The header's tensors, which must follow each other without a gap from the first byte of the data to the last."""
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", {}) or {}  # null is none
     if not all(isinstance(value, str) for value in metadata.values()):
         raise _BrokenHeader("its metadata holds something that is no text")
     end = 0

@@ -1,25 +1,33 @@
 """Folders and files that appear whole or not at all.
 
-Everything is written beside the target, under a hidden name, and a rename puts it in place. Whatever ends
+Everything is written beside the target, in a hidden folder, and a rename puts it in place. Whatever ends
 the work early (an error, Ctrl-C, a full disk) removes what was written so far and leaves the old target as
-it was. After a kill (SIGKILL, a power cut) each target is the whole old one, the whole new one, or absent;
-hidden files and folders may be left beside it. One of them is the old target, if the kill came between the
-two renames that replace it.
+it was. After a kill (SIGKILL, a power cut) each target is the whole old one, the whole new one, or absent; the
+hidden folder is left beside it, and the next run clears it away. The old target lies in it, if the kill came
+between the two renames that replace it. What others have in a target stays in it: see `flava_port.files.replacing`.
 """
 
+import glob
 import json
 import os
 import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 from ..errors import InvalidInput
+from .replacing import files_of_others, remove, replace_keeping
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # code that uses it asks first
 
 
 def check_target(target: Path, *, force: bool, sources: tuple[Path, ...] = ()) -> Path:
@@ -48,13 +56,15 @@ def check_space(target: Path, needed: int) -> None:
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, owned: Collection[str] | None = None) -> Iterator[Path]:
     """Gives a hidden folder beside ``target`` to write in. It becomes ``target`` when the block ends without an error.
+
+    ``owned`` are the names in an old folder there that may go; everything else in it stays. None: all may go.
 
     Raises:
         InvalidInput: the place cannot be written to, or something appeared there while the block ran.
     """
-    with _staged([target]) as [folder]:
+    with _staged([target], owned) as [folder]:
         folder.mkdir()
         yield folder
         _sync_folder(folder)
@@ -75,41 +85,45 @@ def staged_files(targets: list[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _staged(targets: list[Path]) -> Iterator[list[Path]]:
+def _staged(targets: list[Path], owned: Collection[str] | None = None) -> Iterator[list[Path]]:
     """Gives a hidden path beside each target; what is made there takes the target's place when the block ends well.
 
-    A target that exists already (`check_target` has allowed it) is first renamed to another hidden name and
+    A target that exists already (`check_target` has allowed it) is first renamed into the hidden folder and
     is deleted last. If a new one cannot take its place, all old ones are renamed back.
     """
-    new = [target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial") for target in targets]
-    old = [path.with_suffix(".replaced") for path in new]
+    stages = [target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial") for target in targets]
+    new, old = [stage / "new" for stage in stages], [stage / "old" for stage in stages]
     was_taken = [_is_taken(target) for target in targets]
     missing = list(dict.fromkeys(folder for target in targets for folder in _missing_parents(target)))
     placed: list[Path] = []
+    locks: list[IO[str]] = []
     try:
         with _os_errors_about(targets):
             for folder in missing:
                 folder.mkdir(exist_ok=True)
+            with _uninterrupted():
+                for stage in stages:
+                    stage.mkdir()
+                    locks.append(_lock(stage))
             yield new
             with _uninterrupted():
                 for target, taken in zip(targets, was_taken):
                     if _is_taken(target) and not taken:
                         raise InvalidInput(f"{target}: appeared while it was being made; look at it, then try again")
                 for path, aside, target in zip(new, old, targets):
-                    if _is_taken(target):
-                        target.rename(aside)
-                    path.rename(target)
+                    if owned is None or not replace_keeping(path, target, owned, aside):
+                        if _is_taken(target):
+                            target.rename(aside)
+                        path.rename(target)
                     placed.append(target)
                     _sync_folder(target.parent)
-                for aside in old:
-                    _remove(aside)
+                _clear(stages, locks)
     except BaseException:
         with _uninterrupted():
             if len(placed) < len(targets):
                 for aside, target in zip(old, targets):
                     _put_back(aside, target, target in placed)
-            for leftover in (*new, *old):
-                _remove(leftover)
+            _clear(stages, locks)
             for folder in reversed(missing):
                 with suppress(OSError):  # it was never made, or somebody else has put something in it
                     folder.rmdir()
@@ -118,9 +132,78 @@ def _staged(targets: list[Path]) -> Iterator[list[Path]]:
 
 def _put_back(aside: Path, target: Path, was_placed: bool) -> None:
     if was_placed:
-        _remove(target)
-    if aside.exists():
+        remove(target)
+    if aside.exists() and not target.exists():
         aside.rename(target)
+
+
+def _clear(stages: list[Path], locks: list[IO[str]]) -> None:
+    """Removes the hidden folders, and lets go of their locks last."""
+    for stage in stages:
+        remove(stage)
+    for lock in locks:
+        lock.close()
+
+
+_MARK = "flava-port writes here; when it is not at work, this folder can be deleted\n"
+
+
+def _lock(stage: Path) -> IO[str]:
+    """A file in the hidden folder that stays locked while it is open, so as long as this process is at work there."""
+    file = open(stage / "lock", "w")  # noqa: SIM115  `_clear` closes it
+    file.write(_MARK)
+    file.flush()
+    if fcntl is not None:
+        with suppress(OSError):  # some network shares have no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def clear_leftovers(target: Path, is_written: Callable[[str], bool]) -> list[str]:
+    """Removes what killed runs left beside a target, where nothing in it is anyone else's; says what it did and what it left.
+
+    ``is_written`` tells the names of files that we write.
+    """
+    notes = []
+    for stage in sorted(target.parent.glob(f".{glob.escape(target.name)}.????????.partial")):
+        if _is_at_work(stage):
+            continue
+        if _is_ours(stage, target, is_written):
+            remove(stage)
+            notes.append(f"removed {stage.name}, which a run that was killed had left beside the target")
+        else:
+            notes.append(f"{stage} is left over from a run that was killed; look at it, and delete it if nothing in it is missed")
+    return notes
+
+
+def _is_at_work(stage: Path) -> bool:
+    """Whether a process holds the lock in a hidden folder, or may: without a lock nothing is known."""
+    if fcntl is None:
+        return True
+    try:
+        with open(stage / "lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_ours(stage: Path, target: Path, is_written: Callable[[str], bool]) -> bool:
+    """Whether all in a hidden folder is what we made, or a second name of what stands in the target, or what the target has replaced."""
+    with suppress(OSError):
+        inside = {path.name for path in stage.iterdir()}
+        if inside <= {"lock"} and time.time() - stage.stat().st_mtime > 60:
+            return True  # killed before it had locked it; a run that begins just now may look the same
+        if (stage / "lock").read_text() != _MARK or not inside <= {"lock", "new", "old"}:
+            return False
+        if (stage / "old").exists() and not target.exists():
+            return False  # the only old one there is
+        folders = [folder for folder in (stage / "new", stage / "old") if folder.is_dir() and not folder.is_symlink()]
+        written = {path.name for folder in folders for path in folder.iterdir() if is_written(path.name)}
+        return not any(files_of_others(folder, target, written) for folder in folders)
+    return False
 
 
 @contextmanager
@@ -130,7 +213,7 @@ def _os_errors_about(targets: list[Path]) -> Iterator[None]:
         yield
     except OSError as error:
         names = ", ".join(map(str, targets))
-        reason = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        reason = (error.strerror or "the system says no more") + (f": {error.filename}" if error.filename else "")
         raise InvalidInput(f"{names}: cannot be written ({reason}); nothing was changed, name another place") from None
 
 
@@ -159,15 +242,6 @@ def _uninterrupted() -> Iterator[None]:
 def _missing_parents(target: Path) -> list[Path]:
     """The folders above the target that do not exist, the outermost first."""
     return [folder for folder in reversed(target.parents) if not folder.exists()]
-
-
-def _remove(path: Path) -> None:
-    """Deletes the folder or file, if there is one. What cannot be deleted stays."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 def _is_taken(target: Path) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Dtype
+from .zip_records import Inflating
 
 CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the cache
 ALIGNMENT = 64  # bytes: torch.save and safetensors begin their data at a multiple of this
@@ -47,7 +48,8 @@ class StoredTensor:
     """A tensor that still lies in its file; `chunks` reads it.
 
     Its storage begins at byte ``start`` of the file. ``offset`` and ``stride``, in elements, place the
-    tensor inside that storage, as in `torch.as_strided`.
+    tensor inside that storage, as in `torch.as_strided`. If the storage is deflated, ``deflated`` is the number of
+    its bytes in the file.
     """
 
     file: Path
@@ -56,6 +58,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int = 0
     stride: tuple[int, ...] | None = None  # None: contiguous
+    deflated: int | None = None
 
     @property
     def is_contiguous(self) -> bool:
@@ -75,8 +78,9 @@ class StoredTensor:
         total = prod(self.shape)
         if not total:
             return
-        with open(self.file, "rb", buffering=0) as file:
-            file.seek(self.start + self.offset * self.dtype.itemsize)
+        with open(self.file, "rb", buffering=0) as raw:
+            file = raw if self.deflated is None else Inflating(raw, self.start, self.deflated)
+            file.seek((self.start if file is raw else 0) + self.offset * self.dtype.itemsize)
             if self.stride is not None and not self.is_contiguous:
                 span = self._read_into(np.empty(_span(self.shape, self.stride), self.dtype.held_in), file)
                 # The stride of an axis of size 1 means nothing and may be any number.
@@ -87,7 +91,7 @@ class StoredTensor:
             for first in range(0, total, CHUNK_ELEMENTS):
                 yield self._read_into(memory[: total - first], file)
 
-    def _read_into(self, chunk: np.ndarray, file: io.FileIO) -> np.ndarray:
+    def _read_into(self, chunk: np.ndarray, file: io.FileIO | Inflating) -> np.ndarray:
         view = raw_bytes(chunk)
         while view:
             read = file.readinto(view)
@@ -99,12 +103,17 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class UnsupportedTensor:
-    """A tensor in a file that no conversion can place: ``kind`` says what it is (sparse, quantised, ...)."""
+    """What stands in a tensor's place and no conversion can take: ``kind`` says what it is (a sparse tensor, ...)."""
 
     kind: str
+    noun: str = "tensor"
+    advice: str = "convert it to a dense floating point tensor first"
+
+    def __str__(self) -> str:
+        return f"a {self.kind} {self.noun}"
 
 
-TensorInFile: TypeAlias = StoredTensor | UnsupportedTensor
+TensorInFile: TypeAlias = TensorSource | UnsupportedTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +147,21 @@ class CastTensor:
 
     def chunks(self) -> Iterator[np.ndarray]:
         return (recast(chunk, self.source.dtype, self.dtype) for chunk in self.source.chunks())
+
+
+@dataclass(frozen=True)
+class ReshapedTensor:
+    """Another source's elements in another shape of as many."""
+
+    source: TensorSource
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> Dtype:
+        return self.source.dtype
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        return self.source.chunks()
 
 
 def cast(source: TensorSource, dtype: Dtype) -> TensorSource:

@@ -2,9 +2,7 @@
 
 import os
 import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from io import BytesIO
@@ -17,95 +15,93 @@ from ..progress import Advance, uncounted
 from ..text import shown
 from .dtypes import Dtype
 from .pickle_machine import PICKLE_BYTES_MAX, bounded, is_pickle, read_pickle
-from .pickle_names import SIZE_MAX, Storage
+from .pickle_names import SIZE_MAX
+from .pickle_objects import Storage, class_of
 from .staging import sync_path
 from .tensors import ALIGNMENT, TensorSource, nbytes, raw_bytes
+from .zip_records import ZIP_ERRORS, Slice, place_of, read_small_record
 
 # The number that a legacy file (written by torch before 1.6) begins with, pickled.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
-# What zipfile raises in one place or another for bytes that are no proper zip file.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    OSError,
-)
+# Deflated weights have about nine tenths of their bytes; of half-precision values in float32 about a third.
+INFLATED_BYTES_MAX = 64 << 20
+INFLATED_TIMES_MAX = 20
 
 
-def read_torch_zip(path: Path) -> Any:
+def read_torch_zip(path: Path, first: int = 0, length: int | None = None) -> Any:
     """What a zip file of torch's holds, as plain data, its tensors not read yet.
+
+    ``first`` and ``length`` say which bytes of the file are the zip file; by default all.
 
     Raises:
         InvalidInput: torch did not write it so, or it is broken; the message does not name the file.
     """
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            records = {info.filename: info for info in archive.infolist()}
-            if len(records) != len(archive.infolist()):
-                raise InvalidInput("a zip file that holds one name twice; refused")
-            pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise InvalidInput("a zip file, but not one that torch.save wrote (it holds no single data.pkl)")
-            root = pickles[0].removesuffix("data.pkl")
-            if f"{root}constants.pkl" in records:
-                raise InvalidInput("a TorchScript archive holds code, not a state dict; save the state dict instead")
-            if f"{root}byteorder" in records and _read_record(archive, f"{root}byteorder", 16) != b"little":
-                raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
-            data = _read_record(archive, pickles[0], PICKLE_BYTES_MAX)
-            return read_pickle(BytesIO(data), _ZipStorages(file, root, records))
-    except _ZIP_ERRORS as error:
+        with open(path, "rb") as whole:
+            size = os.stat(whole.fileno()).st_size
+            length = size - first if length is None else length
+            if first + length > size:
+                raise InvalidInput("reaches past the end of the file; it is truncated")
+            file = Slice(whole, first, length)
+            with zipfile.ZipFile(file) as archive:
+                return _read_archive(file, archive)
+    except ZIP_ERRORS as error:
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise InvalidInput(f"a broken or truncated zip file{reason}; fetch or copy it again") from None
 
 
-def _read_record(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
-    """A small record's bytes. It is read only if it is not compressed and not longer than ``bytes_max``."""
-    record = _stored_as_is(archive.getinfo(name))
-    if record.file_size > bytes_max:
-        raise InvalidInput(f"its record {shown(name)} has {record.file_size:,} bytes, too many for a checkpoint")
-    return archive.read(name)
+def _read_archive(file: Slice, archive: zipfile.ZipFile) -> Any:
+    records = {info.filename: info for info in archive.infolist()}
+    if len(records) != len(archive.infolist()):
+        raise InvalidInput("a zip file that holds one name twice; refused")
+    pickles = [name for name in records if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise InvalidInput(f"a zip file, but not one that torch.save wrote (it holds no single data.pkl){_other_archive(records)}")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}constants.pkl" in records:
+        raise InvalidInput("a TorchScript archive holds code, not a state dict; it takes the state dict of the model that was scripted")
+    if (order := records.get(f"{root}byteorder")) and read_small_record(file, order, 16) != b"little":
+        raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")
+    data = read_small_record(file, records[pickles[0]], PICKLE_BYTES_MAX)
+    return read_pickle(BytesIO(data), _ZipStorages(file, root, records))
 
 
-def _stored_as_is(record: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    if record.compress_type != zipfile.ZIP_STORED:
-        raise InvalidInput(f"its record {shown(record.filename)} is compressed; torch.save never does that: save it again")
-    return record
+def _other_archive(records: Iterable[str]) -> str:
+    """What else the archive is, where its names tell."""
+    if all(name.endswith(".npy") for name in records):
+        return "; it is an archive of NumPy arrays"
+    inside = [name for name in records if name.endswith((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors"))]
+    return f"; unpack it and pass {shown(inside[0])}" if inside else ""
 
 
 class _ZipStorages:
     """Finds where a storage's bytes begin in the archive, once for each storage, and that all of them are there."""
 
-    def __init__(self, file: BinaryIO, root: str, records: Mapping[str, zipfile.ZipInfo]):
+    def __init__(self, file: Slice, root: str, records: Mapping[str, zipfile.ZipInfo]):
         self.file, self.root, self.records = file, root, records
-        self.bytes_in_file = os.stat(file.fileno()).st_size
         self.known: dict[str, Storage] = {}
+        self.inflated = 0
 
     def __call__(self, reference: tuple) -> Storage:
         storage = _known_storage(reference, self.known)
         if storage.start < 0:
-            storage.start = self._start(storage)
+            self._find(storage)
         return storage
 
-    def _start(self, storage: Storage) -> int:
+    def _find(self, storage: Storage) -> None:
         record = self.records.get(f"{self.root}data/{storage.key}")
         if record is None:
             raise InvalidInput(f"storage {storage.key!r} is missing from the archive")
-        if _stored_as_is(record).file_size != storage.nbytes:
+        if record.file_size != storage.nbytes:
             raise InvalidInput(f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}")
-        self.file.seek(record.header_offset)
-        header = self.file.read(30)  # the record's local header; a name and an extra field follow, their lengths are in it
-        if header[:4] != b"PK\x03\x04":
-            raise InvalidInput(f"storage {storage.key!r} is not where the archive says")
-        start = record.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        if start + storage.nbytes > self.bytes_in_file:
-            raise InvalidInput(f"storage {storage.key!r} reaches past the end of the file; it is truncated")
-        return start
+        place = place_of(self.file, record)
+        storage.start = self.file.first + place.start
+        if place.is_deflated:
+            storage.deflated = place.nbytes
+            self.inflated += storage.nbytes
+            if self.inflated > max(INFLATED_BYTES_MAX, INFLATED_TIMES_MAX * self.file.length):
+                raise InvalidInput("it inflates to more than weights do; refused")
 
 
 def _known_storage(reference: tuple, known: dict[str, Storage]) -> Storage:
@@ -145,8 +141,8 @@ def read_torch_legacy(path: Path) -> Any:
     storage_of = partial(_known_storage, known=storages)
     with open(path, "rb") as file:
         text = bounded(file)
-        if read_pickle(text, storage_of) != _LEGACY_MAGIC:
-            raise InvalidInput("a pickle, but not one that torch.save wrote")
+        if (first := read_pickle(text, storage_of)) != _LEGACY_MAGIC:
+            raise InvalidInput(f"a pickle, but not one that torch.save wrote (it holds a {shown(class_of(first))})")
         _protocol, system = read_pickle(text, storage_of), read_pickle(text, storage_of)
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise InvalidInput("written on a big-endian machine; save it again on a little-endian one")

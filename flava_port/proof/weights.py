@@ -11,8 +11,8 @@ from ..conversion.folder import loading_dtype
 from ..conversion.sources import Source, has_codebook, source_for
 from ..errors import FlavaPortError, InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
-from ..files.model_folder import RECORD
-from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
+from ..files.owned import RECORD
+from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
 from ..target.keys import POSITION_IDS, TIED, lost_in
@@ -124,7 +124,7 @@ class WeightClaims:
         for key in self._common():
             ours, theirs = self.converted[key], _comparable(self.placed[key])
             if isinstance(ours, UnsupportedTensor):
-                what = f"is a {ours.kind} tensor"
+                what = f"is {ours}"
             elif ours.shape != theirs.shape:
                 what = f"shape {list(ours.shape)}, the original's is {list(theirs.shape)}"
             elif ours.dtype not in (FLOAT32, theirs.dtype) or ours.dtype not in FLOATS:
@@ -186,12 +186,12 @@ class WeightClaims:
 
 def _stored(tensors: Mapping[str, TensorSource | UnsupportedTensor]) -> dict[str, TensorSource]:
     """Those that can be read: sparse and quantised tensors are left out."""
-    return {key: tensor for key, tensor in tensors.items() if isinstance(tensor, StoredTensor)}
+    return {key: tensor for key, tensor in tensors.items() if not isinstance(tensor, UnsupportedTensor)}
 
 
 def _comparable(placed: Placed) -> TensorSource:
     if isinstance(placed.tensor, UnsupportedTensor):
-        raise InvalidInput(f"{placed.name_in_file} is a {placed.tensor.kind} tensor in the original and cannot be compared")
+        raise InvalidInput(f"{placed.name_in_file} is {placed.tensor} in the original and cannot be compared")
     return placed.tensor
 
 

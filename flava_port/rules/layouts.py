@@ -126,6 +126,7 @@ WAYS = {
         lambda target: (to_torchmultimodal(target) or target).removeprefix(MODEL_PREFIX),
     ),
     Layout.HUGGING_FACE: Way(lambda key: Trace(key, (), key), str),
+    Layout.HUGGING_FACE_CODEBOOK: Way(lambda key: Trace(key, (), key), str),
 }
 
 # The names that `--from` takes, each with the layouts that it stands for; the whole model's layout comes first.

@@ -2,8 +2,7 @@
 
 import hashlib
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from ..files.staging import staged_files, write_text
@@ -106,11 +105,14 @@ _NO_TOKENIZER = "There is no tokenizer in this folder: take that of `facebook/fl
 
 
 def write_card(folder: Path, target: Path, record: Mapping, part: Part) -> None:
-    """Writes the card into a folder that will replace ``target``; a README that somebody wrote or changed there is kept."""
-    if (target / CARD).exists() and not is_ours(_read(target)):
-        shutil.copy2(target / CARD, folder / CARD)
-    else:
+    """Writes the card into a folder that will replace ``target``, unless somebody wrote or changed the README there, which stays."""
+    if not (target / CARD).exists() or own_card_in(target):
         write_text(folder / CARD, model_card(record, part))
+
+
+def own_card_in(folder: Path) -> Set[str]:
+    """The name of the folder's card, if it has one that is as we made it."""
+    return {CARD} if (folder / CARD).is_file() and is_ours(_read(folder)) else set()
 
 
 def add_to_card(folder: Path, proven: Sequence[str]) -> None:

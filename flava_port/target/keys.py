@@ -15,6 +15,11 @@ TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
 TIED_KEYS = frozenset(key for pair in TIED for key in pair)
 
 
+def is_key_of_flava(key: str) -> bool:
+    """Whether it stands where `FlavaForPreTraining` has keys: in the model, a head or the codebook."""
+    return key.partition(".")[0] in {"flava", "image_codebook", *HEAD_NAMES}
+
+
 def lost_in(held: str, *, says_tied: bool) -> list[str]:
     """The releases that lose a head's bias when a file holds it under one key only.
 

@@ -37,14 +37,14 @@ def test_wrong_usage_exits_2(run_command, tiny, tmp_path):
 
 
 def test_an_existing_folder_stops_the_command_before_any_work(tiny, run_command, tmp_path):
-    """Without --force it is left as it was; with --force it is replaced."""
+    """Without --force it is left as it was; with --force what others have in it stays."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     ran = run_command(*_convert(tiny, out))
     assert ran.status == 2 and "--force" in ran.err and (out / "mine.txt").read_text() == "mine"
     assert run_command(*_convert(tiny, out), "--force").status == 0
-    assert (out / "model.safetensors").exists() and not (out / "mine.txt").exists()
+    assert (out / "model.safetensors").exists() and (out / "mine.txt").read_text() == "mine"
 
 
 def test_force_does_not_delete_its_own_source(tiny, run_command):

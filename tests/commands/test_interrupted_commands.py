@@ -38,17 +38,24 @@ def _convert(tiny, target):
     return ["convert", *sources, "--pytorch_dump_folder_path", target, "--force"]
 
 
-OLD = {"config.json": b"{}", "model.safetensors": b"old"}
+OLD = {
+    "config.json": b"{}",
+    "model.safetensors": b"old",
+    "conversion.json": b'{"tensors": {"w": {"file": "model.safetensors"}}}',
+}
 
 
-def _interrupt(run, tiny, place, number, delay, *, replacing):
+OTHERS = {".git/HEAD": b"ref: refs/heads/main", ".git/objects/ab/cdef": b"blob", "README.md": b"mine", "tokenizer.json": b"{}"}
+
+
+def _interrupt(run, tiny, place, number, delay, *, replacing, others=None):
     """Signals a conversion that makes ``place/new/out`` or replaces ``place/out``. Returns how it ended and what is left."""
     shutil.rmtree(place, ignore_errors=True)
     target = place / "out" if replacing else place / "new" / "out"
     place.mkdir()
     if replacing:
-        target.mkdir()
-        for name, content in OLD.items():
+        for name, content in (OLD | (others or {})).items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(content)
     ended = run(_convert(tiny, target), number, delay)
     return ended, listing(target) if target.exists() else None, listing(place)
@@ -98,6 +105,17 @@ def test_a_kill_leaves_the_target_whole_or_absent(run, tiny, finished, tmp_path,
         assert left in (whole, OLD if replacing else None, None), f"after {delay:.3f} s: half a folder, {list(left)}"
         tops = {name.split("/")[0 if replacing else min(1, name.count("/"))] for name in everything}
         assert all(name.startswith(".") or name in ("out", "new") for name in tops), tops
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_what_others_have_in_the_folder(run, tiny, finished, tmp_path):
+    """A cloned repository's own files stay at any moment, beside the whole old model or the whole new one."""
+    whole, seconds = finished
+    for delay in _moments(seconds, 100):
+        _, left, _ = _interrupt(run, tiny, tmp_path / "place", signal.SIGKILL, delay, replacing=True, others=OTHERS)
+        files = {name: content for name, content in left.items() if content is not None}
+        assert {name: files.get(name) for name in OTHERS} == OTHERS, f"after {delay:.3f} s"
+        assert {name: content for name, content in files.items() if name not in OTHERS} in (whole, OLD), f"after {delay:.3f} s"
 
 
 def _interrupted(*_):

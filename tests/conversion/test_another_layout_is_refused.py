@@ -1,11 +1,13 @@
-"""A file in another layout than the one that belongs there is recognised by its keys and refused by name."""
+"""A file is recognised by its keys, whatever its layout; one in another than belongs there is refused by name."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from flava_port.files.checkpoint import open_checkpoint
-from flava_port.rules.layouts import Layout, recognise
+from flava_port.conversion.finding import Wish, find_model
+from flava_port.errors import InvalidInput
+from flava_port.files.checkpoint import read_content
+from flava_port.rules.layouts import LAYOUTS_BY_NAME, Layout
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing
 from tests.rules.grammar import tiny_torchmultimodal
@@ -34,10 +36,15 @@ STATES = {
 def test_every_layout_of_flava_is_recognised_by_its_keys(converted, tmp_path, state, layout):
     """The layout is the one that most keys speak for, once the prefix that all of them share is off."""
     torch.save(state(converted), tmp_path / "some.pt")
-    assert recognise(open_checkpoint(tmp_path / "some.pt").tensors) is layout
+    if layout is Layout.UNKNOWN:
+        with pytest.raises(InvalidInput, match=layout.value):
+            find_model(read_content(tmp_path / "some.pt"), list(Layout), Wish())
+    else:
+        assert find_model(read_content(tmp_path / "some.pt"), list(Layout), Wish()).layout is layout
 
 
-CONVERTED = (Layout.ORIGINAL, Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL)
+CONVERTED = (Layout.ORIGINAL, Layout.TORCHMULTIMODAL, Layout.TORCHMULTIMODAL_MODEL, Layout.HUGGING_FACE)
+CODEBOOKS = (Layout.DALLE, Layout.HUGGING_FACE_CODEBOOK)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, layout) in STATES.items() if layout not in CONVERTED])
@@ -54,7 +61,7 @@ def test_nothing_else_passes_for_a_checkpoint_to_convert(run_command, tiny, conv
 def test_a_layout_that_is_named_must_be_the_files_own(run_command, converted, tmp_path, name, asked):
     """`--from` does not overrule what the keys say."""
     state, layout = STATES[name]
-    if (layout is Layout.ORIGINAL) == (asked == "original"):
+    if layout in LAYOUTS_BY_NAME[asked]:
         return
     torch.save(state(converted), tmp_path / "some.pt")
     message = assert_refused(run_command, tmp_path, UNREADABLE, tmp_path / "some.pt", "--from", asked, "--no-codebook")
@@ -62,7 +69,7 @@ def test_a_layout_that_is_named_must_be_the_files_own(run_command, converted, tm
     assert f"this is {layout.value}, where {wanted.value} belongs" in message
 
 
-@pytest.mark.parametrize("name", [name for name, (_, layout) in STATES.items() if layout is not Layout.DALLE])
+@pytest.mark.parametrize("name", [name for name, (_, layout) in STATES.items() if layout not in CODEBOOKS])
 def test_no_other_layout_passes_for_a_codebook(run_command, tiny, converted, tmp_path, name):
     """A file that is no DALL-E encoder is refused as a codebook, beside a checkpoint and on its own."""
     state, layout = STATES[name]
@@ -80,14 +87,6 @@ def test_the_two_files_given_the_wrong_way_round_are_told_apart(run_command, tin
     """The message names the codebook that stands in the checkpoint's place."""
     message = assert_refused(run_command, tmp_path, UNREADABLE, tiny.codebook, codebook=tiny.checkpoint)
     assert f"{tiny.codebook}: this is {Layout.DALLE.value}" in message
-
-
-def test_a_converted_folder_given_as_the_checkpoint_is_refused(run_command, converted, tmp_path):
-    """So is the safetensors file in it."""
-    assert "is a folder" in assert_refused(run_command, tmp_path, UNREADABLE, converted)
-    (tmp_path / "second").mkdir()
-    message = assert_refused(run_command, tmp_path / "second", UNREADABLE, converted / "model.safetensors")
-    assert Layout.HUGGING_FACE.value in message
 
 
 @pytest.mark.parametrize("name", ["original", "torchmultimodal", "converted codebook"])

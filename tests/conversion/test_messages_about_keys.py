@@ -41,7 +41,8 @@ def test_a_key_that_rules_lead_nowhere_is_named_with_where_to_and_the_nearest(sa
 def test_a_key_that_no_rule_knows_is_named_as_such(said):
     """No nearest key is named where none is near."""
     assert said(tiny_state_dict() | {"zzz": torch.ones(2)}) == (
-        "cannot be converted faithfully:\n  unexpected zzz (checkpoint, no rule): the model has no place for it"
+        "cannot be converted faithfully:\n  unexpected zzz (checkpoint, no rule): the model has no place for it\n"
+        "  leave out what is no part of the model: --drop zzz"
     )
 
 
@@ -80,8 +81,9 @@ def test_part_model_is_advised_where_there_are_no_heads_at_all(said, state):
     """The advice stands once, at the end; a checkpoint with one head, or a part that was asked for, gets none."""
     heads = ("heads.", "loss.")
     encoders = {key: value for key, value in state().items() if not key.startswith(heads)}
-    advice = "\n  there are no pretraining heads in it; --part model converts the encoders alone"
     codebook = tiny_codebook() if state is tiny_state_dict else None
+    without = ", without --codebook_path," if codebook else ""
+    advice = f"\n  there are no pretraining heads in it; --part model{without} converts the encoders alone"
     extra = {"classifier.weight": torch.ones(1)}
     assert said(encoders | extra, codebook).endswith(advice) and said(encoders | extra, codebook).count("--part model") == 1
     one = next(key for key in state() if "itm" in key)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from flava_port import convert_flava_checkpoint
 from flava_port.errors import InvalidInput
-from flava_port.files.model_folder import RECORD
+from flava_port.files.owned import RECORD
 from flava_port.repair import repair_model_folder
 from tests.builders import from_pretrained, loaded_weights
 from tests.conversion import repair_forms as forms

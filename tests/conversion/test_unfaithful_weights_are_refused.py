@@ -52,7 +52,10 @@ STATES = {
     "a transposed matrix": (lambda: _with("mm_text_projection.weight", lambda t: torch.cat([t, t]).T), "mm_text_projection.weight"),
     "a matrix of another size": (lambda: _with(QUERY, lambda t: t[:-1]), QUERY),
     "a scalar where a vector belongs": (lambda: _with("image_projection.bias", lambda t: t[0]), "image_projection.bias"),
-    "a vector where a scalar belongs": (lambda: _with("heads.cmd.clip_head.logit_scale", lambda t: t[None]), "heads.cmd.clip_head.logit_scale"),
+    "a vector where a scalar belongs": (
+        lambda: _with("heads.cmd.clip_head.logit_scale", lambda t: t.expand(2).clone()),
+        "heads.cmd.clip_head.logit_scale",
+    ),
     "an empty tensor": (lambda: _with(QUERY, lambda t: t[:0]), QUERY),
     "integer weights": (lambda: _with(QUERY, lambda t: (100 * t).to(torch.int8)), "is int8"),
     "truth values": (lambda: _with(QUERY, lambda t: t > 0), "is bool"),

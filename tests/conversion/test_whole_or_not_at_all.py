@@ -50,6 +50,7 @@ def test_a_disk_that_fills_up_is_left_as_it_was(run_command, tiny, small_disk, m
     monkeypatch.setattr("flava_port.conversion.folder.check_space", lambda *_: None)
     (small_disk / "out").mkdir()
     (small_disk / "out" / "config.json").write_bytes(b"old")
+    (small_disk / "out" / "conversion.json").write_text('{"tensors": {}}')
     before = listing(small_disk)
     assert_refused_at(_convert(run_command, tiny, small_disk / "out", "--force"), small_disk / "out", "No space left on device")
     assert listing(small_disk) == before

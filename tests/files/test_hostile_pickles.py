@@ -43,9 +43,21 @@ REQUESTS = {
     "eval": (call(name("builtins", "eval"), text("__import__('os').system('touch sentinel')")), "builtins.eval"),
     "python 2 eval": (call(name("__builtin__", "eval"), text("1")), "__builtin__.eval"),
     "getattr": (call(name("builtins", "getattr"), NONE, text("x")), "builtins.getattr"),
-    "partial": (call(name("functools", "partial"), SYSTEM), "functools.partial"),
-    "module that runs on import": (name("sentinel_module", "x"), "sentinel_module.x"),
-    "attribute of a harmless name": (call(name("collections", "OrderedDict.fromkeys"), NONE), "collections.OrderedDict.fromkeys"),
+    "getattr of a module": (call(name("builtins", "getattr"), name("os", "path"), text("system")), "os.path"),
+    "getattr by way of another": (
+        call(name("builtins", "getattr"), name("torch.serialization", "x"), text("os")),
+        "torch.serialization.x.os",
+    ),
+    "partial": (call(name("functools", "partial"), SYSTEM), "posix.system (by way of functools.partial)"),
+    "reduce": (call(name("functools", "reduce"), SYSTEM, sequence(COMMAND)), "posix.system (by way of functools.reduce)"),
+    "attrgetter": (call(name("operator", "attrgetter"), text("system")), "operator.attrgetter"),
+    "a module inside another": (call(name("torch.serialization", "os.system"), COMMAND), "torch.serialization.os.system"),
+    "subprocess": (call(name("subprocess", "Popen"), COMMAND), "subprocess.Popen"),
+    "runpy": (call(name("runpy", "run_path"), COMMAND), "runpy.run_path"),
+    "importlib": (call(name("importlib", "import_module"), COMMAND), "importlib.import_module"),
+    "ctypes": (call(name("ctypes", "CDLL"), COMMAND), "ctypes.CDLL"),
+    "open": (call(name("io", "open"), text("sentinel"), text("w")), "io.open"),
+    "torch.load": (call(name("torch", "load"), text("x")), "torch.load"),
     "torch.hub": (call(name("torch.hub", "load"), text("x")), "torch.hub.load"),
     "pickle in a pickle": (call(name("torch.storage", "_load_from_bytes"), text("x")), "torch.storage._load_from_bytes"),
     "code object": (call(name("types", "CodeType")), "types.CodeType"),
@@ -54,6 +66,7 @@ REQUESTS = {
         "posix.system",
     ),
     "as a storage's type": (group(text("storage"), SYSTEM, text("0"), text("cpu"), number(4)) + b"Q", "posix.system"),
+    "as the first protocol makes objects": (call(name("copyreg", "_reconstructor"), SYSTEM, NONE, NONE), "posix.system"),
     "as a dict's key": (b"}" + SYSTEM + NONE + b"s", "posix.system"),
     "as training state": (mapping({"model": mapping({"w": tensor()}), "args": call(SYSTEM, COMMAND)}), "posix.system"),
     "EXT1": (b"\x82\x01" + group(COMMAND) + b"R", "EXT1"),
@@ -113,7 +126,7 @@ def test_the_payload_would_have_run(tmp_path):
 
 
 @pytest.mark.parametrize("called", ["a tensor", "a list", "a text", "a value", "a storage type"])
-def test_what_is_no_name_on_the_list_is_never_called(tmp_path, called):
+def test_what_has_no_name_is_never_called(tmp_path, called):
     """A plain value is never called, not even one that a name on the list stands for."""
     values = {
         "a tensor": tensor(),
@@ -122,7 +135,7 @@ def test_what_is_no_name_on_the_list_is_never_called(tmp_path, called):
         "a value": name("torch", "float32"),
         "a storage type": name("torch", "FloatStorage"),
     }
-    with pytest.raises(InvalidInput, match="calls something that is not on the list of harmless names"):
+    with pytest.raises(InvalidInput, match="calls something that has no name"):
         open_checkpoint(write_zip(tmp_path / "hostile.pt", call(values[called], COMMAND)))
 
 

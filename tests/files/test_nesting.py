@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port.errors import InvalidInput
-from flava_port.files.checkpoint import CONTAINERS, open_checkpoint
+from flava_port.files.checkpoint import open_checkpoint
+from flava_port.files.state_dicts import CONTAINERS
 from flava_port.files.torch_tensors import load
 from tests.builders import tiny_state_dict
 from tests.comparing import assert_same_tensors
@@ -31,13 +32,13 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("nested") / "checkpoint.pt"
 
 
-@given(names=containers(), prefix=st.sampled_from(["", "model.", "module.", "module.model.", "model.module.model."]))
-def test_nested_and_prefixed_state_dicts_are_found(path, names, prefix):
-    """A state dict up to three containers deep is found, and the prefix that its keys share is taken off."""
-    torch.save(_nested({prefix + key: tensor for key, tensor in WEIGHTS.items()}, names), path)
+@given(names=containers())
+def test_nested_state_dicts_are_found(path, names):
+    """A state dict in up to three containers of usual names is found, and no key is changed."""
+    torch.save(_nested(WEIGHTS, names), path)
     found = open_checkpoint(path)
-    assert (list(found.tensors), found.container, found.prefix) == (list(WEIGHTS), ".".join(names), prefix)
-    assert found.name_in_file("mm_text_projection.bias") == f"{prefix}mm_text_projection.bias"
+    assert (list(found.tensors), found.container) == (list(WEIGHTS), ".".join(names))
+    assert found.name_in_file("mm_text_projection.bias") == "mm_text_projection.bias"
 
 
 @given(beside=training_states(), name=st.sampled_from(CONTAINERS))
@@ -84,10 +85,28 @@ def test_what_lies_beside_the_tensors_of_a_state_dict_is_listed_too(path):
     assert open_checkpoint(path).ignored == ("step", "model.version", "model.7")
 
 
-def test_weights_under_a_name_that_nobody_uses_are_not_guessed_at(path):
-    """Weights in an unknown container are refused, and the message lists the names in the file."""
-    torch.save({"epoch": 3, "ema": WEIGHTS}, path)
-    with pytest.raises(InvalidInput, match=r"no tensors in it \(it holds epoch, ema\)"):
+@pytest.mark.parametrize("name", ["ema", "teacher", "generator.ema", 3, ("a", 1)], ids=str)
+def test_the_only_state_dict_is_found_under_any_name(path, name):
+    """A container's name may be anything, also no text."""
+    torch.save({"epoch": 3, name: WEIGHTS}, path)
+    found = open_checkpoint(path)
+    assert list(found.tensors) == list(WEIGHTS) and found.ignored == ("epoch",)
+
+
+@pytest.mark.parametrize("around", [lambda state: [state], lambda state: (3, [state, "x"]), lambda state: {"models": [{"net": state}]}])
+def test_lists_and_tuples_are_looked_into(path, around):
+    """The place in the list is the container's name."""
+    torch.save(around(WEIGHTS), path)
+    found = open_checkpoint(path)
+    assert list(found.tensors) == list(WEIGHTS) and "0" in found.container
+
+
+def test_of_several_state_dicts_a_usual_name_counts(path):
+    """Where none has a usual name, nothing is guessed at, and the message lists the names."""
+    torch.save({"ema": WEIGHTS, "state_dict": WEIGHTS | {"more": torch.ones(1)}, "other": dict(WEIGHTS)}, path)
+    assert open_checkpoint(path).container == "state_dict"
+    torch.save({"ema": WEIGHTS, "teacher": dict(WEIGHTS)}, path)
+    with pytest.raises(InvalidInput, match="several state dicts, none under a usual name: ema, teacher"):
         open_checkpoint(path)
 
 
@@ -104,6 +123,7 @@ def test_the_command_converts_a_nested_prefixed_checkpoint_and_says_so(run_comma
 
 
 def test_nested_values_are_the_saved_ones(path):
-    """The values of a nested, prefixed state dict are the saved ones bit for bit."""
-    torch.save({"module": {f"model.{key}": tensor for key, tensor in WEIGHTS.items()}}, path)
-    assert_same_tensors({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, WEIGHTS, in_order=True)
+    """The values of a nested state dict are the saved ones bit for bit, under the saved keys."""
+    prefixed = {f"model.{key}": tensor for key, tensor in WEIGHTS.items()}
+    torch.save({"module": prefixed}, path)
+    assert_same_tensors({key: load(tensor) for key, tensor in open_checkpoint(path).tensors.items()}, prefixed, in_order=True)

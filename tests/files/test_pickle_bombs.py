@@ -1,5 +1,6 @@
 """No small file takes long or much memory: a refusal costs about as much as the file is long."""
 
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -213,9 +214,16 @@ def test_a_pickle_of_more_bytes_than_any_checkpoint_s_is_refused(tmp_path, monke
     assert "too many for a checkpoint" in assert_refused_cheaply(write(tmp_path / "bomb.pt", text("x" * 1001)))
 
 
-@pytest.mark.parametrize("bomb", ["data.pkl", "byteorder", "data/0"])
-def test_compressed_records_are_refused_unread(tmp_path, bomb):
-    """A compressed record is refused before it is unpacked: a small one can hold a thousand times its size."""
+BOMBS = {
+    "data.pkl": (100 << 20, "has 104,857,\\d+ bytes, too many for a checkpoint"),
+    "byteorder": (100 << 20, "has 104,857,\\d+ bytes, too many for a checkpoint"),
+    "data/0": (100 << 20, "has 104,857,616 bytes where the pickle says 16"),
+}
+
+
+@pytest.mark.parametrize(("bomb", "size", "why"), [(bomb, *rest) for bomb, rest in BOMBS.items()], ids=BOMBS)
+def test_a_deflated_record_is_not_inflated_to_more_than_it_may_have(tmp_path, bomb, size, why):
+    """A small record can hold a thousand times its size; what it says it has is refused before it is unpacked."""
     records = {
         "data.pkl": PROTOCOL + mapping({"w": tensor(storage(elements=number(4)))}) + STOP,
         "byteorder": b"little",
@@ -224,10 +232,31 @@ def test_compressed_records_are_refused_unread(tmp_path, bomb):
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w") as archive:
         for record, content in records.items():
             if record == bomb:
-                archive.writestr(f"archive/{record}", content + bytes(100 << 20), zipfile.ZIP_DEFLATED)
+                archive.writestr(f"archive/{record}", content + bytes(size), zipfile.ZIP_DEFLATED)
             else:
                 archive.writestr(f"archive/{record}", content)
-    assert "is compressed" in assert_refused_cheaply(tmp_path / "bomb.pt")
+    assert re.search(why, assert_refused_cheaply(tmp_path / "bomb.pt"))
+
+
+def test_storages_that_inflate_to_far_more_than_weights_do_are_refused(tmp_path):
+    """A hundred megabytes of zeros in a hundred kilobytes, as the pickle says too, are refused unread."""
+    elements = 25 << 20
+    one = mapping({"w": tensor(storage(elements=number(elements)), shape=group(number(elements)))})
+    path = write_zip(tmp_path / "bomb.pt", one, {"0": bytes(4 * elements)}, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 20
+    assert "inflates to more than weights do" in assert_refused_cheaply(path)
+
+
+@pytest.mark.parametrize("claimed", [7, 5000], ids=["less", "more"])
+def test_a_deflated_record_of_another_length_than_it_says_is_refused(tmp_path, claimed):
+    """A pickle whose record holds less or more than it says."""
+    path = write_zip(tmp_path / "lying.pt", mapping({"w": tensor()}), compression=zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    for signature, field in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = content.index(signature) + field
+        content[at : at + 4] = struct.pack("<I", claimed)
+    path.write_bytes(content)
+    assert "damaged (length or checksum)" in assert_refused_cheaply(path)
 
 
 def test_a_byte_order_of_a_gigabyte_is_refused_unread(tmp_path):

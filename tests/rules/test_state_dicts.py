@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port import codebook
+from flava_port.conversion.finding import Wish, find_model
 from flava_port.convert import count_parameters, upgrade_state_dict
 from flava_port.errors import InvalidInput, NotFaithful
-from flava_port.files.checkpoint import open_checkpoint
+from flava_port.files.checkpoint import read_content
+from flava_port.rules.layouts import Layout
 from flava_port.rules.tables import CODEBOOK, FLAVA
 from tests.strategies import adversarial_state_dicts, codebook_keys, original_state_dicts, twin_of, wrapped_state_dicts
 
@@ -117,7 +119,7 @@ def test_a_files_nesting_and_prefix_do_not_change_its_keys(tmp_path_factory, wra
     """A nested file, or one with a common prefix, gives the keys of the bare state dict."""
     path = tmp_path_factory.mktemp("wrapped") / "flava.pt"
     torch.save(wrapped.content, path)
-    assert set(open_checkpoint(path).tensors) == set(wrapped.original.keys)
+    assert set(find_model(read_content(path), list(Layout), Wish()).checkpoint.tensors) == set(wrapped.original.keys)
 
 
 def test_the_codebooks_values_pass_through_in_float32():
