@@ -66,11 +66,9 @@ def convert_flava_checkpoint(
         part: ``image``, ``text``, ``multimodal`` or ``model``, for the class of that part alone; None for all there is.
         no_codebook: True leaves a codebook out, False insists on one, None takes what there is.
         head_layer_norm_eps: of a torchmultimodal model's heads, where it was not its default.
-        container: the name of the dict in the checkpoint's file that is the state dict, where several could be.
-        prefix: what stands before the model's keys in that state dict, where several prefixes could be.
+        container, prefix: the dict in the file that is the state dict, and what stands before its keys, where several could be.
         drop: patterns (``classifier.*``) of keys in the file to leave out.
-        dtype: ``float32``, or ``keep`` for the checkpoint's own.
-        max_shard_size: bytes, or ``5GB``; above it the weights are split. Default: 5GB.
+        dtype, max_shard_size: ``float32``, or ``keep`` for the checkpoint's own; bytes, or ``5GB``, above which weights are split.
         force: replace what flava-port wrote into an existing folder; what others put there stays.
         tokenizer: a folder, vocab.txt, tokenizer.json or name on the hub; None for FLAVA's, if the hub's local cache has it.
         progress: shows bars; see `flava_port.progress`.

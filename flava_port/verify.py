@@ -6,7 +6,7 @@ A claim that could not be checked never counts as proven.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,8 @@ def verify_flava_checkpoint(
     folder = Path(converted_path)
     if (model_class := declared_class(folder)) in {part.model_class for part in PARTS.values()}:
         raise InvalidInput(f"{folder}: is for {model_class}; verify proves whole models, so convert one without --part and verify that")
-    opening = Options(
-        checkpoint_path, codebook_path, container=asked.container, prefix=asked.prefix, drop=asked.drop, progress=asked.progress
-    )
-    with open_sources(opening) as sources:
+    opening = Options(checkpoint_path, codebook_path, container=asked.container, prefix=asked.prefix, drop=asked.drop)
+    with open_sources(replace(opening, progress=asked.progress)) as sources:
         converted, config = read_model_folder(folder), read_config(folder)
         runner = None if asked.weights_only else in_background(_computation, asked)
         if runner is not None and asked.device is not None:
