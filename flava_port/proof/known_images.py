@@ -72,8 +72,5 @@ def _resized(image: Image.Image, size: int, resampling: Image.Resampling) -> Ite
 
 
 def _lacks_lanczos() -> bool:
-    """Whether torchvision's backend resizes by bicubic where Lanczos is asked for: in transformers 4, or before torchvision 0.27."""
-    try:
-        return Version(metadata.version("transformers")).major < 5 or Version(metadata.version("torchvision")) < Version("0.27")
-    except metadata.PackageNotFoundError:
-        return False
+    """Whether torchvision's backend resizes by bicubic where Lanczos is asked for, as it did before 0.27."""
+    return Version(metadata.version("torchvision")) < Version("0.27")
