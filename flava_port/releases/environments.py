@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -137,13 +137,21 @@ def final_version(release: str) -> Version | None:
     return number if number is not None and release == number.base_version else None
 
 
+def _has_pip() -> bool:
+    """Whether this environment has pip, told by its metadata: looking for the module may bring setuptools' warnings."""
+    try:
+        return bool(metadata.version("pip"))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def releases_of(package: str) -> list[str]:
     """Every final release of a package, oldest first, as pip lists them.
 
     Raises:
         Unobservable: there is no pip, or it reaches no index.
     """
-    pip = [sys.executable, "-m", "pip"] if find_spec("pip") else ["uv", "tool", "run", "pip"]
+    pip = [sys.executable, "-m", "pip"] if _has_pip() else ["uv", "tool", "run", "pip"]
     listed = _run([*pip, "index", "versions", package], f"the releases of {package}")
     found = re.search(r"^Available versions: (.*)$", listed, re.MULTILINE)
     if not found:

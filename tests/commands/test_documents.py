@@ -39,7 +39,7 @@ def test_a_command_that_prints_something_else_is_found(tmp_path):
 
 def test_a_command_that_fails_is_found(tmp_path):
     """Whatever it prints."""
-    with pytest.raises(AssertionError, match="exit status 2\nflava-port: nowhere"):
+    with pytest.raises(AssertionError, match=r"exit status 2\n\s*flava-port: nowhere"):
         run_block(Block("sh", (), "", "flava-port revert --converted_path nowhere --checkpoint_path back.pt\n"), tmp_path)
 
 
