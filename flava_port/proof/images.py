@@ -7,12 +7,11 @@ its size. Everything else that differs is a finding.
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
 import transformers
-from packaging.version import Version
 from torch import Tensor
 
 from ..original.codebook import DalleEncoder
@@ -76,9 +75,20 @@ class ImageEvidence:
         return [_make(backend, processor, picture) for backend, processor in self.processors.items() for picture in self.pictures]
 
 
+@cache
+def _release_converts() -> bool:
+    """Whether the release's own processor on Pillow's backend heeds do_convert_rgb: an image of mode L tells."""
+    from PIL import Image
+
+    try:
+        transformers.FlavaImageProcessor(do_convert_rgb=True)(Image.new("L", (8, 8)), return_tensors="pt")
+    except Exception:  # releases refuse such an image with errors of many types
+        return False
+    return True
+
+
 def _make(backend: str, processor: Processor, picture: Picture) -> MadePixels:
-    is_deaf = backend == PILLOW and Version(transformers.__version__).major < 5  # to do_convert_rgb, until 5.0.0
-    converts = bool(getattr(processor, "do_convert_rgb", False)) and not is_deaf
+    converts = bool(getattr(processor, "do_convert_rgb", False)) and (backend != PILLOW or _release_converts())
     try:
         return MadePixels(backend, picture, processor(picture.image, return_tensors="pt", return_codebook_pixels=True), converts)
     except Exception as error:  # releases refuse images with errors of many types
