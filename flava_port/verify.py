@@ -15,12 +15,13 @@ from .conversion.sources import open_sources, read_model_folder
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate
+from .proof.certificate import Certificate, Verdict
 from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
 from .target.installed import import_transformers, quiet, recorded_versions
+from .target.known import doubts_about_the_installed
 from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
 
 if TYPE_CHECKING:
@@ -81,12 +82,15 @@ def verify_flava_checkpoint(
         made_by = semantics_of(sources[0].layout, asked.head_layer_norm_eps)
         weights = WeightClaims(Given(sources, part, made_by, folder, converted, config, declared, recorded))
         certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
+        files_are_right = certificate.verdict is Verdict.PROVEN
         certificate.digests |= weights.digests
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
             processing = _processing(computation, asked)
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
+    if certificate.verdict is not Verdict.PROVEN:
+        certificate.doubts = doubts_about_the_installed(files_are_right=files_are_right)
     return certificate
 
 

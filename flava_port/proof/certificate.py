@@ -81,6 +81,7 @@ class Certificate:
     versions: dict[str, str]
     digests: dict[str, str]
     asked: str = "everything"
+    doubts: str = ""  # that the installed transformers may be the cause of what is not proven
 
     @property
     def verdict(self) -> Verdict:
@@ -101,11 +102,11 @@ class Certificate:
     def as_json(self) -> dict[str, object]:
         """What `write` writes: every claim in full."""
         claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
-        return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
+        return {"verdict": self.verdict.value, "asked": self.asked, "doubts": self.doubts, "versions": self.versions, "digests": self.digests, "claims": claims}
 
     def table(self) -> str:
-        """One line for each claim, its first findings below it, and the verdict last."""
-        lines = []
+        """Doubts about the installed transformers; one line for each claim, its first findings below it; the verdict last."""
+        lines = [self.doubts, ""] if self.doubts else []
         for claim in self.claims:
             lines.append(f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip())
             shown = few([str(finding) for finding in claim.findings], FINDINGS_SHOWN)
