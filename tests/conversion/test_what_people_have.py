@@ -139,7 +139,10 @@ CONVERTED: dict[str, list[Callable[[Have], Given]]] = {
     "keys behind wrappers and prefixes: DDP, FSDP, `torch.compile`, averages, `student.`": [wrapped_model],
     "a whole module, saved with `torch.save(model)`": [pickled_module],
     "a folder of `torch.distributed.checkpoint`, of any number of ranks": [distributed_checkpoint],
-    "a folder of shards with an index, in the original's, torchmultimodal's or transformers' keys": [transformers_shards, accelerate_shards],
+    "a folder of shards with an index, in the original's, torchmultimodal's or transformers' keys": [
+        transformers_shards,
+        accelerate_shards,
+    ],
 }
 
 
