@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .conversion.options import Options
-from .conversion.sources import open_sources, read_model_folder
+from .conversion.sources import has_codebook, open_sources, read_model_folder
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .progress import Progress, in_background, silent
@@ -21,7 +21,7 @@ from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
 from .target.installed import import_transformers, quiet, recorded_versions
-from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
+from .target.parts import CODEBOOK_PART, PARTS, WHOLE, WITHOUT_CODEBOOK
 
 if TYPE_CHECKING:
     from .proof.computation import Computation
@@ -67,6 +67,10 @@ def verify_flava_checkpoint(
     opening = Options(checkpoint_path, codebook_path, container=asked.container, prefix=asked.prefix, drop=asked.drop)
     with open_sources(replace(opening, progress=asked.progress)) as sources:
         converted, config = read_model_folder(folder), read_config(folder)
+        if any(map(CODEBOOK_PART.holds, converted)) and not (has_codebook(sources) or asked.no_codebook):
+            raise InvalidInput(
+                f"{folder}: holds an image codebook; pass the file that it was made of, too: --codebook_path (in pytest --flava-codebook)"
+            )
         runner = None if asked.weights_only else in_background(_computation, asked)
         if runner is not None and asked.device is not None:
             runner.result()  # stops here if there is no such device
