@@ -30,7 +30,7 @@ from ..target.parts import CODEBOOK_PART, PARTS
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 
 
-class Place(NamedTuple):
+class Origin(NamedTuple):
     """A tensor in a folder: its file's name, and its key there."""
 
     file: str
@@ -44,7 +44,7 @@ class LoadedAs:
     Attributes:
         model_class: the class.
         config: its config object, with the folder's real sizes.
-        keys: for each key of its state dict the place that its values come from; None where the folder gives it none,
+        keys: for each key of its state dict the tensor that its values come from; None where the folder gives it none,
             so that it is random, a default, or nothing at all.
         dtypes: for each key its dtype by torch's name, such as ``float32``.
         frozen: the parameters that training leaves as they are.
@@ -55,7 +55,7 @@ class LoadedAs:
 
     model_class: str
     config: Any
-    keys: Mapping[str, Place | None]
+    keys: Mapping[str, Origin | None]
     dtypes: Mapping[str, str]
     frozen: frozenset[str]
     ties: Mapping[str, str]
@@ -105,10 +105,10 @@ def _dtypes_in(path: Path) -> Iterator[tuple[str, Dtype]]:
 
 def load_twin(contents: Contents, model_class: str) -> LoadedAs:
     """As `loaded_as`, of a folder with these contents."""
-    places = [Place(file, key) for file, dtypes in contents.weights.items() for key in dtypes]
-    if len(places) > _CODES:
-        raise InvalidInput(f"the folder has {len(places):,} tensors; transformers' loader can be observed on at most {_CODES:,}")
-    codes = {_code(number): place for number, place in enumerate(places)}
+    origins = [Origin(file, key) for file, dtypes in contents.weights.items() for key in dtypes]
+    if len(origins) > _CODES:
+        raise InvalidInput(f"the folder has {len(origins):,} tensors; transformers' loader can be observed on at most {_CODES:,}")
+    codes = {_code(number): origin for number, origin in enumerate(origins)}
     with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
         twin = Path(scratch)
         for name, text in contents.texts.items():
@@ -118,21 +118,21 @@ def load_twin(contents: Contents, model_class: str) -> LoadedAs:
         small = _smallest(config)
         with torch.device("meta"):
             shapes = {key: tuple(value.shape) for key, value in cls(deepcopy(small)).state_dict().items()}
-        tensors = {place: torch.full(_shape(place.key, shapes), code) for code, place in codes.items()}
+        tensors = {origin: torch.full(_shape(origin.key, shapes), code) for code, origin in codes.items()}
         for file, dtypes in contents.weights.items():
-            _write(twin / file, {key: tensors[Place(file, key)].to(getattr(torch, dtype.name)) for key, dtype in dtypes.items()})
+            _write(twin / file, {key: tensors[Origin(file, key)].to(getattr(torch, dtype.name)) for key, dtype in dtypes.items()})
         model = cls.from_pretrained(twin, config=small, local_files_only=True)
     return _observed(model, model_class, config, codes)
 
 
-def _observed(model: nn.Module, model_class: str, config: Any, codes: Mapping[float, Place]) -> LoadedAs:
+def _observed(model: nn.Module, model_class: str, config: Any, codes: Mapping[float, Origin]) -> LoadedAs:
     state = model.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     ties = {key: earlier for key, value in state.items() if (earlier := first.setdefault(id(value), key)) != key}
     return LoadedAs(
         model_class=model_class,
         config=config,
-        keys={key: _place(value.detach(), codes) for key, value in state.items()},
+        keys={key: _origin(value.detach(), codes) for key, value in state.items()},
         dtypes={key: str(value.dtype).removeprefix("torch.") for key, value in state.items()},
         frozen=frozenset(key for key, value in state.items() if isinstance(value, nn.Parameter) and not value.requires_grad),
         ties=ties,
@@ -140,8 +140,8 @@ def _observed(model: nn.Module, model_class: str, config: Any, codes: Mapping[fl
     )
 
 
-def _place(tensor: Tensor, codes: Mapping[float, Place]) -> Place | None:
-    """The place whose number the whole tensor holds, if it holds one."""
+def _origin(tensor: Tensor, codes: Mapping[float, Origin]) -> Origin | None:
+    """The origin whose number the whole tensor holds, if it holds one."""
     if tensor.is_meta or not tensor.numel():
         return None
     number = float(tensor.reshape(-1)[0])

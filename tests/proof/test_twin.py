@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from flava_port.proof.twin import Place, loaded_as
+from flava_port.proof.twin import Origin, loaded_as
 from flava_port.target.keys import POSITION_IDS, TIED_KEYS
 from tests.builders import from_pretrained
 
@@ -40,11 +40,11 @@ def test_a_clean_folder_gives_every_parameter_its_own_values(converted, model_cl
     """Each class takes every key from the file's key of the same name, or a tied bias from the pair's other key."""
     loaded = loaded_as(converted, model_class)
     assert loaded.keys.keys() == getattr(transformers, model_class).from_pretrained(converted).state_dict().keys()
-    for key, place in loaded.keys.items():
+    for key, origin in loaded.keys.items():
         if prefix + key not in {POSITION_IDS, *TIED_KEYS}:  # position_ids are computed
-            assert place == Place(WEIGHTS, prefix + key)
+            assert origin == Origin(WEIGHTS, prefix + key)
         elif key in TIED_KEYS:
-            assert place is not None and place.key in TIED_KEYS and place.key.partition(".")[0] == key.partition(".")[0]
+            assert origin is not None and origin.key in TIED_KEYS and origin.key.partition(".")[0] == key.partition(".")[0]
 
 
 def test_the_config_and_the_settings_are_those_of_the_model_that_is_really_loaded(converted):
@@ -64,7 +64,9 @@ def test_a_key_that_the_file_lacks_comes_from_nowhere(folder):
     weights = load_file(folder / WEIGHTS)
     del weights[QUERY]
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
-    assert [key for key, place in loaded_as(folder, "FlavaForPreTraining").keys.items() if place is None and key != POSITION_IDS] == [QUERY]
+    assert [key for key, origin in loaded_as(folder, "FlavaForPreTraining").keys.items() if origin is None and key != POSITION_IDS] == [
+        QUERY
+    ]
 
 
 def test_a_config_that_leads_to_another_file_shows_what_is_read_there(folder):
@@ -91,14 +93,14 @@ def test_of_two_files_of_weights_the_one_that_transformers_reads_is_named(folder
     weights = load_file(folder / WEIGHTS)
     other = folder / f"pytorch_model.{ending}"
     torch.save(weights, other) if ending == "bin" else save_file(weights, other, {"format": "pt"})
-    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Place(winner, QUERY)
+    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Origin(winner, QUERY)
 
 
 def test_a_pickled_file_alone_is_read(folder):
     """Nothing of the folder's own pickle is executed: the twin's is written anew."""
     torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
     (folder / WEIGHTS).unlink()
-    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Place("pytorch_model.bin", QUERY)
+    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Origin("pytorch_model.bin", QUERY)
 
 
 def test_a_dtype_in_the_config_shows_where_the_release_follows_it(folder):
@@ -106,7 +108,7 @@ def test_a_dtype_in_the_config_shows_where_the_release_follows_it(folder):
     edit(folder / "config.json", torch_dtype="bfloat16")
     wanted = str(from_pretrained(folder).state_dict()[QUERY].dtype).removeprefix("torch.")
     loaded = loaded_as(folder, "FlavaForPreTraining")
-    assert loaded.dtypes[QUERY] == wanted and loaded.keys[QUERY] == Place(WEIGHTS, QUERY)
+    assert loaded.dtypes[QUERY] == wanted and loaded.keys[QUERY] == Origin(WEIGHTS, QUERY)
 
 
 def test_a_large_model_takes_a_second_and_little_memory(tmp_path, converted):
@@ -115,4 +117,4 @@ def test_a_large_model_takes_a_second_and_little_memory(tmp_path, converted):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"] |= {"hidden_size": 1 << 20, "intermediate_size": 1 << 22, "vocab_size": 1 << 24}
     edit(folder / "config.json", text_config=config["text_config"])
-    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Place(WEIGHTS, QUERY)
+    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Origin(WEIGHTS, QUERY)
