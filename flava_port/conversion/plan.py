@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from math import sqrt
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -119,8 +121,11 @@ def _hint(part: Part, renamed: Renamed, config: Mapping, options: Options) -> st
     if missing or not strange:
         return ""
     beginnings = Counter(name.rpartition(".")[0] for name in strange)
-    globs = [f"'{beginning}.*'" if beginning and count > 1 else strange[0] for beginning, count in beginnings.items()]
-    return f"\n  leave out what is no part of the model: {' '.join(f'--drop {glob}' for glob in few(globs, 3))}"
+    together = {beginning for beginning, count in beginnings.items() if beginning and count > 1}
+    globs = dict.fromkeys(
+        f"{escape(beginning)}.*" if (beginning := name.rpartition(".")[0]) in together else escape(name) for name in strange
+    )
+    return f"\n  leave out what is no part of the model: {' '.join(few([f'--drop {quote(glob)}' for glob in globs], 3))}"
 
 
 def _has_heads(targets: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The code in docs/use.md runs as it stands, on a converted folder and an image."""
+"""The code in README.md and docs/use.md runs as it stands, on a converted folder and an image."""
 
 import re
 from pathlib import Path
@@ -8,22 +8,39 @@ import pytest
 from flava_port import convert_flava_checkpoint
 from tests.builders import from_pretrained
 from tests.original.pictures import picture
+from tests.readme import ROOT
 
-USE = Path(__file__).parents[2] / "docs" / "use.md"
+README, USE = ROOT / "README.md", ROOT / "docs" / "use.md"
 
 
 @pytest.fixture(scope="module")
-def ran(tiny, tmp_path_factory):
-    """What the code's names stand for after all of it has run, in order."""
+def folder(tiny, tmp_path_factory):
+    """Where the reader is: beside the converted folder and the image."""
     folder = tmp_path_factory.mktemp("use")
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder / "flava", tokenizer=tiny.vocabulary)
     picture(320, 240).save(folder / "cat.jpg")
-    names: dict = {"folder": folder}
+    return folder
+
+
+def run(document: Path, folder: Path) -> dict:
+    """What the code's names stand for after all of it has run, in order."""
+    names: dict = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for block in re.findall(r"```python\n(.*?)```", USE.read_text(), re.DOTALL):
-            exec(compile(block, str(USE), "exec"), names)
+        for block in re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL):
+            exec(compile(block, str(document), "exec"), names)
     return names
+
+
+@pytest.fixture(scope="module")
+def ran(folder):
+    return run(USE, folder)
+
+
+def test_the_readmes_example_scores_sentences(folder):
+    """The shares of two sentences that differ sum to 1 and differ."""
+    shares = run(README, folder)["shares"]
+    assert shares.shape == (2,) and shares.sum().item() == pytest.approx(1) and shares[0] != shares[1]
 
 
 def test_each_sentence_is_scored_against_the_image(ran):
@@ -45,6 +62,6 @@ def test_the_codebooks_pixels_are_the_originals(ran):
     assert ran["tokens"].shape == (1, 3, 3) and ran["pixels"].shape == (1, 3, 24, 24)
 
 
-def test_the_encoders_come_without_a_warning(ran):
+def test_the_encoders_come_without_a_warning(folder):
     """Every key of the folder has its place in the whole model, so that there is nothing to warn of."""
-    from_pretrained(ran["folder"] / "flava")
+    from_pretrained(folder / "flava")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
@@ -44,6 +45,20 @@ def test_a_key_that_no_rule_knows_is_named_as_such(said):
         "cannot be converted faithfully:\n  unexpected zzz (checkpoint, no rule): the model has no place for it\n"
         "  leave out what is no part of the model: --drop zzz"
     )
+
+
+def test_the_flags_that_leave_keys_out_do_so(tmp_path, run_command):
+    """They are given as a shell takes them, and converting with them succeeds: keys side by side, alone, of no text, with signs of a glob."""
+    more = ["head.weight", "head.bias", "other.weight", "zzz", "a b[1]*", 7]
+    torch.save(tiny_state_dict() | {key: torch.ones(2, 2) for key in more}, tmp_path / "flava.pt")
+    base = ["convert", "--checkpoint_path", tmp_path / "flava.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out"]
+    flags: list[str] = []
+    for _ in range(2):  # it names three at a time
+        ran = run_command(*base, *flags)
+        assert ran.status == 1
+        words = shlex.split(ran.err.split("no part of the model: ")[1])
+        flags += [word for at, word in enumerate(words) if "--drop" in (word, words[at - 1])]
+    assert run_command(*base, *flags).status == 0, flags
 
 
 def test_a_misspelt_key_is_named_with_the_one_that_it_should_be(said):

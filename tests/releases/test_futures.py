@@ -64,7 +64,7 @@ def _says_the_cause(ran, line: str) -> None:
     assert ran.returncode == 1 and lines[0].startswith(line), ran.stdout
     summary = next(number for number, text in enumerate(lines) if text.startswith("=====") and " cause " in text)
     assert lines[summary + 1] == lines[0]
-    assert [text for text in lines if text.startswith(("FAILED", "ERROR"))] == [text for text in lines if text.startswith(f"FAILED {THE_TEST}")]
+    assert [text for text in lines if text.startswith(("FAILED", "ERROR")) and THE_TEST not in text] == []
     assert lines[-1].startswith("1 failed, ") and len(lines) <= 60
 
 
@@ -130,11 +130,11 @@ def test_a_fault_of_our_own_still_fails_under_a_changed_transformers(tmp_path):
     ],
 )
 def test_verify_says_that_the_installed_release_is_the_cause(name, says, tiny, tmp_path):
-    """The first line says so; what is claimed of the files is proven."""
+    """The last line says so; what is claimed of the files is proven."""
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out")
     future = make_future(tmp_path, *FUTURES[name])
     ran = run_under(future, *_arguments("verify", tiny, tmp_path / "out"), "--json", tmp_path / "certificate")
-    assert ran.returncode == 1 and says in ran.stdout.splitlines()[0], ran.stdout
+    assert ran.returncode == 1 and says in ran.stdout.splitlines()[-1], ran.stdout
     assert "proven      values             234 tensors equal" in ran.stdout
     assert says in json.loads((tmp_path / "certificate").read_text())["doubts"]
 
