@@ -3,6 +3,7 @@
 Imports are inside the functions, so that a command imports only what it needs.
 """
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -141,7 +142,7 @@ def repair(options: Namespace) -> int:
 
 
 def drift(options: Namespace) -> int:
-    from .releases.drift import changes, drift_report, verdict
+    from .releases.comparison import compare
     from .releases.environments import check_exists, observation_of, parse
 
     if options.bisect is not None:
@@ -152,12 +153,22 @@ def drift(options: Namespace) -> int:
         check_exists(side)
     say = _say(options, sys.stderr)
     old, new = (observation_of(side, say) for side in sides)
+    comparison = compare(old, new)
     if options.markdown:
         from .report.markdown import drift_in_markdown
 
-        write_report(options.markdown, drift_in_markdown(old, new, changes(old, new), verdict(old, new)))
-    text, status = drift_report(old, new)
-    return _done(text, options, status)
+        write_report(options.markdown, drift_in_markdown(old, new, comparison.changes, comparison.advice))
+    return _done(comparison.text(everything=options.all), options, comparison.exit_status)
+
+
+def observe(options: Namespace) -> int:
+    check_report_files([options.file])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # what forks later warns otherwise
+    from .releases.observation import write
+    from .releases.observe import observe as observe_installed
+
+    write(observe_installed(fresh=True), Path(options.file))
+    return _done(f"wrote    {options.file}; compare: flava-port drift --from {options.file}", options)
 
 
 def _bisect(options: Namespace) -> int:

@@ -1,0 +1,131 @@
+"""Facts about the installed FLAVA that are no tensors: what can be called, how configs are read, what its answers are made of."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..target.schema import flat
+from .arguments import MODELS, signatures
+from .circumstances import Inputs
+from .runs import said
+from .small_model import Variant, build_model, new_model, small_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Facts = dict[str, Any]
+
+SECTIONS = {
+    "image_config": "FlavaImageConfig",
+    "text_config": "FlavaTextConfig",
+    "multimodal_config": "FlavaMultimodalConfig",
+    "image_codebook_config": "FlavaImageCodebookConfig",
+}
+_ATTRIBUTES = ("base_model_prefix", "main_input_name", "supports_gradient_checkpointing")
+
+
+def tried(fact: Callable[[], Any]) -> Any:
+    """What a function returns, or the type of the error that stops it."""
+    try:
+        return fact()
+    except Exception as error:  # whatever a release raises is what is to be observed
+        return f"stops with {said(error).partition(':')[0]}"
+
+
+def observe_interface() -> Facts:
+    """Public names, arguments with their defaults, what classes say of themselves, and the parts of each answer."""
+    import transformers
+
+    found: Facts = {f"transformers.{name}": "there" for name in dir(transformers) if name.startswith("Flava")}
+    found |= tried(signatures) if isinstance(tried(signatures), dict) else {"signatures": tried(signatures)}
+    for name in MODELS:
+        of = getattr(transformers, name, None)
+        found |= {f"{name}.{attribute}": str(getattr(of, attribute, None)) for attribute in _ATTRIBUTES}
+    return found | dict(_of_models())
+
+
+def _of_models() -> Iterator[tuple[str, Any]]:
+    """What a model says of itself, and what its calls answer with: the class and its fields, in order."""
+    of = Inputs()
+    model = tried(lambda: build_model(Variant()))
+    if isinstance(model, str):
+        yield "the small model", model
+        return
+    images, texts = {"pixel_values": of.images["pixel_values"]}, {"input_ids": of.texts["input_ids"]}
+    calls: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
+        ("FlavaForPreTraining", model, of.pairs | of.mim | of.mlm),
+        ("FlavaModel", model.flava, images | texts),
+        ("FlavaImageModel", model.flava.image_model, images),
+        ("FlavaTextModel", model.flava.text_model, texts),
+        ("FlavaMultimodalModel", model.flava.multimodal_model, of.states),
+        ("FlavaImageCodebook", model.image_codebook, of.codebook_alone),
+    )
+    for name, module, inputs in calls:
+        given = {key: value.to(next(module.parameters()).dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+        yield f"what {name} answers", tried(lambda m=module, i=given: parts_of(m(**i)))
+        yield f"what {name} answers as a tuple", tried(lambda m=module, i=given: parts_of(m(**i, return_dict=False)))
+        yield f"what {name}'s answer is as a tuple", tried(lambda m=module, i=given: parts_of(m(**i).to_tuple()))
+        yield f"{name}.get_input_embeddings()", tried(lambda m=module: _path_of(m.get_input_embeddings(), m))
+        yield f"{name}'s module types", tried(lambda m=module: sorted({type(part).__name__ for part in m.modules()}))
+
+
+def parts_of(answer: object) -> str:
+    """The class of an answer, its parts and theirs: ``FlavaModelOutput(image_embeddings: Tensor, ...)``."""
+    name = type(answer).__name__
+    if isinstance(answer, Mapping):
+        return f"{name}({', '.join(f'{key}: {parts_of(value)}' for key, value in answer.items())})"
+    if isinstance(answer, tuple | list):
+        return f"{name}({', '.join(map(parts_of, answer))})"
+    return name
+
+
+def _path_of(wanted: object, model: "nn.Module") -> str:
+    return next((name for name, module in model.named_modules() if module is wanted), "no module of it")
+
+
+def observe_configs() -> Facts:
+    """How a config is read in every form in which people give it, what it says of itself, and what is refused."""
+    import transformers
+
+    found: Facts = {}
+    for section, class_name in SECTIONS.items():
+        given = {"hidden_size": 40, "initializer_range": 0.5}
+        forms: dict[str, dict[str, Any]] = {
+            f"{section}_dict": {f"{section}_dict": given},
+            section: {section: given},
+            f"{section} an object": {section: tried(lambda c=class_name, g=given: getattr(transformers, c)(**g))},
+            f"{section} and {section}_dict": {section: {"hidden_size": 48, "vocab_size": 9}, f"{section}_dict": given},
+            f"{section}_dict empty": {f"{section}_dict": {}},
+            f"{section} None": {section: None},
+        }
+        for name, options in forms.items():
+            found[f"FlavaConfig({name})"] = tried(lambda s=section, o=options: _in_short(getattr(transformers.FlavaConfig(**o), s)))
+        found[f"{class_name}.model_type"] = tried(lambda c=class_name: getattr(transformers, c).model_type)
+        found[f"{class_name} of an unknown field"] = tried(lambda c=class_name: getattr(transformers, c)(no_such=3).no_such)
+    wrong: dict[str, Any] = {"text_config": 3, "mim_weight": 1, "hidden_size": "wide", "no_such": 3, "layer_norm_eps": 1}
+    for field, value in wrong.items():
+        found[f"FlavaConfig({field}={value!r})"] = tried(lambda f=field, v=value: str(getattr(transformers.FlavaConfig(**{f: v}), f))[:40])
+    found["heads that do not divide"] = tried(lambda: type(new_model((("text_config.num_attention_heads", 3),))).__name__)
+    return found | _round_trips()
+
+
+def _in_short(config: Any) -> str:
+    """The fields by which the forms can be told apart."""
+    fields = ("hidden_size", "initializer_range", "vocab_size", "num_hidden_layers", "layer_norm_eps")
+    return f"{type(config).__name__}({', '.join(f'{name}={getattr(config, name, None)}' for name in fields)})"
+
+
+def _round_trips() -> Facts:
+    import transformers
+
+    config = tried(lambda: transformers.FlavaConfig.from_dict(small_config()))
+    if isinstance(config, str):
+        return {"the small model's config": config}
+    written = tried(lambda: json.loads(config.to_json_string()))
+    fields = flat(written) if isinstance(written, dict) else {"": written}
+    again = tried(lambda: transformers.FlavaConfig.from_dict(config.to_dict()).to_dict() == config.to_dict())
+    return {
+        "to_dict, from_dict": f"the same: {again}",
+        "the model type that AutoConfig reads": tried(lambda: type(transformers.AutoConfig.for_model("flava")).__name__),
+        **{f"config.json: {field}": value for field, value in fields.items() if not field.endswith("transformers_version")},
+    }
