@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import InvalidInput
+from .report.files import check_report_files, write_report
+from .report.terminal import as_on
 from .text import printable
 
 
@@ -69,11 +71,16 @@ def revert(options: Namespace) -> int:
 def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
+    check_report_files([options.json, options.markdown])
     files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
     given = _given(options, *_WHERE, "weights_only", "device", "no_codebook", "head_layer_norm_eps", "tokenizer")
     certificate = verify_flava_checkpoint(*files, **given)
     if options.json:
         certificate.write(options.json)
+    if options.markdown:
+        from .report.markdown import proof_in_markdown
+
+        write_report(options.markdown, proof_in_markdown(certificate))
     return _done(certificate.table(), options, certificate.exit_status)
 
 
@@ -134,13 +141,22 @@ def repair(options: Namespace) -> int:
 
 
 def drift(options: Namespace) -> int:
-    from .releases.drift import drift_report
-    from .releases.environments import observation_of, parse
+    from .releases.drift import changes, drift_report, verdict
+    from .releases.environments import check_exists, observation_of, parse
 
     if options.bisect is not None:
         return _bisect(options)
+    check_report_files([options.markdown])
+    sides = parse(options.old), parse(options.new)
+    for side in sides:  # before minutes are spent on the other
+        check_exists(side)
     say = _say(options, sys.stderr)
-    text, status = drift_report(observation_of(parse(options.old), say), observation_of(parse(options.new), say))
+    old, new = (observation_of(side, say) for side in sides)
+    if options.markdown:
+        from .report.markdown import drift_in_markdown
+
+        write_report(options.markdown, drift_in_markdown(old, new, changes(old, new), verdict(old, new)))
+    text, status = drift_report(old, new)
     return _done(text, options, status)
 
 
@@ -173,7 +189,8 @@ def _given(options: Namespace, *names: str) -> dict[str, Any]:
 
 def _say(options: Namespace, stream: TextIO | None = None) -> Callable[[str], object]:
     """A function that prints a line, by default to stdout; with ``--quiet`` it prints nothing."""
-    return (lambda _: None) if options.quiet else lambda line: print(line, file=stream)
+    to = stream or sys.stdout
+    return (lambda _: None) if options.quiet else lambda line: print(as_on(to, line), file=to)
 
 
 def _done(summary: str, options: Namespace, status: int = 0) -> int:

@@ -1,5 +1,6 @@
 """What a proof states: claims, each proven, refuted or left open; and the certificate that lists them."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -71,6 +72,32 @@ class Claim:
 
 
 FINDINGS_SHOWN = 5
+_FOLLOWING_SHOWN = 1  # of a claim after the first that differs, which mostly follows from that one
+
+
+def claim_text(claim: Claim, most: int = FINDINGS_SHOWN) -> str:
+    """One line for the claim, and its first findings below it."""
+    first = f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip()
+    shown = few([str(finding) for finding in claim.findings], most)
+    return "\n".join([first, *(f"    {line}" for finding in shown for line in finding.splitlines())])
+
+
+def cause_text(claim: Claim) -> str:
+    """What a claim found first, in one line, and how much else."""
+    if not claim.findings:
+        return f"cause: {claim.name}: {claim.summary}"
+    first, *others = claim.findings
+    what = f"looks like {first.looks_like}" if first.looks_like else first.what
+    return f"cause: {claim.name}: {first.key}: {what}" + (f"; and {len(others):,} more" if others else "")
+
+
+def claim_texts(claims: Iterable[Claim]) -> Iterator[str]:
+    """The text of each claim, as soon as that is judged. Once one differs, those after it show fewer findings."""
+    most = FINDINGS_SHOWN
+    for claim in claims:
+        yield claim_text(claim, most)
+        if claim.verdict is Verdict.DIFFERS:
+            most = _FOLLOWING_SHOWN
 
 
 @dataclass
@@ -89,6 +116,15 @@ class Certificate:
         return next((v for v in (Verdict.DIFFERS, Verdict.NOT_PROVEN) if v in verdicts), Verdict.PROVEN)
 
     @property
+    def cause(self) -> Claim | None:
+        """The first claim that differs, or else the first that is not proven: those after it mostly follow from it."""
+        for verdict in (Verdict.DIFFERS, Verdict.NOT_PROVEN):
+            for claim in self.claims:
+                if claim.verdict is verdict and not claim.left_open:
+                    return claim
+        return None
+
+    @property
     def exit_status(self) -> int:
         return 0 if self.verdict is Verdict.PROVEN else NotFaithful.exit_status
 
@@ -104,14 +140,14 @@ class Certificate:
         return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
 
     def table(self) -> str:
-        """One line for each claim, its first findings below it, and the verdict last."""
-        lines = []
-        for claim in self.claims:
-            lines.append(f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip())
-            shown = few([str(finding) for finding in claim.findings], FINDINGS_SHOWN)
-            lines += [f"    {line}" for finding in shown for line in finding.splitlines()]
+        """One line for each claim, its first findings below it, and the conclusion last."""
+        return "\n".join([*claim_texts(self.claims), "", self.conclusion()])
+
+    def conclusion(self) -> str:
+        """The verdict in a line, and the cause in another if it is not proven."""
         rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
-        return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}{self._left_open()}"])
+        verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
+        return verdict if self.cause is None else f"{verdict}\n{cause_text(self.cause)}"
 
     def _left_open(self) -> str:
         """The claims that are left open, by their reasons."""
