@@ -4,7 +4,6 @@ from .engine import RuleTable, Trace
 from .layouts import WAYS, Layout, recognise
 from .tables import table_for
 
-
 STEPS_SHOWN = 30
 
 
