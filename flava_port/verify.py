@@ -81,14 +81,20 @@ def verify_flava_checkpoint(
         recorded = record.keys if record else frozenset()
         made_by = semantics_of(sources[0].layout, asked.head_layer_norm_eps)
         weights = WeightClaims(Given(sources, part, made_by, folder, converted, config, declared, recorded))
-        certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
-        certificate.digests |= weights.digests
+        _settle_files(weights, certificate)
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
             processing = _processing(computation, asked)
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
     return certificate
+
+
+def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:
+    """Adds the claims about the files, and what judging them has found out of both sides."""
+    certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
+    certificate.digests |= weights.digests
+    certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
 
 
 def _read_folder(folder: Path, sources: Sequence[Source], asked: ProofOptions) -> dict[str, TensorInFile]:
