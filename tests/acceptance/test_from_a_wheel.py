@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "numpy", "safetensors", "tqdm"}
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
     """A folder with what the wheel brings, as pip would install it."""
-    pytest.importorskip("setuptools", reason="builds a wheel: pip install 'setuptools>=77'")
+    pytest.importorskip("setuptools", minversion="77", reason="builds a wheel: pip install 'setuptools>=77'")
     folder = tmp_path_factory.mktemp("wheel")
     zipfile.ZipFile(built("wheel", folder)).extractall(folder / "site")
     return folder / "site"
