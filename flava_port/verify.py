@@ -82,8 +82,7 @@ def verify_flava_checkpoint(
         recorded = record.keys if record else frozenset()
         made_by = semantics_of(sources[0].layout, asked.head_layer_norm_eps)
         weights = WeightClaims(Given(sources, part, made_by, folder, converted, config, declared, recorded))
-        certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
-        certificate.digests |= weights.digests
+        _settle_files(weights, certificate)
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
@@ -98,6 +97,13 @@ def _doubts(certificate: Certificate) -> str:
         return ""
     about_the_files = certificate.claims[: len(ABOUT_THE_FILES)]
     return doubts_about_the_installed(files_are_right=all(claim.verdict is Verdict.PROVEN for claim in about_the_files))
+
+
+def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:
+    """Adds the claims about the files, and what judging them has found out of both sides."""
+    certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
+    certificate.digests |= weights.digests
+    certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
 
 
 def _read_folder(folder: Path, sources: Sequence[Source], asked: ProofOptions) -> dict[str, TensorInFile]:

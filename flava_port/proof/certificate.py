@@ -28,6 +28,15 @@ class Finding:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class MappedKey:
+    """A key by its name in the checkpoint's file, and its converted name, or why it has none."""
+
+    source: str
+    converted: str = ""
+    dropped: str = ""
+
+
 class NothingToJudge(FlavaPortError):
     """The folder has nothing that a claim is about, or there is nothing to judge it by. The claim is left open."""
 
@@ -63,6 +72,7 @@ class Claim:
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault would move the outputs
+    floor: float = 0.0  # rounding as it was measured, in the terms of the errors; 0 where it was not
     left_open: bool = False  # not proven, since there is nothing to judge; see `NothingToJudge`
 
     def settle(self, summary: str) -> None:
@@ -108,6 +118,8 @@ class Certificate:
     versions: dict[str, str]
     digests: dict[str, str]
     asked: str = "everything"
+    keys: list[MappedKey] = field(default_factory=list)
+    lost_in: list[str] = field(default_factory=list)  # releases of transformers that lose biases of the folder: "4.43.0 to 4.57.6"
     doubts: str = ""  # that the installed transformers is the cause of what is not proven
 
     @property
@@ -138,8 +150,16 @@ class Certificate:
     def as_json(self) -> dict[str, object]:
         """What `write` writes: every claim in full."""
         claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
-        told = {"asked": self.asked, "doubts": self.doubts, "versions": self.versions, "digests": self.digests}
-        return {"verdict": self.verdict.value, **told, "claims": claims}
+        return {
+            "verdict": self.verdict.value,
+            "asked": self.asked,
+            "doubts": self.doubts,
+            "versions": self.versions,
+            "digests": self.digests,
+            "claims": claims,
+            "keys": [asdict(key) for key in self.keys],
+            "lost_in": self.lost_in,
+        }
 
     def table(self) -> str:
         """One line for each claim, its first findings below it, and the conclusion last."""

@@ -5,7 +5,7 @@ circumstance uses is a difference between releases by itself.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def signatures() -> dict[str, str]:
     found = {}
     for name in MODELS:
         for method, function in inspect.getmembers(getattr(transformers, name), inspect.isfunction):
-            if function.__qualname__.startswith(name) and not method.startswith("_") or method == "__init__":
+            if method == "__init__" or (function.__qualname__.startswith(name) and not method.startswith("_")):
                 for argument in inspect.signature(function).parameters.values():
                     if argument.name != "self":
                         found[f"{name}.{method}({argument.name})"] = _default(argument)
@@ -53,7 +53,10 @@ def _default(argument: inspect.Parameter) -> str:
 def used_arguments(cases: list[Circumstance]) -> set[str]:
     """The arguments that circumstances use, named as in `signatures`."""
     return {
-        f"{name}.{method}({argument})" for case in cases for name, method in [CALLED[case.called]] for argument in (*case.inputs, *case.options)
+        f"{name}.{method}({argument})"
+        for case in cases
+        for name, method in [CALLED[case.called]]
+        for argument in (*case.inputs, *case.options)
     }
 
 
@@ -63,7 +66,9 @@ def with_arguments() -> Iterator[Circumstance]:
     for called, (name, method) in CALLED.items():
         call = name if method == "forward" else method
         base, values = _call(called, of)
-        yield Circumstance(f"{call}, gradients of what it answers", **_split(base), called=called, judged_by=None, gradients_of_answers=True)
+        yield Circumstance(
+            f"{call}, gradients of what it answers", **_split(base), called=called, judged_by=None, gradients_of_answers=True
+        )
         for argument, choices in values.items():
             for label, value in choices.items():
                 given = {key: item for key, item in {**base, argument: value}.items() if item is not LEFT_OUT}
@@ -81,7 +86,7 @@ Choices = dict[str, dict[str, Any]]
 def _call(called: str, of: Inputs) -> tuple[dict[str, Any], Choices]:
     """What a call is made with, and for each argument the values to try, by their labels."""
     images, texts = {"pixel_values": of.images["pixel_values"]}, {"input_ids": of.texts["input_ids"]}
-    return {
+    calls: dict[str, Callable[[], tuple[dict[str, Any], Choices]]] = {
         "": lambda: ({**of.pairs, "return_loss": False}, _of_pretraining(of)),
         "flava": lambda: ({**images, **texts}, _of_model(of)),
         "flava.get_image_features": lambda: (images, _of_images(of)),
@@ -92,7 +97,8 @@ def _call(called: str, of: Inputs) -> tuple[dict[str, Any], Choices]:
         "image_codebook": lambda: (dict(of.codebook_alone), _of_codebook(of)),
         "image_codebook.get_codebook_probs": lambda: (dict(of.codebook_alone), {}),
         "image_codebook.get_codebook_indices": lambda: (dict(of.codebook_alone), {}),
-    }[called]()
+    }
+    return calls[called]()
 
 
 _OUTPUTS: Choices = {
@@ -107,7 +113,13 @@ def _masks(mask: Tensor) -> dict[str, Tensor]:
     square = mask[:, None, :] * mask[:, :, None]
     additive = (1.0 - mask[:, None, None].double()) * -1e4
     forms = {"of integers": mask, "of booleans": mask.bool(), "of floats": mask.double(), "of float32": mask.float()}
-    return {**forms, "of each token's own": square, "for each head": mask[:, None, None], "to be added": additive, "of nothing": torch.zeros_like(mask)}
+    return {
+        **forms,
+        "of each token's own": square,
+        "for each head": mask[:, None, None],
+        "to be added": additive,
+        "of nothing": torch.zeros_like(mask),
+    }
 
 
 def _positions(of: Inputs) -> dict[str, Tensor]:
@@ -131,8 +143,18 @@ def _image_mask(of: Inputs) -> dict[str, Tensor]:
 def _of_texts(of: Inputs) -> Choices:
     padded = of.padding["attention_mask"]
     with_pads = of.texts["input_ids"].masked_fill(padded == 0, 0)
-    ids = {"left out": LEFT_OUT, "that end in padding": with_pads, "that are short": of.texts["input_ids"][:, :5], "of one text": of.texts["input_ids"][:1]}
-    return {"input_ids": ids, "attention_mask": _masks(padded), "token_type_ids": {"given": of.token_types["token_type_ids"]}, "position_ids": _positions(of)}
+    ids = {
+        "left out": LEFT_OUT,
+        "that end in padding": with_pads,
+        "that are short": of.texts["input_ids"][:, :5],
+        "of one text": of.texts["input_ids"][:1],
+    }
+    return {
+        "input_ids": ids,
+        "attention_mask": _masks(padded),
+        "token_type_ids": {"given": of.token_types["token_type_ids"]},
+        "position_ids": _positions(of),
+    }
 
 
 def _of_images(of: Inputs) -> Choices:
@@ -148,12 +170,22 @@ def _of_images(of: Inputs) -> Choices:
 
 def _of_states(of: Inputs) -> Choices:
     states = of.states["hidden_states"]
-    return {"hidden_states": {"of one pair": states[:1], "that are short": states[:, :2]}, "attention_mask": _masks(of.states_mask["attention_mask"])}
+    return {
+        "hidden_states": {"of one pair": states[:1], "that are short": states[:, :2]},
+        "attention_mask": _masks(of.states_mask["attention_mask"]),
+    }
 
 
 def _of_codebook(of: Inputs) -> Choices:
     pixels = of.codebook_alone["pixel_values"]
-    return {"pixel_values": {"of one image": pixels[:1], "in three dimensions": pixels[0], "of one channel": pixels[:, :1], "not square": pixels[..., :16]}}
+    return {
+        "pixel_values": {
+            "of one image": pixels[:1],
+            "in three dimensions": pixels[0],
+            "of one channel": pixels[:, :1],
+            "not square": pixels[..., :16],
+        }
+    }
 
 
 def _of_model(of: Inputs) -> Choices:
@@ -170,7 +202,9 @@ def _of_model(of: Inputs) -> Choices:
 
 def _of_pretraining(of: Inputs) -> Choices:
     return {
-        **{name: choices for name, choices in _of_model(of).items() if name not in ("input_ids", "pixel_values", "skip_multimodal_encoder")},
+        **{
+            name: choices for name, choices in _of_model(of).items() if name not in ("input_ids", "pixel_values", "skip_multimodal_encoder")
+        },
         "input_ids_masked": {"left out": LEFT_OUT},
         "codebook_pixel_values": {"given": of.codebook_images["codebook_pixel_values"]},
         "skip_unmasked_multimodal_encoder": {"on": True, "off": False},

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..original.flava import Flava
 from ..proof.forward import LOGITS, LOSSES
 from ..proof.scenarios import IGNORED
-from .small_model import SMALL_MODEL, Variant
+from .small_model import AS_IT_IS, SMALL_MODEL, Variant
 
 if TYPE_CHECKING:
     from transformers import FlavaForPreTraining
@@ -39,7 +39,7 @@ class Circumstance:
     called: str = ""  # a module or method of the model, such as ``flava.image_model``; empty for the model itself
     judged_by: tuple[str, ...] | None = ("",)  # how the names of the original's answers begin; None: it has no such use
     kind: str = FORWARD  # under which a change of it is reported
-    variant: Variant = Variant()
+    variant: Variant = AS_IT_IS
     autocast: bool = False  # to bfloat16
     gradients_of_answers: bool = False  # where there are no losses
 
@@ -162,7 +162,9 @@ class Inputs:
         self.larger_images = {"pixel_values": pixels(2 * side)}
         self.narrow_images = {"pixel_values": pixels(2 * side)[:, :, :, : side + image.patch_size]}
         self.flat_images = {"pixel_values": pixels(2 * side)[:, :, :side]}
-        self.states = {"hidden_states": torch.randn(_PAIRS, 8, SMALL_MODEL.multimodal_config.hidden_size, generator=generator, dtype=torch.float64)}
+        self.states = {
+            "hidden_states": torch.randn(_PAIRS, 8, SMALL_MODEL.multimodal_config.hidden_size, generator=generator, dtype=torch.float64)
+        }
         self.states_mask = {"attention_mask": (torch.arange(9) < torch.tensor([[9], [6], [3]])).long()}
         padded, unseen = torch.ones(2, _PAIRS, length, dtype=torch.int64)
         padded[1, 9:] = padded[2, 5:] = unseen[1] = 0

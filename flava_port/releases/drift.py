@@ -75,7 +75,9 @@ def _of_facts(kind: str, old: Observation, new: Observation) -> Iterator[Change]
         arguments = {name for name in new.facts[kind].keys() - old.facts[kind].keys() if name.endswith(")") and "forward(" in name}
         unused = sorted(name for name in arguments - used_arguments(circumstances()) if new.facts[kind][name] != "any")
         if unused:
-            yield Change(kind, f"{_some(unused)}: new, and used in no circumstance, so that what it does was not observed", ", ".join(unused))
+            yield Change(
+                kind, f"{_some(unused)}: new, and used in no circumstance, so that what it does was not observed", ", ".join(unused)
+            )
 
 
 def _of_values(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:

@@ -8,7 +8,7 @@ from ..target.schema import flat
 from .arguments import MODELS, signatures
 from .circumstances import Inputs
 from .runs import said
-from .small_model import Variant, build_model, new_model, small_config
+from .small_model import AS_IT_IS, build_model, new_model, small_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,10 +24,10 @@ SECTIONS = {
 _ATTRIBUTES = ("base_model_prefix", "main_input_name", "supports_gradient_checkpointing")
 
 
-def tried(fact: Callable[[], Any]) -> Any:
+def tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a function returns, or the type of the error that stops it."""
     try:
-        return fact()
+        return function(*arguments, **options)
     except Exception as error:  # whatever a release raises is what is to be observed
         return f"stops with {said(error).partition(':')[0]}"
 
@@ -37,7 +37,8 @@ def observe_interface() -> Facts:
     import transformers
 
     found: Facts = {f"transformers.{name}": "there" for name in dir(transformers) if name.startswith("Flava")}
-    found |= tried(signatures) if isinstance(tried(signatures), dict) else {"signatures": tried(signatures)}
+    arguments = tried(signatures)
+    found |= arguments if isinstance(arguments, dict) else {"signatures": arguments}
     for name in MODELS:
         of = getattr(transformers, name, None)
         found |= {f"{name}.{attribute}": str(getattr(of, attribute, None)) for attribute in _ATTRIBUTES}
@@ -47,7 +48,7 @@ def observe_interface() -> Facts:
 def _of_models() -> Iterator[tuple[str, Any]]:
     """What a model says of itself, and what its calls answer with: the class and its fields, in order."""
     of = Inputs()
-    model = tried(lambda: build_model(Variant()))
+    model = tried(build_model, AS_IT_IS)
     if isinstance(model, str):
         yield "the small model", model
         return
@@ -62,11 +63,11 @@ def _of_models() -> Iterator[tuple[str, Any]]:
     )
     for name, module, inputs in calls:
         given = {key: value.to(next(module.parameters()).dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-        yield f"what {name} answers", tried(lambda m=module, i=given: parts_of(m(**i)))
-        yield f"what {name} answers as a tuple", tried(lambda m=module, i=given: parts_of(m(**i, return_dict=False)))
-        yield f"what {name}'s answer is as a tuple", tried(lambda m=module, i=given: parts_of(m(**i).to_tuple()))
-        yield f"{name}.get_input_embeddings()", tried(lambda m=module: _path_of(m.get_input_embeddings(), m))
-        yield f"{name}'s module types", tried(lambda m=module: sorted({type(part).__name__ for part in m.modules()}))
+        yield f"what {name} answers", tried(_parts, module, given)
+        yield f"what {name} answers as a tuple", tried(_parts, module, {**given, "return_dict": False})
+        yield f"what {name}'s answer is as a tuple", tried(_parts, module, given, as_tuple=True)
+        yield f"{name}.get_input_embeddings()", tried(_input_embeddings, module)
+        yield f"{name}'s module types", sorted({type(part).__name__ for part in module.modules()})
 
 
 def parts_of(answer: object) -> str:
@@ -79,7 +80,13 @@ def parts_of(answer: object) -> str:
     return name
 
 
-def _path_of(wanted: object, model: "nn.Module") -> str:
+def _parts(model: "nn.Module", inputs: Mapping[str, Any], *, as_tuple: bool = False) -> str:
+    answer = model(**inputs)
+    return parts_of(answer.to_tuple() if as_tuple else answer)
+
+
+def _input_embeddings(model: Any) -> str:
+    wanted = model.get_input_embeddings()
     return next((name for name, module in model.named_modules() if module is wanted), "no module of it")
 
 
@@ -93,20 +100,48 @@ def observe_configs() -> Facts:
         forms: dict[str, dict[str, Any]] = {
             f"{section}_dict": {f"{section}_dict": given},
             section: {section: given},
-            f"{section} an object": {section: tried(lambda c=class_name, g=given: getattr(transformers, c)(**g))},
+            f"{section} an object": {section: tried(_made, class_name, given)},
             f"{section} and {section}_dict": {section: {"hidden_size": 48, "vocab_size": 9}, f"{section}_dict": given},
             f"{section}_dict empty": {f"{section}_dict": {}},
             f"{section} None": {section: None},
         }
         for name, options in forms.items():
-            found[f"FlavaConfig({name})"] = tried(lambda s=section, o=options: _in_short(getattr(transformers.FlavaConfig(**o), s)))
-        found[f"{class_name}.model_type"] = tried(lambda c=class_name: getattr(transformers, c).model_type)
-        found[f"{class_name} of an unknown field"] = tried(lambda c=class_name: getattr(transformers, c)(no_such=3).no_such)
+            found[f"FlavaConfig({name})"] = tried(_section, section, options)
+        found[f"{class_name}.model_type"] = str(getattr(getattr(transformers, class_name, None), "model_type", None))
+        found[f"{class_name} of an unknown field"] = tried(_keeps_unknown_fields, class_name)
     wrong: dict[str, Any] = {"text_config": 3, "mim_weight": 1, "hidden_size": "wide", "no_such": 3, "layer_norm_eps": 1}
     for field, value in wrong.items():
-        found[f"FlavaConfig({field}={value!r})"] = tried(lambda f=field, v=value: str(getattr(transformers.FlavaConfig(**{f: v}), f))[:40])
-    found["heads that do not divide"] = tried(lambda: type(new_model((("text_config.num_attention_heads", 3),))).__name__)
+        found[f"FlavaConfig({field}={value!r})"] = tried(_field_as_read, field, value)
+    found["heads that do not divide"] = tried(_builds, ("text_config.num_attention_heads", 3))
     return found | _round_trips()
+
+
+def _made(class_name: str, fields: Mapping[str, Any]) -> Any:
+    import transformers
+
+    return getattr(transformers, class_name)(**fields)
+
+
+def _section(section: str, options: Mapping[str, Any]) -> str:
+    import transformers
+
+    return _in_short(getattr(transformers.FlavaConfig(**options), section))
+
+
+def _keeps_unknown_fields(class_name: str) -> bool:
+    import transformers
+
+    return bool(getattr(transformers, class_name)(no_such=3).no_such == 3)
+
+
+def _field_as_read(field: str, value: Any) -> str:
+    import transformers
+
+    return str(getattr(transformers.FlavaConfig(**{field: value}), field))[:40]
+
+
+def _builds(field: tuple[str, Any]) -> str:
+    return type(new_model((field,))).__name__
 
 
 def _in_short(config: Any) -> str:
@@ -118,7 +153,7 @@ def _in_short(config: Any) -> str:
 def _round_trips() -> Facts:
     import transformers
 
-    config = tried(lambda: transformers.FlavaConfig.from_dict(small_config()))
+    config = tried(transformers.FlavaConfig.from_dict, small_config())
     if isinstance(config, str):
         return {"the small model's config": config}
     written = tried(lambda: json.loads(config.to_json_string()))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,18 +55,11 @@ def observe_saved(scratch: Path) -> dict[str, Any]:
 
 def observe_saved_values(scratch: Path) -> Facts:
     """The bits that save_pretrained writes, of a model as it is, in training and in half precision; its config and metadata."""
-    import transformers
-
     found: Facts = {}
     for name, change in (("", lambda m: m), (" in training", lambda m: m.train()), (" in half precision", lambda m: m.half())):
         folder = scratch / f"saved{name.replace(' ', '-')}"
 
-        def save(change: Any = change, folder: Path = folder) -> "nn.Module":
-            model: nn.Module = change(transformers.FlavaForPreTraining.from_pretrained(scratch / "ours"))
-            model.save_pretrained(folder)
-            return model
-
-        model = tried(save)
+        model = tried(_save_again, scratch / "ours", folder, change)
         if isinstance(model, str):
             found[f"saved{name}"] = model
             continue
@@ -80,6 +73,15 @@ def observe_saved_values(scratch: Path) -> Facts:
             with safe_open(file, "pt") as opened:
                 found[f"metadata saved{name}"] = opened.metadata()
     return found
+
+
+def _save_again(folder: Path, to: Path, change: Callable[[Any], Any], part: str = "") -> Any:
+    """Loads a whole folder and saves the model, or a part of it, once it is changed; returns the model."""
+    import transformers
+
+    model: Any = change(transformers.FlavaForPreTraining.from_pretrained(folder))
+    (model.get_submodule(part) if part else model).save_pretrained(to)
+    return model
 
 
 def _values_in(folder: Path) -> dict[str, Tensor]:
@@ -113,7 +115,9 @@ def _what_loads(folder: Path, form: Form) -> str:
 
 def how_loaded(loaded: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """``right`` if every key has its value; else how many have not, the first of them, and what it has instead."""
-    wrong = [key for key, value in expected.items() if key in loaded and (loaded[key].is_meta or not torch.equal(loaded[key].float(), value))]
+    wrong = [
+        key for key, value in expected.items() if key in loaded and (loaded[key].is_meta or not torch.equal(loaded[key].float(), value))
+    ]
     absent = [key for key in expected if key not in loaded]
     if absent:
         return f"{len(absent)} keys are not in the model, {absent[0]} first"
@@ -136,11 +140,8 @@ def observe_classes(scratch: Path) -> Facts:
         found |= _of_class(f"{name} from a whole folder", getattr(transformers, name, None), scratch / "ours", expected)
         part = scratch / f"part-{name}"
 
-        def save(name: str = name, part: Path = part) -> None:
-            whole = transformers.FlavaForPreTraining.from_pretrained(scratch / "ours")
-            whole.get_submodule(CLASSES[name].removesuffix(".")).save_pretrained(part)
-
-        if isinstance(stopped := tried(save), str):
+        stopped = tried(_save_again, scratch / "ours", part, lambda model: model, start.removesuffix("."))
+        if isinstance(stopped, str):
             found[f"{name} from its own folder"] = stopped
         else:
             found |= _of_class(f"{name} from its own folder", getattr(transformers, name, None), part, expected)
@@ -148,7 +149,7 @@ def observe_classes(scratch: Path) -> Facts:
 
 
 def _of_class(name: str, of: Any, folder: Path, expected: Mapping[str, Tensor]) -> Facts:
-    loaded = tried(lambda: of.from_pretrained(folder, output_loading_info=True))
+    loaded = tried(of.from_pretrained, folder, output_loading_info=True) if of else "there is no such class"
     if isinstance(loaded, str):
         return {name: loaded}
     model, info = loaded
@@ -184,15 +185,19 @@ def _dtypes(scratch: Path) -> Iterator[tuple[str, Any]]:
         "bfloat16": {key: value.bfloat16() for key, value in weights.items()},
         "float32 but for one tensor": weights | {key: half[key] for key in list(half)[:1]},
     }
-    asked: dict[str, dict[str, Any]] = {"": {}, ", asked for auto": {"torch_dtype": "auto"}, ", asked for float16": {"torch_dtype": torch.float16}}
+    asked: dict[str, dict[str, Any]] = {
+        "": {},
+        ", asked for auto": {"torch_dtype": "auto"},
+        ", asked for float16": {"torch_dtype": torch.float16},
+    }
     for number, (file, values) in enumerate(files.items()):
         for says in ("float32", "float16", None):
             folder = scratch / f"dtype-{number}-{says}"
             write_folder(folder, values, dtype=says)
             for what, options in asked.items():
                 if not what or says == file or says is None:
-                    load = lambda f=folder, o=options: transformers.FlavaTextModel.from_pretrained(f, **o)  # noqa: E731
-                    yield f"dtype of a file in {file}, the config says {says}{what}", tried(lambda run=load: _dtype_of(run()))
+                    model = tried(transformers.FlavaTextModel.from_pretrained, folder, **options)
+                    yield f"dtype of a file in {file}, the config says {says}{what}", model if isinstance(model, str) else _dtype_of(model)
 
 
 def _dtype_of(model: "nn.Module") -> str:

@@ -173,6 +173,6 @@ def _read_run(name: str, described: Mapping[str, Any], tensors: Mapping[str, Ten
     def of(what: str) -> list[tuple[str, Tensor]]:
         return list(zip(names[_of_type(int, described[what])], tensors.get(f"{name}|{what}", ()), strict=True))
 
-    rows = {"answers": dict(of("answers")), "gradients": dict(of("gradients")), "modules": tuple(of("modules"))}
-    told = {key: _of_type(kind, described[key]) for key, kind in get_type_hints(Run).items() if key not in rows}
-    return Run(**rows, **told)
+    read_elsewhere = ("answers", "gradients", "modules")
+    told = {key: _of_type(kind, described[key]) for key, kind in get_type_hints(Run).items() if key not in read_elsewhere}
+    return Run(dict(of("answers")), dict(of("gradients")), tuple(of("modules")), **told)

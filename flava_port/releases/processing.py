@@ -104,7 +104,11 @@ def _of_texts(folder: Path, words: tuple[str, ...]) -> Iterator[tuple[str, Calla
     }
     for name, options in forms.items():
         given = [text.split() for text in some] if "is_split_into_words" in options else some
-        yield f"tokens {name}", lambda g=given, o=options: (dict(flattened(tokenizer()(g, return_tensors="pt", **o))), None)
+        yield f"tokens {name}", partial(_tokens, tokenizer, given, options)
+
+
+def _tokens(tokenizer: Callable[[], Any], given: Any, options: Mapping[str, Any]) -> Answers:
+    return dict(flattened(tokenizer()(given, return_tensors="pt", **options))), None
 
 
 def _of_text(tokenizer: Callable[[], Any], words: tuple[str, ...], text: str, second: str | None) -> Answers:
@@ -134,10 +138,18 @@ def _of_images(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, C
         for name, value in _OPTIONS.items():
             yield f"image by {backend}, option {name} = {value}", partial(run, image, **{name: value})
         tensor = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3)
-        forms = {"three of them": [image] * 3, "an array": tensor.numpy(), "a tensor": tensor.permute(2, 0, 1), "a tensor of floats": tensor.permute(2, 0, 1) / 255}
+        forms = {
+            "three of them": [image] * 3,
+            "an array": tensor.numpy(),
+            "a tensor": tensor.permute(2, 0, 1),
+            "a tensor of floats": tensor.permute(2, 0, 1) / 255,
+        }
         for name, given in forms.items():
             yield f"image by {backend}, given as {name}", partial(run, given)
-        yield f"image by {backend}, given as it is, nothing but pixels", partial(run, image, return_codebook_pixels=False, return_image_mask=False)
+        yield (
+            f"image by {backend}, given as it is, nothing but pixels",
+            partial(run, image, return_codebook_pixels=False, return_image_mask=False),
+        )
 
 
 def _of_image(processors: Callable[[], Mapping[str, Any]], backend: str, picture: "Picture", sizes: tuple[int, int]) -> Answers:
@@ -162,12 +174,20 @@ def observe_processors(folder: Path) -> Facts:
 
     found: Facts = {}
     for name in [name for name in dir(transformers) if name.startswith("FlavaImageProcessor") and not name.endswith("Kwargs")]:
-        defaults = tried(lambda n=name: getattr(transformers, n)().to_dict())
+        defaults = tried(_defaults_of, name)
         listed = defaults if isinstance(defaults, Mapping) else {"": defaults}
         found |= {f"{name}: {field}": str(value) for field, value in listed.items() if not field.endswith("transformers_version")}
     tokenizer = tried(lambda: next(iter(tokenizers(folder).values())))
-    for field in ("model_max_length", "padding_side", "truncation_side", "all_special_tokens", "all_special_ids", "model_input_names", "vocab_size"):
-        found[f"tokenizer: {field}"] = tried(lambda f=field: str(getattr(tokenizer, f)))
+    for field in (
+        "model_max_length",
+        "padding_side",
+        "truncation_side",
+        "all_special_tokens",
+        "all_special_ids",
+        "model_input_names",
+        "vocab_size",
+    ):
+        found[f"tokenizer: {field}"] = str(getattr(tokenizer, field, None))
     found["tokenizer: decoded"] = tried(lambda: tokenizer.decode(list(range(12))))
     found["tokenizer: decoded, without special tokens"] = tried(lambda: tokenizer.decode(list(range(12)), skip_special_tokens=True))
     if find_spec("PIL") is not None:
@@ -185,10 +205,17 @@ def _of_the_processor_of_both(folder: Path) -> Facts:
         "texts": {"text": ["a cat"]},
     }
     processor = tried(lambda: processor_of_both(folder))
-    found = {f"FlavaProcessor of {name}": tried(lambda o=options: _forms(processor(**o, return_tensors="pt"))) for name, options in calls.items()}
+    found = {f"FlavaProcessor of {name}": tried(_forms, processor, options) for name, options in calls.items()}
     found["FlavaProcessor: model_input_names"] = tried(lambda: list(processor.model_input_names))
     return found
 
 
-def _forms(answer: object) -> list[str]:
-    return [f"{name}: {form_of(value)}" for name, value in flattened(answer)]
+def _defaults_of(name: str) -> Facts:
+    import transformers
+
+    defaults: Facts = getattr(transformers, name)().to_dict()
+    return defaults
+
+
+def _forms(processor: Any, options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {form_of(value)}" for name, value in flattened(processor(**options, return_tensors="pt"))]

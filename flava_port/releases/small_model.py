@@ -43,6 +43,9 @@ class Variant:
     checkpointing: bool = False
 
 
+AS_IT_IS = Variant()
+
+
 def small_config(fields: tuple[tuple[str, Any], ...] = ()) -> dict[str, Any]:
     """The small model's config, in normal form but for the fields that are changed."""
     whole = deepcopy(DEFAULTS)

@@ -92,13 +92,18 @@ def _with_fields(of: Inputs) -> Iterator[Circumstance]:
         name, variant = f"{field} = {value}", Variant(fields=((field, value),))
         given = labelled
         if field.startswith(("image_config.image_size", "image_config.patch_size", "image_config.mask_token")):
-            given = {"pixel_values": of.flat_images["pixel_values"][..., :20] if field.endswith("image_size") else images["pixel_values"], **texts}
+            given = {
+                "pixel_values": of.flat_images["pixel_values"][..., :20] if field.endswith("image_size") else images["pixel_values"],
+                **texts,
+            }
         if field in ("mim_weight", "mlm_weight"):
             alone = of.images | of.mim if field == "mim_weight" else of.texts | of.mlm
             yield Circumstance(f"{name}, alone", alone, judged_by=None, kind=CONFIG, variant=variant)
         called = "image_codebook" if field.startswith("image_codebook") else ""
         options = {} if called or given is labelled else {"return_loss": False}
-        yield Circumstance(name, of.codebook_alone if called else given, options, judged_by=None, kind=CONFIG, variant=variant, called=called)
+        yield Circumstance(
+            name, of.codebook_alone if called else given, options, judged_by=None, kind=CONFIG, variant=variant, called=called
+        )
 
 
 def _in_precisions(of: Inputs) -> Iterator[Circumstance]:
@@ -117,7 +122,9 @@ def _in_precisions(of: Inputs) -> Iterator[Circumstance]:
     )
     for precision in PRECISIONS:
         for name, inputs, options, called in cases:
-            yield Circumstance(f"{precision}, {name}", inputs, options, called=called, judged_by=None, kind=PRECISION, variant=Variant(precision))
+            yield Circumstance(
+                f"{precision}, {name}", inputs, options, called=called, judged_by=None, kind=PRECISION, variant=Variant(precision)
+            )
     low = Variant("float32")
     yield Circumstance("bfloat16 by autocast, pairs, labels", _labelled(of), judged_by=None, kind=PRECISION, variant=low, autocast=True)
     yield Circumstance("float32, training, pairs, labels", _labelled(of), training=True, judged_by=None, kind=PRECISION, variant=low)
