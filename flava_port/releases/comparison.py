@@ -7,7 +7,7 @@ from ..text import count_of, few
 from .drift import KINDS, SAFE, Advice, Change, changes, verdict
 from .observation import Observation
 
-_LIKES_SHOWN = 3  # of a kind
+_LIKES_SHOWN = 2  # of a kind
 _SUBJECTS_SHOWN = 3
 _WIDEST = 400  # characters of a line
 
@@ -38,17 +38,16 @@ class Comparison:
     def text(self, *, everything: bool = False) -> str:
         """The verdict, both sides, then the differences by kind: on a screen, or ``everything``."""
         lines = [*str(self.advice).splitlines(), f"from  {self.old}", f"to    {self.new}"]
-        short = False
         for kind in KINDS:
             of_kind = [change.text for change in self.changes if change.kind == kind]
             told = of_kind if everything else [likes.text for likes in self.likes if likes.kind == kind]
-            shown = told if everything else [_cut(text) for text in few(told, _LIKES_SHOWN)]
-            short |= [*map(str, shown)] != of_kind
+            shown = told if everything else [_cut(text) for text in told[:_LIKES_SHOWN]]
             if of_kind:
-                lines += [f"{kind:<15} {count_of(len(of_kind), 'difference')}", *(f"  {text}" for text in shown)]
+                more = f"; {len(told) - len(shown)} more kinds of them: drift --all" if len(told) > len(shown) else ""
+                like_above = "" if told else ", like those above"
+                lines += [f"{kind:<15} {count_of(len(of_kind), 'difference')}{like_above}{more}", *(f"  {text}" for text in shown)]
         same = [kind for kind in KINDS if not any(change.kind == kind for change in self.changes)]
-        lines += [f"the same: {', '.join(same)}"] if same else []
-        return "\n".join([*lines, *(["each difference: drift --all"] if short else [])])
+        return "\n".join([*lines, *([f"the same: {', '.join(same)}"] if same else [])])
 
 
 def _cut(text: str) -> str:

@@ -32,6 +32,12 @@ def tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return f"stops with {said(error).partition(':')[0]}"
 
 
+def fields_of(config: Mapping[str, Any], start: str) -> Facts:
+    """Every field of a config as it is written, but for the release and the place that it was made in."""
+    made_in = ("transformers_version", "_name_or_path")
+    return {f"{start}: {field}": value for field, value in flat(config).items() if not field.endswith(made_in)}
+
+
 def observe_interface() -> Facts:
     """Public names, arguments with their defaults, what classes say of themselves, and the parts of each answer."""
     import transformers
@@ -157,10 +163,9 @@ def _round_trips() -> Facts:
     if isinstance(config, str):
         return {"the small model's config": config}
     written = tried(lambda: json.loads(config.to_json_string()))
-    fields = flat(written) if isinstance(written, dict) else {"": written}
     again = tried(lambda: transformers.FlavaConfig.from_dict(config.to_dict()).to_dict() == config.to_dict())
     return {
         "to_dict, from_dict": f"the same: {again}",
         "the model type that AutoConfig reads": tried(lambda: type(transformers.AutoConfig.for_model("flava")).__name__),
-        **{f"config.json: {field}": value for field, value in fields.items() if not field.endswith("transformers_version")},
+        **(fields_of(written, "config.json") if isinstance(written, dict) else {"config.json": written}),
     }

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..files.safetensors_format import read_safetensors
 from ..target.keys import TIED, TIED_KEYS
-from ..target.schema import flat
-from .facts import Facts, tried
+from .facts import Facts, fields_of, tried
 from .observation import FORMS, Form
 from .runs import said
 from .small_model import small_weights, write_folder
@@ -67,8 +66,7 @@ def observe_saved_values(scratch: Path) -> Facts:
         other = sorted(key for key, value in values.items() if key in own and not torch.equal(value, own[key]))
         found[f"bits saved{name}"] = f"{len(other)} tensors with other values, first {other[0]}" if other else "the model's"
         found[f"dtypes saved{name}"] = _counted(str(value.dtype) for value in values.values())
-        said_of = flat(json.loads((folder / "config.json").read_bytes()))
-        found |= {f"config saved{name}: {field}": value for field, value in said_of.items() if not field.endswith("transformers_version")}
+        found |= fields_of(json.loads((folder / "config.json").read_bytes()), f"config saved{name}")
         if (file := folder / "model.safetensors").exists():
             with safe_open(file, "pt") as opened:
                 found[f"metadata saved{name}"] = opened.metadata()

@@ -1,5 +1,6 @@
 """What the installed transformers makes of images and texts, by backend and by option, and what comes of it in the small model."""
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
@@ -22,7 +23,7 @@ from ..target.parts import WHOLE
 from ..target.processor import processor_files
 from ..target.tokenizer import ChosenTokenizer
 from .circumstances import flattened
-from .facts import Facts, tried
+from .facts import Facts, fields_of, tried
 from .observation import Run
 from .runs import form_of, said, sketch
 from .small_model import SMALL_CODEBOOK, SMALL_MODEL
@@ -175,8 +176,7 @@ def observe_processors(folder: Path) -> Facts:
     found: Facts = {}
     for name in [name for name in dir(transformers) if name.startswith("FlavaImageProcessor") and not name.endswith("Kwargs")]:
         defaults = tried(_defaults_of, name)
-        listed = defaults if isinstance(defaults, Mapping) else {"": defaults}
-        found |= {f"{name}: {field}": str(value) for field, value in listed.items() if not field.endswith("transformers_version")}
+        found |= fields_of(defaults, name) if isinstance(defaults, Mapping) else {name: defaults}
     tokenizer = tried(lambda: next(iter(tokenizers(folder).values())))
     for field in (
         "model_max_length",
@@ -213,7 +213,7 @@ def _of_the_processor_of_both(folder: Path) -> Facts:
 def _defaults_of(name: str) -> Facts:
     import transformers
 
-    defaults: Facts = getattr(transformers, name)().to_dict()
+    defaults: Facts = json.loads(getattr(transformers, name)().to_json_string())
     return defaults
 
 
