@@ -161,16 +161,16 @@ def drift(options: Namespace) -> int:
         check_exists(side)
     say = _say(options, sys.stderr)
     old, new = (observation_of(side, say) for side in sides)
-    comparison = compare(old, new)
-    _report_drift(options, [Transition(old, new, list(comparison.changes))])
-    return _done(comparison.text(everything=options.all), options, comparison.exit_status)
+    report = compare(old, new)
+    _report_drift(options, [Transition(old, new, list(report.changes))])
+    return _done(report.text(everything=options.all), options, report.exit_status)
 
 
 def observe(options: Namespace) -> int:
     check_report_files([options.file])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # what forks later warns otherwise
     from .releases.observation import write
-    from .releases.observe import observe as observe_installed
+    from .releases.observe import observe_installed
 
     write(observe_installed(fresh=True), Path(options.file))
     return _done(f"wrote    {options.file}; compare: flava-port drift --from {options.file}", options)

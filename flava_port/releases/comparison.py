@@ -22,7 +22,7 @@ class Likes:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DriftReport:
     """What changed between two observations, and what a user should do."""
 
     old: str
@@ -54,10 +54,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
 
 
-def compare(old: Observation, new: Observation) -> Comparison:
+def compare(old: Observation, new: Observation) -> DriftReport:
     """The comparison of two observations."""
     found = changes(old, new)
-    return Comparison(str(old), str(new), verdict(old, new), tuple(found), tuple(_together(found)))
+    return DriftReport(str(old), str(new), verdict(old, new), tuple(found), tuple(_together(found)))
 
 
 def _together(found: Sequence[Change]) -> Iterator[Likes]:
@@ -74,5 +74,5 @@ def _together(found: Sequence[Change]) -> Iterator[Likes]:
 
 def drift_report(old: Observation, new: Observation, *, everything: bool = False) -> tuple[str, int]:
     """The comparison in words; and the exit status, 0 only where it is safe to upgrade."""
-    comparison = compare(old, new)
-    return comparison.text(everything=everything), comparison.exit_status
+    report = compare(old, new)
+    return report.text(everything=everything), report.exit_status

@@ -30,7 +30,7 @@ from .small_model import new_model, small_config
 from .two_processes import observe_two_processes
 
 
-def observe(*, fresh: bool = False) -> Observation:
+def observe_installed(*, fresh: bool = False) -> Observation:
     """An observation of the environment in which this runs; takes some 20 seconds.
 
     ``fresh`` says that this process has done nothing else before, so that it can fork two that share a batch.
@@ -49,7 +49,7 @@ def observe(*, fresh: bool = False) -> Observation:
 
 
 def observe_in_short() -> Observation:
-    """What `observe` finds in the circumstances that need no other model, and none of its facts; takes three seconds."""
+    """What `observe_installed` finds in the circumstances that need no other model, and none of its facts; takes three seconds."""
     with _prepared() as folder:
         return _observed(folder, observe_runs(plain_circumstances()))
 
@@ -108,4 +108,4 @@ def _initialised(value: Tensor) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    write(observe(fresh=True), Path(sys.argv[1]))
+    write(observe_installed(fresh=True), Path(sys.argv[1]))

@@ -9,7 +9,7 @@ from .arguments import with_arguments
 from .circumstances import Circumstance, Inputs, plain_circumstances
 from .small_model import Variant
 
-PRECISIONS = ("float32", "float16", "bfloat16")
+LOWER_PRECISIONS = ("float32", "float16", "bfloat16")
 TRAINING, PRECISION, CONFIG = "training", "precision", "config"
 
 
@@ -120,7 +120,7 @@ def _in_precisions(of: Inputs) -> Iterator[Circumstance]:
         ("a larger image, positions interpolated", of.larger_images, {"interpolate_pos_encoding": True}, "flava.image_model"),
         ("the codebook", of.codebook_alone, {}, "image_codebook.get_codebook_probs"),
     )
-    for precision in PRECISIONS:
+    for precision in LOWER_PRECISIONS:
         for name, inputs, options, called in cases:
             yield Circumstance(
                 f"{precision}, {name}", inputs, options, called=called, judged_by=None, kind=PRECISION, variant=Variant(precision)
