@@ -98,7 +98,7 @@ def cause_text(claim: Claim) -> str:
         return f"cause: {claim.name}: {claim.summary}"
     first, *others = claim.findings
     what = f"looks like {first.looks_like}" if first.looks_like else first.what
-    return f"cause: {claim.name}: {first.key}: {what}" + (f"; and {len(others):,} more" if others else "")
+    return " ".join(f"cause: {claim.name}: {first.key}: {what}".split()) + (f"; and {len(others):,} more" if others else "")
 
 
 def claim_texts(claims: Iterable[Claim]) -> Iterator[str]:
