@@ -16,12 +16,13 @@ from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .files.tensors import TensorInFile
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate
+from .proof.certificate import Certificate, Verdict
 from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
 from .target.installed import import_transformers, quiet, recorded_versions
+from .target.known import doubts_about_the_installed
 from .target.parts import CODEBOOK_PART, PARTS, WHOLE, WITHOUT_CODEBOOK
 
 if TYPE_CHECKING:
@@ -87,7 +88,15 @@ def verify_flava_checkpoint(
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
             processing = _processing(computation, asked)
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
-    return certificate
+    return replace(certificate, doubts=_doubts(certificate))
+
+
+def _doubts(certificate: Certificate) -> str:
+    """What to say of the installed transformers if the folder is not proven: its files may be right, and transformers not."""
+    if certificate.verdict is Verdict.PROVEN:
+        return ""
+    about_the_files = certificate.claims[: len(ABOUT_THE_FILES)]
+    return doubts_about_the_installed(files_are_right=all(claim.verdict is Verdict.PROVEN for claim in about_the_files))
 
 
 def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:

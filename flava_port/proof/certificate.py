@@ -120,6 +120,7 @@ class Certificate:
     asked: str = "everything"
     keys: list[MappedKey] = field(default_factory=list)
     lost_in: list[str] = field(default_factory=list)  # releases of transformers that lose biases of the folder: "4.43.0 to 4.57.6"
+    doubts: str = ""  # that the installed transformers is the cause of what is not proven
 
     @property
     def verdict(self) -> Verdict:
@@ -152,6 +153,7 @@ class Certificate:
         return {
             "verdict": self.verdict.value,
             "asked": self.asked,
+            "doubts": self.doubts,
             "versions": self.versions,
             "digests": self.digests,
             "claims": claims,
@@ -164,9 +166,11 @@ class Certificate:
         return "\n".join([*claim_texts(self.claims), "", self.conclusion()])
 
     def conclusion(self) -> str:
-        """The verdict in a line, and the cause in another if it is not proven."""
+        """The verdict in a line, and the cause in another if it is not proven: the installed transformers, or the first claim."""
         rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
         verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
+        if self.doubts:
+            return f"{verdict}\ncause: {self.doubts}"
         return verdict if self.cause is None else f"{verdict}\n{cause_text(self.cause)}"
 
     def _left_open(self) -> str:

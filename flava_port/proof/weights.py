@@ -16,7 +16,7 @@ from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
 from ..target.keys import POSITION_IDS, TIED, lost_in
-from ..target.known import shapes_for
+from ..target.known import shapes_of_folder
 from ..target.parts import WHOLE, Part
 from ..target.preprocessor import preprocessor_differences
 from ..target.sizes import config_from_shapes
@@ -108,7 +108,7 @@ class WeightClaims:
         renamed = rename_all(self.given.sources)
         self.placed = self.renamed = renamed.targets
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
-        placement = account(renamed, shapes_for(self.expected_config(), self.given.part), self.given.part)
+        placement = account(renamed, shapes_of_folder(self.expected_config(), self.given.part), self.given.part)
         self.placed, self.whole = dict(placement.filled), True
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         self.mapped += [MappedKey(dropped.placed.name_in_file, dropped=dropped.because) for dropped in placement.dropped]
