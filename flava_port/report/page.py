@@ -39,6 +39,7 @@ def proof_page(certificate: Certificate) -> str:
         versions=certificate.versions,
         verdict=certificate.verdict.value,
         sentence=sentence(certificate),
+        why=certificate.why,
         cause=certificate.cause,
         open=[claim.name for claim in certificate.claims if claim.left_open],
         culprit=_culprit(certificate.cause),
