@@ -133,6 +133,7 @@ def drift_page(steps: Sequence["Transition"]) -> str:
 
     observations = [steps[0].old, *(step.new for step in steps)]
     advice = [verdict(step.old, step.new) for step in steps]
+    circumstances = _agreement(observations, ROUNDING)
     gravest = max(advice, key=lambda each: GRAVITY.index(each.advice))
     return render(
         "drift.html",
@@ -143,7 +144,8 @@ def drift_page(steps: Sequence["Transition"]) -> str:
         steps=list(zip(steps, advice)),
         changes=[{kind: [change.text for change in step.found if change.kind == kind] for kind in KINDS} for step in steps],
         kinds=KINDS,
-        circumstances=_agreement(observations, ROUNDING),
+        moved=[row for row in circumstances if len(set(row[1])) > 1],
+        stayed=[row for row in circumstances if len(set(row[1])) == 1],
         rounding=ROUNDING,
     )
 
