@@ -89,11 +89,11 @@ def _call(called: str, of: Inputs) -> tuple[dict[str, Any], Choices]:
     calls: dict[str, Callable[[], tuple[dict[str, Any], Choices]]] = {
         "": lambda: ({**of.pairs, "return_loss": False}, _of_pretraining(of)),
         "flava": lambda: ({**images, **texts}, _of_model(of)),
-        "flava.get_image_features": lambda: (images, _of_images(of)),
-        "flava.get_text_features": lambda: (texts, _of_texts(of)),
-        "flava.image_model": lambda: (images, _of_images(of) | _OUTPUTS),
-        "flava.text_model": lambda: (texts, _of_texts(of) | _OUTPUTS),
-        "flava.multimodal_model": lambda: (dict(of.states), _of_states(of) | _OUTPUTS),
+        "flava.get_image_features": lambda: (images, _of_images(of) | _OF_ENCODERS),
+        "flava.get_text_features": lambda: (texts, _of_texts(of) | _OF_ENCODERS),
+        "flava.image_model": lambda: (images, _of_images(of) | _OF_ENCODERS),
+        "flava.text_model": lambda: (texts, _of_texts(of) | _OF_ENCODERS),
+        "flava.multimodal_model": lambda: (dict(of.states), _of_states(of) | _OF_ENCODERS),
         "image_codebook": lambda: (dict(of.codebook_alone), _of_codebook(of)),
         "image_codebook.get_codebook_probs": lambda: (dict(of.codebook_alone), {}),
         "image_codebook.get_codebook_indices": lambda: (dict(of.codebook_alone), {}),
@@ -105,6 +105,12 @@ _OUTPUTS: Choices = {
     "output_attentions": {"on": True},
     "output_hidden_states": {"on": True, "off": False},
     "return_dict": {"off": False},
+}
+
+
+_OF_ENCODERS: Choices = {
+    **_OUTPUTS,
+    "head_mask": {"of one head": torch.tensor([1.0, 0.0])},  # up to transformers 4
 }
 
 

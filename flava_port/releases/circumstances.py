@@ -64,9 +64,9 @@ class Circumstance:
             model.train(self.training)
             answer = (attrgetter(self.called)(model) if self.called else model)(**inputs, **self.options)
             answers = dict(flattened(answer))
-            if self.called.endswith("_features"):  # which come bare, or as what an encoder answers with
-                answers = {**answers, "features": getattr(answer, "pooler_output", answer)}
-                answers.pop("", None)
+            features = getattr(answer, "pooler_output", answer)  # which come bare, or as what an encoder answers with
+            if self.called.endswith("_features") and isinstance(features, Tensor):
+                answers = {name: value for name, value in answers.items() if name} | {"features": features}
             model.zero_grad(set_to_none=True)
             if self.has_gradients and (derived := self._derived(answers)):
                 torch.stack(derived).sum().backward()

@@ -58,6 +58,7 @@ def _of_models() -> Iterator[tuple[str, Any]]:
     if isinstance(model, str):
         yield "the small model", model
         return
+    yield "parameters without a gradient where freeze is off", tried(_frozen_of, ("image_codebook_config.freeze", False))
     images, texts = {"pixel_values": of.images["pixel_values"]}, {"input_ids": of.texts["input_ids"]}
     calls: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
         ("FlavaForPreTraining", model, of.pairs | of.mim | of.mlm),
@@ -84,6 +85,10 @@ def parts_of(answer: object) -> str:
     if isinstance(answer, tuple | list):
         return f"{name}({', '.join(map(parts_of, answer))})"
     return name
+
+
+def _frozen_of(field: tuple[str, Any]) -> int:
+    return sum(not value.requires_grad for value in new_model((field,)).parameters())
 
 
 def _parts(model: "nn.Module", inputs: Mapping[str, Any], *, as_tuple: bool = False) -> str:

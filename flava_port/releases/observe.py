@@ -95,9 +95,17 @@ def machine() -> str:
 
 
 def observe_initial() -> dict[str, str]:
-    """How each parameter of a new model is initialised: to one value throughout, or at random, with the deviation to one digit."""
+    """How each parameter of a new model is initialised: to one value throughout, or at random, with the deviation to one digit.
+
+    And whether it is frozen, as the codebook's are.
+    """
     torch.manual_seed(0)
-    return {key: _initialised(value) for key, value in new_model().state_dict().items() if key != POSITION_IDS}
+    state = new_model().state_dict(keep_vars=True)
+    return {key: _initialised(value.detach()) + _frozen(value) for key, value in state.items() if key != POSITION_IDS}
+
+
+def _frozen(value: Tensor) -> str:
+    return "" if value.requires_grad or not isinstance(value, torch.nn.Parameter) else ", without a gradient"
 
 
 def _initialised(value: Tensor) -> str:

@@ -68,7 +68,7 @@ EDITS = {
     "no checkpointing at all": _modeling("supports_gradient_checkpointing = True", "supports_gradient_checkpointing = False", "training", "gradient checkpointing"),
     "targets of the first process": _modeling(r"local_batch_size \* torch\.distributed\.get_rank\(\) \+ ", "", "two processes", "process 1, pairs, labels"),
     "no gradient from the other process": _modeling(r"torch\.distributed\.nn\.functional\.all_gather\(text_embeddings\)", "torch.distributed.nn.functional.all_gather(text_embeddings.detach())", "two processes", "pairs, labels"),
-    "a codebook that learns": _modeling(r"param\.requires_grad = False", "param.requires_grad = True", "loading", "without a gradient"),
+    "a codebook that learns": _modeling(r"param\.requires_grad = False", "param.requires_grad = True", "initialisation", "image_codebook.blocks.input.weight"),
     "an encoder's prefix": _modeling(r'base_model_prefix = "flava\.image_model"', 'base_model_prefix = "image_model"', "loading", "FlavaImageModel from a whole folder"),
     "a config's dict ignored": Named(Edit(CONFIGURATION, r'(image_config_dict", None\)\)) is not None', r"\1 is False"), "config", "image_config_dict"),
     "a default of the config": Named(Edit(CONFIGURATION, r"return_loss: bool = True", "return_loss: bool = False"), "schema", "default of return_loss: True -> False"),
