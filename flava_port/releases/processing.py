@@ -1,9 +1,13 @@
 """What the installed transformers makes of images and texts, by backend and by option, and what comes of it in the small model."""
 
+import ast
+import hashlib
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,9 +194,52 @@ def observe_processors(folder: Path) -> Facts:
         found[f"tokenizer: {field}"] = str(getattr(tokenizer, field, None))
     found["tokenizer: decoded"] = tried(lambda: tokenizer.decode(list(range(12))))
     found["tokenizer: decoded, without special tokens"] = tried(lambda: tokenizer.decode(list(range(12)), skip_special_tokens=True))
+    for name in ("AutoTokenizer", "AutoImageProcessor", "AutoProcessor"):
+        found[f"what {name} makes of a folder"] = tried(_class_of, name, folder)
     if find_spec("PIL") is not None:
         found |= _of_the_processor_of_both(folder)
+    return found | _sources_that_do_not_run()
+
+
+def _sources_that_do_not_run() -> Facts:
+    """A digest of each module of FLAVA that cannot be imported here: what it does is not observed, and a change of it is seen.
+
+    Comments and docstrings do not count.
+    """
+    import transformers
+
+    found = {}
+    for path in sorted(Path(transformers.__file__).parent.glob("models/flava/*processing*.py")):
+        try:
+            import_module(f"transformers.models.flava.{path.stem}")
+        except ImportError as error:
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None:
+                    node.body[0] = ast.Pass()
+            digest = hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+            found[f"{path.stem}, which does not run here ({said(error)[:80]})"] = f"sources {digest}"
     return found
+
+
+def _saved_files(of: Any) -> Facts:
+    """What an image processor, a tokenizer or the processor of both writes, as far as it is JSON; of other files the digest."""
+    found: Facts = {}
+    with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
+        of.save_pretrained(folder)
+        for path in sorted(Path(folder).iterdir()):
+            content = json.loads(path.read_bytes()) if path.suffix == ".json" and path.name != "tokenizer.json" else None
+            if isinstance(content, dict):
+                found |= fields_of(content, path.name)
+            else:
+                found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return found
+
+
+def _class_of(name: str, folder: Path) -> str:
+    import transformers
+
+    return type(getattr(transformers, name).from_pretrained(folder)).__name__
 
 
 def _of_the_processor_of_both(folder: Path) -> Facts:
@@ -206,6 +253,8 @@ def _of_the_processor_of_both(folder: Path) -> Facts:
     }
     processor = tried(lambda: processor_of_both(folder))
     found = {f"FlavaProcessor of {name}": tried(_forms, processor, options) for name, options in calls.items()}
+    saved = tried(_saved_files, processor)
+    found |= {f"FlavaProcessor saved, {name}": value for name, value in saved.items()} if isinstance(saved, dict) else {"saved": saved}
     found["FlavaProcessor: model_input_names"] = tried(lambda: list(processor.model_input_names))
     return found
 

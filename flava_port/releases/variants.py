@@ -82,6 +82,8 @@ FIELDS: tuple[tuple[str, Any], ...] = (
     ("return_dict", False),
     ("tie_word_embeddings", False),
     ("layer_norm_eps", 1e-3),
+    ("text_config.output_attentions", True),
+    ("multimodal_config.output_hidden_states", True),
 )
 
 
