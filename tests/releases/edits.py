@@ -105,6 +105,6 @@ EDITS = {
     "an encoder that is never skipped": _modeling(r" and not skip_multimodal_encoder:", ":", "forward", "skip_multimodal_encoder on"),
     "a bias that no switch turns off": _modeling(r"(self\.value = .*)bias=config\.qkv_bias", r"\1bias=True", "schema", "value.bias"),
     "one activation for all": _modeling(r"ACT2FN\[config\.hidden_act\]", 'ACT2FN["gelu"]', "config", "hidden_act = relu"),
-    "labels to ignore": _modeling(r"mlm_labels\.ne\(self\.ce_ignore_index\)", "mlm_labels.ne(-100)", "config", "ce_ignore_index = -1"),
+    "labels to ignore": _modeling(r"mlm_labels\.ne\(self\.ce_ignore_index\)", "mlm_labels.ne(-100)", "config", "ce_ignore_index = -1, texts alone"),
     "labels left as they were": _modeling(r"(    mim_labels = self\._resize_to_2d\(mim_labels\))$", r"\1.clone()", "forward", "inputs.mim_labels"),
 }  # fmt: skip
