@@ -41,11 +41,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Measured:
-    """One output's or gradient's largest relative error, and the largest that rounding explains."""
+    """The largest relative error of one output, block or gradient, and the largest that rounding explains.
+
+    Of a block also ``floor``, the original's own error in float32, and ``weakest``, by how much the weakest fault
+    planted in it moves it.
+    """
 
     what: str
     error: float
     tolerance: float
+    floor: float | None = None
+    weakest: float | None = None
 
     @property
     def is_too_large(self) -> bool:
