@@ -22,11 +22,15 @@ from .streamed import Block, tied
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a block is given, and the gradient that arrives at its output; ``chosen`` are the tokens that take part."""
+    """What a block is given, and the gradient that arrives at its output; ``chosen`` are the tokens that take part.
+
+    If it is ``seeded``, seeded numbers stand for hidden states and arrive as gradient.
+    """
 
     given: Given
     arriving: Tensor | None
     chosen: Tensor | None = None
+    seeded: bool = False
 
     def shortened(self, tokens: int) -> "Job":
         """The first and last tokens of hidden states [B, S, D], or rows of [K, D]: ``tokens`` of them at most."""
@@ -88,6 +92,8 @@ def compute(block: Block, weights: Sequence[Tensor], jobs: Sequence[Job], dtype:
 
 
 def _arriving(job: Job, output: Tensor) -> Tensor:
+    if job.seeded:
+        return _seeded_numbers(output, seed=1)
     return torch.zeros_like(output) if job.arriving is None else job.arriving
 
 
@@ -257,14 +263,13 @@ def _with_faults(block: Block, weights: Sequence[Tensor], jobs: Sequence[Job]) -
 
 
 def _seeded_job(job: Job) -> Job:
-    """The same with seeded hidden states and gradients in their place."""
-
-    def numbers(tensor: Tensor, seed: int) -> Tensor:
-        return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
     main = job.given.main
-    given = job.given.with_main(numbers(main, 0)) if main.is_floating_point() else job.given
-    return Job(given, None if job.arriving is None else numbers(job.arriving, 1), job.chosen)
+    given = job.given.with_main(_seeded_numbers(main, seed=0)) if main.is_floating_point() else job.given
+    return Job(given, None, seeded=True)
+
+
+def _seeded_numbers(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _seeded_weights(block: Block, dtype: torch.dtype) -> list[Tensor]:
