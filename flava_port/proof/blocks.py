@@ -5,7 +5,7 @@ vectors are the gradients that arrive from above, each side's own; the products 
 the gradients of whole models are compared too. Of a large model's sequences a few tokens take part.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from ..files.torch_tensors import load
 from ..original.seeded import seeded
 from .bounds import PlantedFault, faults_of, noise, planted, scale
 from .calls import Call, Given, Recorder, first
-from .forward import relative_error
+from .forward import relative_error, total_of
 from .results import BlockResult, RawGradient
 from .streamed import Block, tied
 
@@ -115,9 +115,10 @@ def _together(given: Sequence[Given]) -> Given:
     return given[0].map(lambda _: next(columns))
 
 
-def lead_back(recorder: Recorder, totals: Sequence[Tensor]) -> None:
-    """Takes the gradients of the totals down to the outputs of the blocks nearest to them."""
-    torch.stack(list(totals)).sum().backward(retain_graph=True)
+def lead_back(outputs: Iterable[Mapping[str, Tensor]]) -> None:
+    """Takes the gradients of all outputs' totals down to the outputs of the blocks nearest to them."""
+    for found in outputs:
+        total_of(found).backward(retain_graph=True)
 
 
 def _go_on(calls: Sequence[Call], jobs: Sequence[Job], of_inputs: Sequence[Tensor | None]) -> None:
@@ -184,14 +185,16 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
     """
     prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, Block.load)
-    jobs, weights = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours, torch.float64)
+    jobs, weights = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours, torch.float32)
+    # How far rounding moves gradients too is seen where all tokens take part.
+    rough = compute(pair.ours, weights, jobs, torch.float32, gradients=gradients and not pair.tokens)
+    weights = [_as_float64(weight) for weight in weights]
     exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients)
     effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
-    rough = compute(pair.ours, [_as_float32(weight) for weight in weights], jobs, torch.float32, gradients=gradients)
     floor = noise(_worst(rough.outputs, exact.outputs))
     del weights
     names = [tied(weight.name) for weight in pair.ours.weights]
-    moved = {name: _distance(a, b) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
+    moved = {name: _distance(b, a) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
     del rough
     found = None
     arrived = error = float("inf")
@@ -223,8 +226,9 @@ def _gradients(
                 size = 0.0 if other is None else _size(other)
                 yield name, RawGradient(0.0, size, 0.0, why_no_output_shows(name, weight.shape))
             continue
-        difference = float("inf") if other is None or other.shape != ours.shape else _distance(other, ours)
-        yield name, RawGradient(_size(ours), difference, moved.get(name, 0.0), why_no_output_shows(name, weight.shape))
+        size = _size(ours)
+        difference = float("inf") if other is None or other.shape != ours.shape else _size(other.sub_(ours))  # which is used no more
+        yield name, RawGradient(size, difference, moved.get(name, 0.0), why_no_output_shows(name, weight.shape))
 
 
 def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: Products, found: Products) -> tuple[float, float]:
@@ -289,9 +293,9 @@ def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
     return ""
 
 
-def _as_float32(weight: Tensor) -> Tensor:
+def _as_float64(weight: Tensor) -> Tensor:
     weight = weight.detach()
-    return weight.float() if weight.is_floating_point() else weight
+    return weight.double() if weight.is_floating_point() else weight
 
 
 def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -299,9 +303,11 @@ def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def _size(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, float("inf"))) if tensor.numel() else 0.0
+    """The largest absolute value; NaN where there is one."""
+    least, most = torch.aminmax(tensor) if tensor.numel() else (torch.zeros(()), torch.zeros(()))
+    return float(torch.maximum(-least, most))
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    return _size(one.double() - other)
+    return _size(one - other)
 

@@ -160,10 +160,17 @@ class Recorder:
         return Call(block, given, self._leaf(result, output), original, entered, left)
 
     def _run(self, block: Block, given: Given) -> Any:
+        """The block's result. Rows that are all equal are computed once: how it treats others `blocks` compares."""
+        given, rows = given.cast(self.dtype), len(given.main)
+        repeated = rows > 1 and all(len(tensor) == rows and torch.equal(tensor, tensor[:1].expand_as(tensor)) for tensor in given.tensors())
+        if repeated:
+            given = given.map(lambda tensor: tensor[:1])
         with torch.no_grad(), block.filled(block.load(self.dtype)):
-            given = given.cast(self.dtype)
             result = block.forward(*given.args, **given.kwargs)
         self.advance(block.elements)
+        if repeated:
+            output = first(result).expand(rows, *first(result).shape[1:])
+            return (output, *result[1:]) if isinstance(result, tuple) else output
         return result
 
     def _leaf(self, result: Any, output: Tensor) -> Any:

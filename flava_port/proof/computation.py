@@ -36,15 +36,16 @@ class Computation:
     def loaded(self) -> Loaded:
         """What `from_pretrained` ends up with, against the original's values."""
         originals, loaded = self.weights.originals(), self.sides.loaded
-        tensors: dict[str, TensorSource] = {}
+        tensors: dict[str, TensorSource] = {}  # those that the claim about values has not compared as they are loaded
         findings = []
         for key, (name, original) in originals.items():
             origin = loaded.keys.get(key)
             if origin is None:
                 findings.append(Finding(key, name, "not loaded at all"))
                 continue
-            dtype = dtype_of(getattr(torch, loaded.dtypes[key]))
-            tensors[key] = cast(self.sides.tensor_of(origin), dtype)
+            dtype, tensor = dtype_of(getattr(torch, loaded.dtypes[key])), self.sides.tensor_of(origin)
+            if dtype != tensor.dtype or not self.weights.is_proven(key, tensor):
+                tensors[key] = cast(tensor, dtype)
             if dtype not in (FLOAT32, original.dtype):
                 findings.append(Finding(key, name, f"loaded as {dtype}"))
         differing, _ = compare_values(tensors, {key: originals[key] for key in tensors})

@@ -46,18 +46,19 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
     channels = sides.config["image_config"]["num_channels"]
     if channels != 3:
         raise NothingToJudge(f"the model takes images of {channels} channels, and the original's preprocessing makes 3")
+    ours = sides.original()
+    pairs = 1 if is_large(ours.model) else len(SENTENCES)
     with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-        images = _read(_files(Path(scratch), sides))
+        images = _read(_files(Path(scratch), sides))[:pairs]
     length = min(length, PAIR_LENGTH)
     made = dict(
         processor_of_both(sides.folder)(
-            images=images, text=list(SENTENCES), padding="max_length", truncation=True, max_length=length, return_tensors="pt", return_codebook_pixels=True
+            images=images, text=list(SENTENCES[:pairs]), padding="max_length", truncation=True, max_length=length, return_tensors="pt", return_codebook_pixels=True
         )
     )  # fmt: skip
     own = _original_inputs(images, tokenizer, length, square_size(sides.config))
     pixels = {"the folder's": made.pop("codebook_pixel_values"), "own": own.pop("codebook_pixel_values")}
     cases = [Scenario("the folder's", made).to(torch.float64), Scenario("the original's", own).to(torch.float64)]
-    ours = sides.original()
     dtype = torch.float32 if is_large(ours.model) else torch.float64
     original = Recorder(ours, dtype)
     ours_on_theirs, on_own = (original.run(run_original, case) for case in cases)
@@ -95,7 +96,7 @@ def _read(paths: list[Path]) -> list[Image.Image]:
 
 def _original_inputs(images: list[Image.Image], tokenizer: WordPiece, length: int, sizes: tuple[int, int]) -> dict[str, Tensor]:
     pixels = [evaluation_pixels(image, *sizes) for image in images]
-    encoded = [tokenizer.encode(sentence, length=length) for sentence in SENTENCES]
+    encoded = [tokenizer.encode(sentence, length=length) for sentence in SENTENCES[: len(images)]]
     return {name: torch.tensor([getattr(one, name) for one in encoded]) for name in TEXT_INPUTS} | {
         "pixel_values": torch.stack([one.encoder for one in pixels]),
         "codebook_pixel_values": torch.stack([one.codebook for one in pixels]),

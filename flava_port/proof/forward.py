@@ -140,10 +140,10 @@ def total_of(outputs: Mapping[str, Tensor]) -> Tensor:
 CODEBOOK_PIXELS = "codebook_pixel_values"
 
 
-def codebook_case(channels: int, seed: int = 0) -> Scenario:
+def codebook_case(channels: int, images: int, seed: int = 0) -> Scenario:
     """Pixels of high contrast, so that indices vary."""
     generator = torch.Generator().manual_seed(seed)
-    return Scenario("codebook", {CODEBOOK_PIXELS: 4 * torch.randn(2, channels, 32, 32, generator=generator, dtype=torch.float64)})
+    return Scenario("codebook", {CODEBOOK_PIXELS: 4 * torch.randn(images, channels, 32, 32, generator=generator, dtype=torch.float64)})
 
 
 def run_codebook(ours: DalleEncoder, case: Scenario) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ from .forward import (
     run_converted,
     run_converted_codebook,
     run_original,
-    total_of,
 )
 from .localise import localise
 from .memory import freed_memory_kept
@@ -30,7 +29,7 @@ from .sides import Sides
 from .streamed import Streamed, tied
 
 # Of each sequence of a large model, as many tokens take part where its blocks are compared in float64.
-_TOKENS = 8
+_TOKENS = 4
 
 Advance = Callable[[int], object]
 
@@ -105,8 +104,7 @@ def run_both(sides: Sides, advance: Advance) -> tuple[Results, Expected]:
     assert isinstance(ours.model, Flava)
     cases = [case.to(torch.float64) for case in scenarios(ours.model, brief=large)]
     both = _recorded(ours, theirs, cases, advance, large=large)
-    for recorder, outputs in ((both.ours, both.expected), (both.theirs, both.found)):
-        lead_back(recorder, [total_of(found) for found in outputs])
+    lead_back([*both.expected, *both.found])
     own = both.compared(compare_backwards(both.ours, both.theirs, both.tokens, advance))
     own = replace(own, between=_between(both))
     hiding = [name for name, block in own.blocks.items() if own.hidden(block) or block.gradients.keys() & own.unseen]
@@ -116,7 +114,7 @@ def run_both(sides: Sides, advance: Advance) -> tuple[Results, Expected]:
         pairs = (pair_of(both.ours, both.theirs, name, both.tokens) for name in hiding)
         results = {pair.name: compare_block(pair, gradients=True, with_seeded=True) for pair in pairs}
         seeded = Comparison(own.bounds, {}, results)
-    codebook = _codebooks(sides, theirs, advance)
+    codebook = _codebooks(sides, theirs, advance, large=large)
     wrong = _differs(own)
     where = both.where(own) if wrong else []
     deviations = list(_deviations(sides, both)) if sides.made_by is not ORIGINAL_SEMANTICS else []
@@ -159,12 +157,12 @@ def _between(both: Both) -> dict[str, RawGradient]:
     return found
 
 
-def _codebooks(sides: Sides, theirs: Streamed, advance: Advance) -> Comparison | None:
+def _codebooks(sides: Sides, theirs: Streamed, advance: Advance, *, large: bool) -> Comparison | None:
     """Both codebooks on pixels of high contrast."""
     ours = sides.streamed_codebook()
     if ours is None:
         return None
-    case = codebook_case(ours.model.config.input_channels)  # type: ignore[union-attr,arg-type] # a DalleEncoder's
+    case = codebook_case(ours.model.config.input_channels, 1 if large else 2)  # type: ignore[union-attr,arg-type] # a DalleEncoder's
     original = Recorder(ours, torch.float64, advance=advance)
     converted = Recorder(theirs, torch.float64, original, advance=advance)
     both = Both(original, converted, [case], [original.run(run_codebook, case)], [converted.run(run_converted_codebook, case)], None)
