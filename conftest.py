@@ -27,7 +27,7 @@ PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else
 hypothesis.settings.load_profile(PROFILE)
 
 # The options for your own files and for observations. Where flava_port is installed, its entry point has this name too.
-pytest_plugins = ["flava_port.pytest_plugin"]
+pytest_plugins = ["flava_port.pytest_plugin", "tests.cause"]
 
 # No test may download a model, and no library may print advice about that.
 # Nor may a tokenizer that happens to be in the hub's cache be taken.
@@ -59,14 +59,15 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run only where a marker expression names them; known gaps must fail."""
+    """Slow tests and those in a browser run only where a marker expression names them; known gaps must fail."""
     import transformers
 
     from tests.known_gaps import gaps_of
 
     for item in items:
-        if "slow" in item.keywords and "slow" not in config.option.markexpr:
-            item.add_marker(pytest.mark.skip(reason="slow; run it with: pytest -m slow"))
+        for mark in ("slow", "browser"):
+            if mark in item.keywords and mark not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason=f"{mark}; run it with: pytest -m {mark}"))
         for gap in gaps_of(item.nodeid, transformers.__version__):
             item.add_marker(pytest.mark.xfail(strict=True, reason=gap.why.value))
 

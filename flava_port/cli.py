@@ -9,6 +9,7 @@ from typing import Any
 
 from . import __version__, commands
 from .errors import FlavaPortError, InvalidInput
+from .report.terminal import as_on
 from .text import printable
 
 EXIT_INTERRUPTED = 130
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         message, status = ended
         if message:
-            print(f"flava-port: {printable(message)}", file=sys.stderr)
+            print(as_on(sys.stderr, f"flava-port: {printable(message)}"), file=sys.stderr)
         return status
 
 
@@ -107,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done and proven; 1 read, but cannot be converted faithfully; 2 usage or unreadable input.",
     )
     parser.add_argument("--version", action="version", version=f"flava-port {__version__}")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=lambda _options: _welcome())
+    subparsers = parser.add_subparsers(metavar="COMMAND")
     for name, run, flags, what in (
         ("convert", commands.convert, _convert, "an original or torchmultimodal checkpoint to a Hugging Face folder"),
         ("convert-codebook", commands.convert_codebook, _convert_codebook, "a DALL-E encoder to a Hugging Face folder"),
@@ -125,6 +127,25 @@ def _parser() -> argparse.ArgumentParser:
         if flags is not _rules:
             _flag(command, "--quiet", action="store_true", help="print nothing but errors")
     return parser
+
+
+_WELCOME = """\
+flava-port converts FLAVA checkpoints to Hugging Face transformers, and proves that the converted model is the same.
+
+See it work, in seconds and without a checkpoint:
+  flava-port demo
+
+With your checkpoint and its image codebook:
+  flava-port convert --checkpoint_path flava.pt --codebook_path encoder.pkl --pytorch_dump_folder_path flava-full
+  flava-port verify --checkpoint_path flava.pt --codebook_path encoder.pkl --converted_path flava-full
+
+All commands: flava-port --help. One of them: flava-port convert --help."""
+
+
+def _welcome() -> int:
+    """What a newcomer needs. It is no work done, so that the exit status is that of wrong usage."""
+    print(_WELCOME)
+    return InvalidInput.exit_status
 
 
 def _convert(command: argparse.ArgumentParser) -> None:
@@ -176,6 +197,7 @@ def _verify(command: argparse.ArgumentParser) -> None:
     _flag(command, "--weights-only", action="store_true", help="leave out the computation")
     _flag(command, "--device", metavar="DEVICE", help="run the forward pass there too, such as cuda, in float32 and in bfloat16")
     _flag(command, "--json", metavar="FILE", help="write the certificate here")
+    _reports(command)
 
 
 def _rules(command: argparse.ArgumentParser) -> None:
@@ -205,11 +227,17 @@ def _drift(command: argparse.ArgumentParser) -> None:
     _flag(command, "--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
     bisect = "find each release between them that changed something, or something with TEXT in its line"
     _flag(command, "--bisect", nargs="?", const="", metavar="TEXT", help=bisect)
+    _reports(command)
 
 
 def _demo(command: argparse.ArgumentParser) -> None:
     _flag(command, "--size", default="tiny", choices=("tiny", "full"), help="of the model (default: %(default)s)")
     _flag(command, "--keep", metavar="DIR", help="keep the files in this folder")
+
+
+def _reports(command: argparse.ArgumentParser) -> None:
+    _flag(command, "--markdown", metavar="FILE", help="write it in Markdown here, as $GITHUB_STEP_SUMMARY and a model card take it")
+    _flag(command, "--html", metavar="FILE", help="write it as a page here, which loads nothing from elsewhere (needs flava-port[report])")
 
 
 def _flag(command: argparse.ArgumentParser, name: str, **options: Any) -> None:

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .conversion.options import Options
-from .conversion.sources import open_sources, read_model_folder
+from .conversion.sources import Source, has_codebook, open_sources, read_model_folder
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
+from .files.tensors import TensorInFile
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate
+from .proof.certificate import Certificate, Verdict
 from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
 from .target.installed import import_transformers, quiet, recorded_versions
-from .target.parts import PARTS, WHOLE, WITHOUT_CODEBOOK
+from .target.known import doubts_about_the_installed
+from .target.parts import CODEBOOK_PART, PARTS, WHOLE, WITHOUT_CODEBOOK
 
 if TYPE_CHECKING:
     from .proof.computation import Computation
@@ -66,7 +68,7 @@ def verify_flava_checkpoint(
         raise InvalidInput(f"{folder}: is for {model_class}; verify proves whole models, so convert one without --part and verify that")
     opening = Options(checkpoint_path, codebook_path, container=asked.container, prefix=asked.prefix, drop=asked.drop)
     with open_sources(replace(opening, progress=asked.progress)) as sources:
-        converted, config = read_model_folder(folder), read_config(folder)
+        converted, config = _read_folder(folder, sources, asked), read_config(folder)
         runner = None if asked.weights_only else in_background(_computation, asked)
         if runner is not None and asked.device is not None:
             runner.result()  # stops here if there is no such device
@@ -80,14 +82,42 @@ def verify_flava_checkpoint(
         recorded = record.keys if record else frozenset()
         made_by = semantics_of(sources[0].layout, asked.head_layer_norm_eps)
         weights = WeightClaims(Given(sources, part, made_by, folder, converted, config, declared, recorded))
-        certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
-        certificate.digests |= weights.digests
+        _settle_files(weights, certificate)
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
             processing = _processing(computation, asked)
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
-    return certificate
+    return replace(certificate, doubts=_doubts(certificate))
+
+
+def _doubts(certificate: Certificate) -> str:
+    """What to say of the installed transformers if the folder is not proven: its files may be right, and transformers not."""
+    if certificate.verdict is Verdict.PROVEN:
+        return ""
+    about_the_files = certificate.claims[: len(ABOUT_THE_FILES)]
+    return doubts_about_the_installed(files_are_right=all(claim.verdict is Verdict.PROVEN for claim in about_the_files))
+
+
+def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:
+    """Adds the claims about the files, and what judging them has found out of both sides."""
+    certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
+    certificate.digests |= weights.digests
+    certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
+
+
+def _read_folder(folder: Path, sources: Sequence[Source], asked: ProofOptions) -> dict[str, TensorInFile]:
+    """The folder's weights, unread.
+
+    Raises:
+        InvalidInput: it cannot be read, or holds a codebook whose file was not given.
+        NotFaithful: one key has two values.
+    """
+    converted = read_model_folder(folder)
+    if any(map(CODEBOOK_PART.holds, converted)) and not (has_codebook(sources) or asked.no_codebook):
+        what = "holds an image codebook; pass the file that it was made of, too"
+        raise InvalidInput(f"{folder}: {what}: --codebook_path (in pytest --flava-codebook)")
+    return converted
 
 
 def _processing(computation: "Computation", asked: ProofOptions) -> "Processing":

@@ -2,9 +2,8 @@
 
 import pytest
 
-from ..proof.certificate import Certificate, Verdict
+from ..proof.certificate import Certificate, Verdict, cause_text, claim_text
 from ..proof.claims import CLAIM_NAMES, ONLY_SOME
-from ..text import few
 
 _FINDINGS_SHOWN = 10
 
@@ -35,8 +34,8 @@ def test_your_converted_checkpoint(name: str, certificate: Certificate) -> None:
     if claim.left_open:
         pytest.skip(claim.summary)
     if claim.verdict is not Verdict.PROVEN:
-        found = [str(finding) for finding in claim.findings]
-        pytest.fail("\n".join([f"{claim.name}: {claim.verdict.value}. {claim.summary}", *few(found, _FINDINGS_SHOWN)]), pytrace=False)
+        cause = [] if certificate.cause in (claim, None) else [cause_text(certificate.cause)]
+        pytest.fail("\n".join([*cause, claim_text(claim, _FINDINGS_SHOWN)]), pytrace=False)
 
 
 def test_no_claim_is_left_without_a_test(certificate: Certificate) -> None:

@@ -13,7 +13,7 @@ from ..errors import InvalidInput, NotFaithful
 from ..progress import Advance, uncounted
 from .checkpoint import errors_about, open_checkpoint
 from .safetensors_format import read_safetensors, write_safetensors
-from .shards import INDEX, WEIGHT_FILES, WEIGHTS, files_of_weights
+from .shards import INDEX, WEIGHT_FILES, WEIGHTS, files_of_weights, no_such_file
 from .staging import sync_path, write_json
 from .tensors import (
     TensorInFile,
@@ -65,6 +65,8 @@ def weights_file(folder: Path) -> Path:
         InvalidInput: there is neither.
     """
     name = next((name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if not folder.exists():
+        raise no_such_file(folder)
     if name is None:
         raise InvalidInput(f"{folder}: no weights in it (none of {', '.join(WEIGHT_FILES)})")
     return folder / name

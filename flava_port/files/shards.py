@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -16,6 +17,19 @@ WEIGHT_FILES = (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.js
 INDEX_BYTES_MAX = 64 << 20  # the index of a model with 10 billion parameters has 0.3 MB
 
 
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".safetensors", ".json")
+
+
+def no_such_file(path: Path) -> InvalidInput:
+    """The error for a path where nothing is. Where it looks like the name of a repository on the hub, it says how to fetch that."""
+    name = path.as_posix()
+    if not _ON_THE_HUB.fullmatch(name) or name.endswith(_ENDINGS) or path.parent.exists():
+        return InvalidInput(f"{path}: no such file")
+    fetch = f"hf download {name} --local-dir {path.name}"
+    return InvalidInput(f"{path}: no such file. If that is a repository on the hub, fetch it first, and pass the folder: {fetch}")
+
+
 def check_is_file(path: Path) -> None:
     """Raises InvalidInput unless ``path`` is a file that can be read and is not empty."""
     try:
@@ -28,7 +42,7 @@ def check_is_file(path: Path) -> None:
             raise InvalidInput(f"{path}: the file is empty; fetch or copy it again")
         open(path, "rb").close()
     except FileNotFoundError:
-        raise InvalidInput(f"{path}: no such file") from None
+        raise no_such_file(path) from None
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..files.torch_tensors import load
 from ..original.seeded import seeded
-from .bounds import PlantedFault, faults_of, noise, planted, scale
+from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Call, Given, Recorder, first
 from .forward import relative_error, total_of
 from .results import BlockResult, RawGradient
@@ -153,9 +153,7 @@ class Pair:
         return found
 
 
-def compare_backwards(
-    ours: Recorder, theirs: Recorder, tokens: int | None, advance: Callable[[int], object]
-) -> Iterator[BlockResult]:
+def compare_backwards(ours: Recorder, theirs: Recorder, tokens: int | None, advance: Callable[[int], object]) -> Iterator[BlockResult]:
     """Each block's result, the last block first. Afterwards the weights between the blocks have their gradients."""
     for name in [*(name for name in ours.side.blocks if name not in ours.blocks()), *reversed(ours.blocks())]:
         pair = pair_of(ours, theirs, name, tokens)
@@ -245,9 +243,11 @@ def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: P
     ours = _sums(jobs, same_as)
     theirs = _sums(their_jobs, [same_as[n] for n in places])
     largest = max(map(_size, ours.values()), default=0.0)
-    zero = torch.zeros(())
-    arrived = (relative_error(*torch.broadcast_tensors(theirs.get(n, zero), ours.get(n, zero)), largest) for n in ours.keys() | theirs.keys())
-    return error, max(arrived, default=0.0)
+    arrived = 0.0
+    for n in ours.keys() | theirs.keys():
+        mine, other = torch.broadcast_tensors(ours.get(n, torch.zeros(())), theirs.get(n, torch.zeros(())))
+        arrived = max(arrived, relative_error(other, mine, largest))
+    return error, arrived
 
 
 def _sums(jobs: Sequence[Job], places: Sequence[int]) -> dict[int, Tensor]:
@@ -310,4 +310,3 @@ def _size(tensor: Tensor) -> float:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     return _size(one - other)
-

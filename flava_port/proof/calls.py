@@ -136,10 +136,8 @@ class Recorder:
         given = Given(args, kwargs)
         known = self.known.calls(block.name) if self.known and block.name.startswith("flava.") else ()
         before = next((call for call in (*self.calls(block.name), *known) if call.given.is_as(given)), None)
-        if before is not None and before.given.has_gradients_of(given):
-            call = before
-        else:
-            call = self._computed(block, given, before)
+        shared = before is not None and before.given.has_gradients_of(given)
+        call = before if before is not None and shared else self._computed(block, given, before)
         inside = self.cases[-1].setdefault(block.name, [])
         if call not in inside:
             inside.append(call)

@@ -1,5 +1,6 @@
 """What a proof states: claims, each proven, refuted or left open; and the certificate that lists them."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -25,6 +26,15 @@ class Finding:
         if self.looks_like:
             lines.append(f"  looks like {self.looks_like}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class MappedKey:
+    """A key by its name in the checkpoint's file, and its converted name, or why it has none."""
+
+    source: str
+    converted: str = ""
+    dropped: str = ""
 
 
 class NothingToJudge(FlavaPortError):
@@ -68,6 +78,7 @@ class Claim:
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault would move the outputs
+    floor: float = 0.0  # rounding as it was measured, in the terms of the errors; 0 where it was not
     left_open: bool = False  # not proven, since there is nothing to judge; see `NothingToJudge`
 
     def settle(self, summary: str) -> None:
@@ -77,6 +88,32 @@ class Claim:
 
 
 FINDINGS_SHOWN = 5
+_FOLLOWING_SHOWN = 1  # of a claim after the first that differs, which mostly follows from that one
+
+
+def claim_text(claim: Claim, most: int = FINDINGS_SHOWN) -> str:
+    """One line for the claim, and its first findings below it."""
+    first = f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip()
+    shown = few([str(finding) for finding in claim.findings], most)
+    return "\n".join([first, *(f"    {line}" for finding in shown for line in finding.splitlines())])
+
+
+def cause_text(claim: Claim) -> str:
+    """What a claim found first, in one line, and how much else."""
+    if not claim.findings:
+        return f"cause: {claim.name}: {claim.summary}"
+    first, *others = claim.findings
+    what = f"looks like {first.looks_like}" if first.looks_like else first.what
+    return f"cause: {claim.name}: {first.key}: {what}" + (f"; and {len(others):,} more" if others else "")
+
+
+def claim_texts(claims: Iterable[Claim]) -> Iterator[str]:
+    """The text of each claim, as soon as that is judged. Once one differs, those after it show fewer findings."""
+    most = FINDINGS_SHOWN
+    for claim in claims:
+        yield claim_text(claim, most)
+        if claim.verdict is Verdict.DIFFERS:
+            most = _FOLLOWING_SHOWN
 
 
 @dataclass
@@ -87,12 +124,24 @@ class Certificate:
     versions: dict[str, str]
     digests: dict[str, str]
     asked: str = "everything"
+    keys: list[MappedKey] = field(default_factory=list)
+    lost_in: list[str] = field(default_factory=list)  # releases of transformers that lose biases of the folder: "4.43.0 to 4.57.6"
+    doubts: str = ""  # that the installed transformers is the cause of what is not proven
 
     @property
     def verdict(self) -> Verdict:
         """Differs if any claim does; proven only if every claim is, but for those left open, which the last line names."""
         verdicts = {claim.verdict for claim in self.claims if not claim.left_open}
         return next((v for v in (Verdict.DIFFERS, Verdict.NOT_PROVEN) if v in verdicts), Verdict.PROVEN)
+
+    @property
+    def cause(self) -> Claim | None:
+        """The first claim that differs, or else the first that is not proven: those after it mostly follow from it."""
+        for verdict in (Verdict.DIFFERS, Verdict.NOT_PROVEN):
+            for claim in self.claims:
+                if claim.verdict is verdict and not claim.left_open:
+                    return claim
+        return None
 
     @property
     def exit_status(self) -> int:
@@ -107,17 +156,28 @@ class Certificate:
     def as_json(self) -> dict[str, object]:
         """What `write` writes: every claim in full."""
         claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
-        return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
+        return {
+            "verdict": self.verdict.value,
+            "asked": self.asked,
+            "doubts": self.doubts,
+            "versions": self.versions,
+            "digests": self.digests,
+            "claims": claims,
+            "keys": [asdict(key) for key in self.keys],
+            "lost_in": self.lost_in,
+        }
 
     def table(self) -> str:
-        """One line for each claim, its first findings below it, and the verdict last."""
-        lines = []
-        for claim in self.claims:
-            lines.append(f"{claim.verdict.value:<11} {claim.name:<18} {claim.summary}".rstrip())
-            shown = few([str(finding) for finding in claim.findings], FINDINGS_SHOWN)
-            lines += [f"    {line}" for finding in shown for line in finding.splitlines()]
+        """One line for each claim, its first findings below it, and the conclusion last."""
+        return "\n".join([*claim_texts(self.claims), "", self.conclusion()])
+
+    def conclusion(self) -> str:
+        """The verdict in a line, and the cause in another if it is not proven: the installed transformers, or the first claim."""
         rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
-        return "\n".join([*lines, "", f"verdict: {self.verdict.value}{rest}{self._left_open()}"])
+        verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
+        if self.doubts:
+            return f"{verdict}\ncause: {self.doubts}"
+        return verdict if self.cause is None else f"{verdict}\n{cause_text(self.cause)}"
 
     def _left_open(self) -> str:
         """The claims that are left open, by their reasons."""

@@ -22,7 +22,7 @@ def judge_forward(results: Results, claim: Claim) -> None:
     """Every output and every block agrees, and the weakest planted fault would show: otherwise agreement would mean little."""
     judge_measured(_errors(results, lambda output: not output.endswith(" loss")) + _blocks(results), claim)
     shown = _planted(results)
-    claim.planted = {fault: effect for fault, (effect, _) in shown.items()}
+    claim.planted, claim.floor = {fault: effect for fault, (effect, _) in shown.items()}, results.own.bounds.floor
     weakest = min(shown, key=lambda fault: shown[fault][0] / shown[fault][1])
     size, tolerance = shown[weakest]
     if claim.verdict is not Verdict.PROVEN:

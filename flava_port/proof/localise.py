@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..rules.tables import FLAVA, source_name
-from .certificate import Finding
 from .blocks import Job
 from .calls import Call
+from .certificate import Finding
 from .forward import relative_error
 from .streamed import Block
 
@@ -53,7 +53,9 @@ class Divergence:
     own_fault: bool  # fed the original's input, it still differs
 
 
-def first_divergence(theirs: list[ModuleCall], ours: list[ModuleCall], modules: Mapping[str, nn.Module], tolerance: float) -> Divergence | None:
+def first_divergence(
+    theirs: list[ModuleCall], ours: list[ModuleCall], modules: Mapping[str, nn.Module], tolerance: float
+) -> Divergence | None:
     """The first call, in the converted model's order, whose output differs from the original's by more than ``tolerance``.
 
     ``modules`` has the converted model's modules by name; the one that diverges is run again on the original's input.

@@ -37,11 +37,11 @@ class BlockResult:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far numbers of the two models may lie apart.
+    """How far numbers of the two models may lie apart, relative to the largest value of an output or a gradient.
 
-    ``tolerance`` is relative to an output's largest value, ``gradient_tolerance`` to a gradient's. A gradient below
-    ``gradient_rounding``, relative to the usual gradient, is nothing but rounding. ``moved`` is what float32's rounding is
-    multiplied by, and ``whole`` what a floor is multiplied by where blocks ran on whole inputs.
+    ``floor`` is the rounding of the block that rounds most, in float32; ``scale`` leads from it to what float64 may
+    differ by, ``whole`` where blocks ran on whole inputs. A gradient below ``gradient_rounding``, relative to the usual
+    gradient, is nothing but rounding.
     """
 
     floor: float

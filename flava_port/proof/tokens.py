@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from ..files.vocabulary import Vocabulary, differing_words, read_vocabulary
-from ..original.wordpiece import PAIR_LENGTH, TEXT_LENGTH, Encoded, WordPiece
+from ..files.vocabulary import TOKENIZER, Vocabulary, differing_words, read_vocabulary
+from ..original.wordpiece import MASK, PAD, PAIR_LENGTH, SEPARATOR, START, TEXT_LENGTH, UNKNOWN, Encoded, WordPiece
 from ..target.config import DEFAULTS
 from ..text import count_of, few
 from .certificate import Claim, Finding, NothingToJudge
@@ -35,6 +35,18 @@ class TextEvidence:
     def original(self) -> WordPiece:
         """The original's tokenizer: with the vocabulary that was given, or the folder's, about which `judge_tokens` has its say."""
         return WordPiece((self.given or self.own).words)
+
+
+# What the original's tokenizer is set to, by transformers' names.
+_SETTINGS = {
+    "padding_side": "right",
+    "truncation_side": "right",
+    "unk_token": UNKNOWN,
+    "sep_token": SEPARATOR,
+    "pad_token": PAD,
+    "cls_token": START,
+    "mask_token": MASK,
+}
 
 
 def judge_tokens(evidence: TextEvidence, claim: Claim) -> None:
@@ -87,8 +99,10 @@ def _apart(ours: Sequence[str], theirs: Sequence[str]) -> str:
 def _text_findings(name: str, tokenizer: Any, evidence: TextEvidence) -> Iterator[Finding]:
     """One finding for each text that becomes other numbers, in one of the ways to ask for them."""
     original, length = evidence.original, evidence.length
-    if tokenizer.model_max_length != length:
-        yield Finding(f"{name}: model_max_length", "", f"{tokenizer.model_max_length}, where the text encoder takes {length}")
+    settings = {} if name == TOKENIZER else _SETTINGS  # which stand in other files
+    for field, value in {"model_max_length": length, **settings}.items():
+        if (found := getattr(tokenizer, field)) != value:
+            yield Finding(f"{name}: {field}", "", f"{found}, where the original has {value}")
     alone: list[tuple[str, str | None]] = [(text, None) for text in texts(evidence.own.words)]
     for first, second in [*alone, *pairs_of_texts(evidence.own.words)]:
         for limit in dict.fromkeys((length, min(length, PAIR_LENGTH))):

@@ -16,11 +16,11 @@ from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.config import declared_dtypes, declared_fields, normal_form
 from ..target.keys import POSITION_IDS, TIED, lost_in
-from ..target.known import shapes_for
+from ..target.known import shapes_of_folder
 from ..target.parts import WHOLE, Part
 from ..target.preprocessor import preprocessor_differences
 from ..target.sizes import config_from_shapes
-from .certificate import Claim, Finding, Verdict
+from .certificate import Claim, Finding, MappedKey, Verdict
 from .config_fields import config_differences, merged, unusual
 from .values import compare_values
 
@@ -69,6 +69,8 @@ class WeightClaims:
         self.renamed: Mapping[str, Placed] = {}
         self.placed: Mapping[str, Placed] = {}  # the original's tensors, by converted key
         self.digests: dict[str, str] = {}
+        self.mapped: list[MappedKey] = []  # of the original, in the order of its files
+        self.lost_in: list[str] = []  # the releases that lose a head's bias, which the folder holds under one key
         self.whole = False
         self._proven: dict[str, TensorSource] = {}  # the folder's tensors that have the original's values, by key
 
@@ -111,8 +113,11 @@ class WeightClaims:
         """The original is whole: every key has its place, second copies are equal, position_ids count up."""
         renamed = rename_all(self.given.sources)
         self.placed = self.renamed = renamed.targets
-        placement = account(renamed, shapes_for(self.expected_config(), self.given.part), self.given.part)
+        self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
+        placement = account(renamed, shapes_of_folder(self.expected_config(), self.given.part), self.given.part)
         self.placed, self.whole = dict(placement.filled), True
+        self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
+        self.mapped += [MappedKey(dropped.placed.name_in_file, dropped=dropped.because) for dropped in placement.dropped]
         claim.settle(f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof")
 
     def keys(self, claim: Claim) -> None:
@@ -163,7 +168,7 @@ class WeightClaims:
         says_tied = "tie_word_embeddings" in declared_fields(self.given.folder)
         has = [(one in self.converted, other in self.converted) for one, other in TIED]
         held = ["bias" if has_bias else "decoder.bias" for has_bias, has_decoder_bias in has if has_bias != has_decoder_bias]
-        lost = sorted({release for key in held for release in lost_in(key, says_tied=says_tied)})
+        lost = self.lost_in = sorted({release for key in held for release in lost_in(key, says_tied=says_tied)})
         note = f"; {_under_one_key(len(held))}" if held else ""
         if lost:
             note += f"; transformers {' and '.join(lost)} drops {'it' if len(held) == 1 else 'them'}; flava-port repair writes both keys"

@@ -9,9 +9,9 @@ from torch import Tensor
 from ..original.flava import Flava
 from ..rules.layouts import ORIGINAL_SEMANTICS
 from ..target.installed import quiet
-from .blocks import Job, Pair, compare_backwards, compare_block, compare_forwards, lead_back, pair_of
+from .blocks import Job, compare_backwards, compare_block, compare_forwards, lead_back, pair_of
 from .bounds import GRADIENT_MARGIN, MARGIN, is_large, scale
-from .calls import Call, Recorder
+from .calls import Recorder
 from .certificate import Finding
 from .forward import (
     codebook_case,
@@ -71,7 +71,9 @@ class Both:
 
     def _with_ends(self, result: BlockResult) -> BlockResult:
         calls = self.theirs.calls(result.name)
-        return replace(result, entered=max((call.entered for call in calls), default=0.0), left=max((call.left for call in calls), default=0.0))
+        return replace(
+            result, entered=max((call.entered for call in calls), default=0.0), left=max((call.left for call in calls), default=0.0)
+        )
 
     def where(self, comparison: Comparison) -> list[Finding]:
         """The first module to diverge, in the order in which the converted model runs; none where no block differs."""
@@ -136,13 +138,16 @@ def _differs(own: Comparison) -> bool:
     tolerance = own.bounds.tolerance
     wrong = any(not error <= tolerance for error in own.errors.values())
     for block in own.blocks.values():
-        wrong |= not (block.error <= own.tolerance_of(block) and block.entered <= tolerance and block.left <= block.floor * own.bounds.whole)
+        wrong |= not (
+            block.error <= own.tolerance_of(block) and block.entered <= tolerance and block.left <= block.floor * own.bounds.whole
+        )
     return wrong
 
 
 def _between(both: Both) -> dict[str, RawGradient]:
     """The gradients of the weights that stand between the blocks."""
-    ours, theirs = ({}, {})
+    ours: dict[str, Tensor] = {}
+    theirs: dict[str, Tensor] = {}
     for recorder, sums in ((both.ours, ours), (both.theirs, theirs)):
         for weights in recorder.between:
             for name, weight in weights.items():

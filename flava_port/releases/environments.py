@@ -26,6 +26,7 @@ class DoesNotRun(Unobservable):
 
 
 INSTALLED = "installed"
+_OBSERVED = ("torch", "transformers")
 _ALSO = ("safetensors", "tqdm", "numpy", "packaging", "pillow")  # what flava_port itself imports, beside transformers and torch
 _PACKAGE = Path(__file__).parents[1]
 
@@ -46,12 +47,34 @@ def parse(text: str) -> Path | dict[str, str]:
     for part in text.split(","):
         name, _, number = part.rpartition("=")
         name = name.rstrip("= ") or "transformers"
-        if name not in ("transformers", "torch") or not re.fullmatch(r"\d+(\.\w+)*", number) or _number(number) is None:
+        if name not in _OBSERVED or not re.fullmatch(r"\d+(\.\w+)*", number) or _number(number) is None:
             raise InvalidInput(
                 f"{text!r} is no observation's file, no release (4.57.6, torch=2.6.0, transformers=4.57.6,torch=2.6.0) and not {INSTALLED!r}"
             )
         found[name] = number
     return found
+
+
+def check_exists(wanted: Path | Mapping[str, str]) -> None:
+    """Stops where no observation could be had, without making an environment: the file holds none, or there is no such release.
+
+    Releases that are kept, and pre-releases, are not looked up; nor is anything where pip reaches no index.
+
+    Raises:
+        InvalidInput: as said.
+    """
+    if isinstance(wanted, Path):
+        read(wanted)
+        return
+    if not wanted or _kept({name: _release(wanted, name) for name in _OBSERVED}).exists():
+        return
+    for package, number in wanted.items():
+        if final_version(number) is None:
+            continue
+        with suppress(Unobservable):
+            known = releases_of(package)
+            if Version(number) not in map(Version, known):
+                raise InvalidInput(f"there is no {package} {number}; the newest is {known[-1]}")
 
 
 def observation_of(wanted: Path | Mapping[str, str], say: Callable[[str], object] = lambda _: None) -> Observation:
@@ -65,7 +88,7 @@ def observation_of(wanted: Path | Mapping[str, str], say: Callable[[str], object
     """
     if isinstance(wanted, Path):
         return read(wanted)
-    releases = {name: _release(wanted, name) for name in ("torch", "transformers")}
+    releases = {name: _release(wanted, name) for name in _OBSERVED}
     named = ", ".join(f"{name} {number}" for name, number in releases.items())
     with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
         scratch = Path(folder)

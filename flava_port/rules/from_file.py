@@ -6,13 +6,15 @@ works only at the end of a key is ``[from, to, "at end"]``.
 """
 
 import json
-from collections.abc import Iterable
-from itertools import permutations
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from ..errors import InvalidInput
 from .engine import Drop, Rule, RuleTable
-from .tables import CODEBOOK, FLAVA, TORCHMULTIMODAL
+from .finder import Finder
+from .tables import CODEBOOK, FLAVA, TABLES, TORCHMULTIMODAL
 
 _AT_END = "at end"
 _ENTRIES = ("name", "rules", "drops", "keys")
@@ -64,26 +66,55 @@ def read_keys(path: Path) -> tuple[str, ...]:
 
 def known_keys(table: RuleTable) -> tuple[str, ...]:
     """The keys that a table is meant for: those of a default-size checkpoint for our tables, else `own_keys`."""
+    if table not in TABLES:
+        return own_keys(table)
     import torch
 
     from ..original.codebook import DalleEncoder
     from ..original.flava import Flava
 
     models = {FLAVA: (Flava,), CODEBOOK: (DalleEncoder,), TORCHMULTIMODAL: (Flava, DalleEncoder)}
-    if table not in models:
-        return own_keys(table)
     with torch.device("meta"):
         return tuple(key for model in models[table] for key in model().state_dict())
 
 
+OWN_KEYS_MAX = 20_000
+
+
 def own_keys(table: RuleTable) -> tuple[str, ...]:
-    """Keys made of a table's fragments: one for every entry, and one for every two rules that can overlap in a key."""
-    keys = [_key_with(rule.source, at_end=rule.at_end) for rule in table.rules]
-    keys += [_key_with(fragment) for drop in table.drops for fragment in (drop.fragment, drop.kept)]
-    for one, other in permutations(table.rules, 2):
-        if not one.at_end:
-            keys += [_key_with(merged, at_end=other.at_end) for merged in _chained(one.source, other.source)]
-    return tuple(dict.fromkeys(keys))
+    """Keys made of a table's fragments: one for every entry, and one for every two rules that can overlap in a key.
+
+    No more than `OWN_KEYS_MAX` and one, which says that there are more. For each that is dropped there is the copy that is kept.
+    """
+    return tuple(islice(dict.fromkeys(islice(_own_keys(table), 4 * OWN_KEYS_MAX)), OWN_KEYS_MAX + 1))
+
+
+def _own_keys(table: RuleTable) -> Iterator[str]:
+    drops = Finder([drop.fragment for drop in table.drops])
+    for key in _made_of_fragments(table):
+        yield key
+        if numbers := drops.in_key(key):
+            yield table.drops[numbers[0] - 1].kept_key(key)
+
+
+def _made_of_fragments(table: RuleTable) -> Iterator[str]:
+    for drop in table.drops:
+        yield from (_key_with(drop.fragment), _key_with(drop.kept))
+    for rule in table.rules:
+        yield _key_with(rule.source, at_end=rule.at_end)
+    by_beginning: dict[tuple[str, ...], list[Rule]] = defaultdict(list)
+    for rule in table.rules:
+        names = rule.source.split(".")
+        for count in range(1, len(names)):
+            by_beginning[tuple(names[:count])].append(rule)
+    for one in table.rules:
+        names = [] if one.at_end else one.source.split(".")
+        for count in range(1, len(names)):  # names that they share: a.b and b.c make a.b.c
+            shared = tuple(names[-count:])
+            for other in by_beginning[shared] if any(shared) else ():
+                if other is not one:
+                    merged = ".".join(names + other.source.split(".")[count:])
+                    yield _key_with(merged, at_end=other.at_end)
 
 
 def _key_with(fragment: str, *, at_end: bool = False) -> str:
@@ -91,14 +122,6 @@ def _key_with(fragment: str, *, at_end: bool = False) -> str:
     begin = "" if fragment[:1].isalnum() else "x"
     end = "" if at_end else ".weight" if fragment[-1:].isalnum() else "weight"
     return begin + fragment + end
-
-
-def _chained(one: str, other: str) -> Iterable[str]:
-    """The overlaps of two fragments that share names: ``a.b`` and ``b.c`` make ``a.b.c``."""
-    names, more = one.split("."), other.split(".")
-    for count in range(1, min(len(names), len(more))):
-        if names[-count:] == more[:count] and any(more[:count]):
-            yield ".".join(names + more[count:])
 
 
 def _rule(path: Path, number: int, entry: object) -> Rule:

@@ -5,13 +5,14 @@ that keeps the order of every two rules that do not commute gives the same resul
 by swapping neighbours that commute.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 
 from ..text import count_of
 from .engine import Rule, RuleTable
+from .finder import Tracer, would_grow
 from .machines import distinguishing_key
 
 
@@ -29,19 +30,26 @@ class Dependency:
         return self.known or self.witness
 
 
-def dependencies(table: RuleTable, keys: Iterable[str] = ()) -> tuple[Dependency, ...]:
-    """Every pair of rules that does not commute, with the keys that show it. ``keys`` are the known ones."""
-    known = dependencies_on(table, keys)
+def dependencies(table: RuleTable, keys: Iterable[str] = (), undecided: list[str] | None = None) -> tuple[Dependency, ...]:
+    """Every pair of rules that does not commute, with the keys that show it. ``keys`` are the known ones; see `dependencies_on`."""
+    known = dependencies_on(table, keys, undecided)
     return tuple(Dependency(*pair, witness, known.get(pair)) for pair, witness in _conflicts(table.rules).items())
 
 
-def dependencies_on(table: RuleTable, keys: Iterable[str]) -> dict[tuple[int, int], str]:
-    """The pairs of rules whose order shows on one of ``keys``, or on what other rules make of it: the shortest for each pair."""
+def dependencies_on(table: RuleTable, keys: Iterable[str], undecided: list[str] | None = None) -> dict[tuple[int, int], str]:
+    """The pairs of rules whose order shows on one of ``keys``, or on what other rules make of it: the shortest for each pair.
+
+    Keys on which more orders are possible than were tried are added to ``undecided``.
+    """
+    tracer = Tracer(table)
     shown: dict[tuple[int, int], str] = {}
     for key in sorted(keys, key=lambda k: (len(k), k)):
-        if table.trace(key).dropped is None:
-            for pair in _conflicts_on(table.rules, key):
+        if not tracer.drops.in_key(key):
+            pairs, all_tried = conflicts_on(tracer, key)
+            for pair in pairs:
                 shown.setdefault(pair, key)
+            if not all_tried and undecided is not None:
+                undecided.append(key)
     return dict(sorted(shown.items()))
 
 
@@ -54,12 +62,15 @@ def swapped(table: RuleTable, dependency: Dependency) -> RuleTable:
 
 def describe_order(table: RuleTable, keys: Iterable[str]) -> str:
     """Every dependency with a key that shows it: what the key becomes, and what it would become in the other order."""
-    found = dependencies(table, keys)
+    undecided: list[str] = []
+    found = dependencies(table, keys, undecided)
     lines = [f"{table.name}: the order of {count_of(sum(d.known is not None for d in found), 'pair')} of rules shows on known keys"]
     lines += [_describe(table, d) for d in found if d.known is not None]
     if made := [d for d in found if d.known is None]:
         lines.append(f"{table.name}: the order of {len(made)} more shows only on keys made to show it")
         lines += [_describe(table, d) for d in made]
+    if undecided:
+        lines.append(f"{table.name}: not every order was tried on {count_of(len(undecided), 'key')}, such as {undecided[0]}")
     return "\n".join(lines)
 
 
@@ -98,17 +109,33 @@ def _overlap(one: str, other: str) -> bool:
     return other in one or any(one.endswith(other[:n]) for n in range(1, len(other)))
 
 
-def _conflicts_on(rules: Sequence[Rule], key: str) -> Iterator[tuple[int, int]]:
-    """The pairs that do not commute on a key, nor on what any of the other rules, in any order, make of it."""
+# How many results of rules on one key are followed; of n rules that all work on it there may be 2 to the power of n.
+RESULTS_MAX = 200
+
+
+def conflicts_on(tracer: Tracer, key: str) -> tuple[set[tuple[int, int]], bool]:
+    """The pairs that do not commute on a key, nor on what any of the other rules, in any order, make of it.
+
+    Also whether all that was tried: no more than `RESULTS_MAX` results are, and no key longer than `KEY_LENGTH_MAX`.
+    """
+    rules, found, all_tried = tracer.table.rules, set[tuple[int, int]](), True
     waiting: list[tuple[str, frozenset[int]]] = [(key, frozenset())]
     seen = set(waiting)
     while waiting:
         now, used = waiting.pop()
-        after = {n: rule.apply(now) for n, rule in enumerate(rules, start=1) if n not in used}
-        active = [n for n, text in after.items() if text != now]
-        for i, j in {tuple(sorted((a, n))) for a in active for n in after if n != a}:
-            if rules[j - 1].apply(after[i]) != rules[i - 1].apply(after[j]):
-                yield i, j
-        fresh = {(after[n], used | {n}) for n in active} - seen
+        working = [n for n in tracer.rules.in_key(now) if n not in used]
+        growing = {n for n in working if would_grow(rules[n - 1], now)}
+        all_tried = all_tried and not growing
+        after = {n: text for n in working if n not in growing and (text := rules[n - 1].apply(now)) != now}
+        for one, text in after.items():
+            for other in {*after, *tracer.rules.in_key(text)} - used - growing - {one}:
+                if would_grow(rules[other - 1], text):
+                    all_tried = False
+                elif rules[other - 1].apply(text) != rules[one - 1].apply(after.get(other, now)):
+                    found.add((min(one, other), max(one, other)))
+        fresh = {(text, used | {n}) for n, text in after.items()} - seen
+        if len(seen) + len(fresh) > RESULTS_MAX:
+            return found, False
         seen |= fresh
         waiting += fresh
+    return found, all_tried

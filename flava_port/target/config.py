@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
+from ..files.shards import no_such_file
 from .parts import WHOLE, Part
 
 ENCODER_DEFAULTS = {
@@ -102,7 +103,7 @@ def read_json(path: Path) -> tuple[dict[str, Any], Path]:
         path = path / "config.json"
     try:
         if not path.exists():
-            raise InvalidInput(f"{path}: no such file")
+            raise no_such_file(path)
         if not path.is_file() or path.stat().st_size > CONFIG_BYTES_MAX:
             raise InvalidInput(f"{path}: not a config: it is no regular file, or larger than {CONFIG_BYTES_MAX >> 20} MiB")
         content = json.loads(path.read_bytes())

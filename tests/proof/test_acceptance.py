@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from flava_port import convert_flava_checkpoint, convert_to_torchmultimodal
+from flava_port.acceptance.test_claims import test_your_converted_checkpoint as check_claim
 from flava_port.proof.claims import CLAIM_NAMES
+from tests.report.certificates import a_certificate, differing
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +36,16 @@ def accepted(tmp_path):
         return ran.returncode, outcomes, ran.stdout
 
     return run
+
+
+def test_a_claim_that_fails_prints_the_cause_and_ten_findings_at_most():
+    """The cause stands first where another claim shows it."""
+    certificate = a_certificate(differing("values", 3), differing("forward", 142))
+    for name, first in (("values", "differs     values"), ("forward", "cause: values: ")):
+        with pytest.raises(pytest.fail.Exception) as failed:
+            check_claim(name, certificate)
+        assert failed.value.msg.startswith(first) and failed.value.msg.count("values differ") <= 10
+    assert failed.value.msg.endswith("... and 132 more")
 
 
 @pytest.fixture

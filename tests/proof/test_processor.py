@@ -159,7 +159,9 @@ TEXT_EDITS = {
     "a word too many": (lambda f: edit(f / "tokenizer.json", model={"vocab": numbered((*WORDS, "new"))}), ""),
     "letters keep their case": (lambda f: edit(f / "tokenizer_config.json", do_lower_case=False), "letters keep their case"),
     "and in tokenizer.json": (lambda f: edit(f / "tokenizer.json", normalizer={"lowercase": False}), "letters keep their case"),
-    "another length": (lambda f: edit(f / "tokenizer_config.json", model_max_length=19), "model_max_length: 19, where the text encoder takes 20"),
+    "another length": (lambda f: edit(f / "tokenizer_config.json", model_max_length=19), "model_max_length: 19, where the original has 20"),
+    "padding on the left": (lambda f: edit(f / "tokenizer_config.json", padding_side="left"), "padding_side: left"),
+    "another token that masks": (lambda f: [edit(f / name, mask_token="[UNK]") for name in ("tokenizer_config.json", "special_tokens_map.json")], "mask_token: [UNK]"),
     "no special tokens around a text": (lambda f: edit(f / "tokenizer.json", post_processor={"single": [{"Sequence": {"id": "A", "type_id": 0}}]}), ""),
     "shorter words are unknown": (lambda f: edit(f / "tokenizer.json", model={"max_input_chars_per_word": 50}), ""),
 }  # fmt: skip
