@@ -14,10 +14,10 @@ from torch import Tensor
 from ..files.torch_tensors import load
 from ..original.seeded import seeded
 from .bounds import PlantedFault, faults_of, noise, planted
-from .calls import Call, Given, Recorder, first
+from .calls import Call, Inputs, Recorder, first
 from .forward import relative_error, total_of
 from .results import BlockResult, RawGradient
-from .streamed import Block, tied
+from .streamed import StreamedBlock, tied
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Job:
     If it is ``seeded``, seeded numbers stand for hidden states and arrive as gradient.
     """
 
-    given: Given
+    given: Inputs
     arriving: Tensor | None
     chosen: Tensor | None = None
     seeded: bool = False
@@ -63,7 +63,7 @@ class Products:
     of_inputs: Sequence[Tensor | None] = ()
 
 
-def compute(block: Block, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool) -> Products:
+def compute(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool) -> Products:
     """Runs a block on all jobs, those of like shapes together."""
     outputs: list[Tensor] = [torch.empty(0)] * len(jobs)
     mains, results, arriving = [], [], []
@@ -108,7 +108,7 @@ def _alike(jobs: Sequence[Job]) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-def _together(given: Sequence[Given]) -> Given:
+def _together(given: Sequence[Inputs]) -> Inputs:
     if len(given) == 1:
         return given[0]
     columns = iter([torch.cat(same) for same in zip(*(one.tensors() for one in given))])
@@ -136,9 +136,9 @@ class Pair:
     """One block on both sides; ``theirs`` is None where the converted model has none or does not call it."""
 
     name: str
-    ours: Block
+    ours: StreamedBlock
     our_calls: Sequence[Call]
-    theirs: Block | None
+    theirs: StreamedBlock | None
     their_calls: Sequence[Call]
     tokens: int | None
 
@@ -182,7 +182,7 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
 
     With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
     """
-    prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, Block.load)
+    prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, StreamedBlock.load)
     jobs, weights = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours, torch.float32)
     # How far rounding moves gradients too is seen where all tokens take part.
     rough = compute(pair.ours, weights, jobs, torch.float32, gradients=gradients and not pair.tokens)
@@ -259,7 +259,7 @@ def _sums(jobs: Sequence[Job], places: Sequence[int]) -> dict[int, Tensor]:
     return sums
 
 
-def _with_faults(block: Block, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
+def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
     """What comes out of the original's block with each fault planted in it."""
     for fault in faults_of(block.name, block.module):
         with planted(fault, block.module):
@@ -276,7 +276,7 @@ def _seeded_numbers(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _seeded_weights(block: Block, dtype: torch.dtype) -> list[Tensor]:
+def _seeded_weights(block: StreamedBlock, dtype: torch.dtype) -> list[Tensor]:
     """Seeded values for every weight, the same for the weights of one name; whole numbers are the model's own."""
     return [
         load(seeded(tied(weight.name), weight.shape, seed=0)).to(dtype) if weight.is_parameter else weight.load(dtype)

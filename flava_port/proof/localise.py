@@ -12,7 +12,7 @@ from .blocks import Job
 from .calls import Call
 from .certificate import Finding
 from .forward import relative_error
-from .streamed import Block
+from .streamed import StreamedBlock
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,6 @@ def localise(call: Call, case: str, number: int, job: Job, original: Job, tolera
     return [Finding(found.name, f"{key.removesuffix('.weight')} ({FLAVA.trace(key).rules})", what)]
 
 
-def _run(block: Block, job: Job) -> None:
+def _run(block: StreamedBlock, job: Job) -> None:
     given = job.given.cast(torch.float64)
     block.module(*given.args, **given.kwargs)

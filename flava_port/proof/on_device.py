@@ -14,7 +14,7 @@ from ..errors import InvalidInput
 from .certificate import Measured
 from .forward import Runner, relative_error, run_converted, run_original
 from .sides import Sides
-from .streamed import Block, Streamed
+from .streamed import StreamedBlock, Streamed
 from .whole import Expected
 
 PRECISIONS = (torch.float32, torch.bfloat16)
@@ -49,7 +49,7 @@ def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected:
 def _errors(device: torch.device, dtype: torch.dtype, run: Runner[Any], side: Streamed, expected: Expected) -> dict[str, float]:
     """The relative errors of a model all of which runs on the device; a block's weights go there when it runs."""
 
-    def call(block: Block, *args: object, **kwargs: object) -> Any:
+    def call(block: StreamedBlock, *args: object, **kwargs: object) -> Any:
         with block.filled(block.load(dtype, device)):
             return block.forward(*args, **kwargs)
 

@@ -74,7 +74,7 @@ class Weight:
 
 
 @dataclass(eq=False)
-class Block:
+class StreamedBlock:
     """A block of a model: its converted name, its module, and the weights of that module and all below it."""
 
     name: str
@@ -126,7 +126,7 @@ class Streamed:
         self.between = [weight for _, weight in members.pop("", [])]
         modules = dict(model.named_modules())
         self.blocks = {
-            name: Block(name, modules[_common([key for key, _ in inside])], list(dict.fromkeys(weight for _, weight in inside)))
+            name: StreamedBlock(name, modules[_common([key for key, _ in inside])], list(dict.fromkeys(weight for _, weight in inside)))
             for name, inside in members.items()
         }
 
@@ -143,7 +143,7 @@ class Streamed:
 
         It gets what stands between the blocks, by name; ``dtype`` and ``device`` are its.
         """
-        between = Block("", self.model, self.between)
+        between = StreamedBlock("", self.model, self.between)
         tensors = between.load(dtype, device)
         for tensor in tensors:
             tensor.requires_grad_(gradients and tensor.is_floating_point())

@@ -1,12 +1,13 @@
 """Runs both models, whole and then block by block, and gathers what lies apart. `judge` says what the numbers mean."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..original.flava import Flava
+from ..progress import Advance
 from ..rules.layouts import ORIGINAL_SEMANTICS
 from ..target.installed import quiet
 from .blocks import Job, compare_backwards, compare_block, compare_forwards, lead_back, pair_of
@@ -31,7 +32,7 @@ from .streamed import Streamed, tied
 # Of each sequence of a large model, as many tokens take part where its blocks are compared in float64.
 _TOKENS = 4
 
-Advance = Callable[[int], object]
+
 
 
 @dataclass(frozen=True)
