@@ -101,10 +101,10 @@ def claim_text(claim: Claim, most: int = FINDINGS_SHOWN) -> str:
 def cause_text(claim: Claim) -> str:
     """What a claim found first, in one line, and how much else."""
     if not claim.findings:
-        return f"cause: {claim.name}: {claim.summary}"
+        return f"{claim.name}: {claim.summary}"
     first, *others = claim.findings
     what = f"looks like {first.looks_like}" if first.looks_like else first.what
-    return f"cause: {claim.name}: {first.key}: {what}" + (f"; and {len(others):,} more" if others else "")
+    return " ".join(f"{claim.name}: {first.key}: {what}".split()) + (f"; and {len(others):,} more" if others else "")
 
 
 def claim_texts(claims: Iterable[Claim]) -> Iterator[str]:
@@ -144,6 +144,11 @@ class Certificate:
         return None
 
     @property
+    def why(self) -> str:
+        """The cause in a line: the installed transformers, or what the first claim found; empty where all is proven."""
+        return self.doubts or (cause_text(self.cause) if self.cause is not None else "")
+
+    @property
     def exit_status(self) -> int:
         return 0 if self.verdict is Verdict.PROVEN else NotFaithful.exit_status
 
@@ -175,9 +180,7 @@ class Certificate:
         """The verdict in a line, and the cause in another if it is not proven: the installed transformers, or the first claim."""
         rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
         verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
-        if self.doubts:
-            return f"{verdict}\ncause: {self.doubts}"
-        return verdict if self.cause is None else f"{verdict}\n{cause_text(self.cause)}"
+        return f"{verdict}\ncause: {self.why}" if self.why else verdict
 
     def _left_open(self) -> str:
         """The claims that are left open, by their reasons."""

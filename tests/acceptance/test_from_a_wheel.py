@@ -68,6 +68,12 @@ def test_the_options_stand_in_a_group_of_their_own(run_pytest):
     assert status == 0 and {"--flava-checkpoint", "--flava-codebook", "--flava-converted", "--flava-config", "--observe"} <= options
 
 
+def test_a_wheel_brings_the_templates_of_the_report(installed):
+    """All of them, so that pages can be made in any folder."""
+    ours = {path.name for path in (ROOT / "flava_port" / "report" / "templates").iterdir()}
+    assert {path.name for path in (installed / "flava_port" / "report" / "templates").iterdir()} == ours
+
+
 def test_another_suite_pays_nothing(run_pytest):
     """The plugin imports nothing heavy, and of this package only its errors."""
     (run_pytest.folder / "test_theirs.py").write_text(

@@ -13,7 +13,7 @@ from flava_port.target.keys import HEADS
 from flava_port.target.known import built_shapes
 from flava_port.target.schema import PROBE, flat
 from flava_port.target.shapes import expected_shapes
-from flava_port.target.sizes import SIZES, config_from_shapes, sizes_found
+from flava_port.target.sizes import SIZES, config_from_shapes, contradictions, sizes_found
 from tests.builders import TINY, TINY_CODEBOOK
 from tests.strategies import original_codebook_configs, original_configs
 
@@ -98,6 +98,15 @@ def test_image_positions_that_are_no_square_ask_for_a_config():
     """29 patches could make an image of any shape, so the message asks for a config."""
     with pytest.raises(NotFaithful, match="30 positions.*pass --config_path"):
         config_from_shapes({"flava.image_model.embeddings.position_embeddings": (1, 30, 8)})
+
+
+def test_the_side_of_square_images_may_stand_in_a_list():
+    """One of its numbers must be the one that the shapes show."""
+    config = normal_form(_fields(TINY, TINY_CODEBOOK))
+    shapes, side = built_shapes(config), config["image_config"]["image_size"]
+    for value, is_wrong in (([side, side], False), ([side + 1, side + 1], True), (side + 1, True)):
+        config["image_config"]["image_size"] = value
+        assert [name for name, _, _ in contradictions(config, shapes)] == ["image_config.image_size"] * is_wrong
 
 
 @given(value=st.sampled_from(["12", None, [1], {"a": 1}, 1.5, True]))
