@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .forward import Runner, outputs_of, relative_error
 from .scenarios import Scenario
-from .streamed import StreamedBlock, Streamed
+from .streamed import Streamed, StreamedBlock
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from ..errors import InvalidInput
 from .certificate import Measured
 from .forward import Runner, relative_error, run_converted, run_original
 from .sides import Sides
-from .streamed import StreamedBlock, Streamed
+from .streamed import Streamed, StreamedBlock
 from .whole import Expected
 
 PRECISIONS = (torch.float32, torch.bfloat16)

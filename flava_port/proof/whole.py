@@ -33,8 +33,6 @@ from .streamed import Streamed, tied
 _TOKENS = 4
 
 
-
-
 @dataclass(frozen=True)
 class Expected:
     """The original's outputs on each scenario: in float64, or of a large model with blocks in float32."""
