@@ -182,15 +182,14 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
 
     With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
     """
-    prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, StreamedBlock.load)
-    jobs, weights = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours, torch.float32)
+    prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, _weights)
+    jobs, stored = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours)
     # How far rounding moves gradients too is seen where all tokens take part.
-    rough = compute(pair.ours, weights, jobs, torch.float32, gradients=gradients and not pair.tokens)
-    weights = [_as_float64(weight) for weight in weights]
+    rough = compute(pair.ours, stored, jobs, torch.float32, gradients=gradients and not pair.tokens)
+    weights = [_as_float64(weight) for weight in stored]
     exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients)
     effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
     floor = noise(_worst(rough.outputs, exact.outputs))
-    del weights
     names = [tied(weight.name) for weight in pair.ours.weights]
     moved = {name: _distance(b, a) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
     del rough
@@ -198,7 +197,10 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     arrived = error = float("inf")
     if pair.theirs is not None:
         their_jobs = [prepare(job) for job in pair.jobs(pair.their_calls)]
-        found = compute(pair.theirs, fill(pair.theirs, torch.float64), their_jobs, torch.float64, gradients=gradients)
+        pairs = {name: both for name, *both in zip(names, stored, weights)}
+        weights = [_as_float64(weight, *pairs.get(tied(w.name), ())) for w, weight in zip(pair.theirs.weights, fill(pair.theirs))]
+        found = compute(pair.theirs, weights, their_jobs, torch.float64, gradients=gradients)
+        del weights, stored, pairs
         error, arrived = _errors(pair, jobs, their_jobs, exact, found)
         if gradients and not with_seeded:
             _go_on(pair.their_calls, their_jobs, found.of_inputs)
@@ -276,10 +278,14 @@ def _seeded_numbers(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _seeded_weights(block: StreamedBlock, dtype: torch.dtype) -> list[Tensor]:
+def _weights(block: StreamedBlock) -> list[Tensor]:
+    return block.load(torch.float32)
+
+
+def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
     """Seeded values for every weight, the same for the weights of one name; whole numbers are the model's own."""
     return [
-        load(seeded(tied(weight.name), weight.shape, seed=0)).to(dtype) if weight.is_parameter else weight.load(dtype)
+        load(seeded(tied(weight.name), weight.shape, seed=0)) if weight.is_parameter else weight.load(torch.float32)
         for weight in block.weights
     ]
 
@@ -293,8 +299,11 @@ def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
     return ""
 
 
-def _as_float64(weight: Tensor) -> Tensor:
+def _as_float64(weight: Tensor, same: Tensor | None = None, in_float64: Tensor | None = None) -> Tensor:
+    """A weight in float64. If it equals another one that already is there in float64, that one."""
     weight = weight.detach()
+    if same is not None and in_float64 is not None and same.shape == weight.shape and torch.equal(weight, same):
+        return in_float64.detach()
     return weight.double() if weight.is_floating_point() else weight
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import NotFaithful
 from ..files.tensors import TensorSource
-from ..files.torch_tensors import load
+from ..files.torch_tensors import mapped
 from ..target.keys import HEADS, TIED
 
 _BLOCK = re.compile(
@@ -69,8 +69,8 @@ class Weight:
             return torch.zeros(self.shape, dtype=dtype, device=device)
         if self.source.shape != self.shape:
             raise NotFaithful(f"{self.name}: shape {list(self.source.shape)}, where the model has {list(self.shape)}")
-        value = load(self.source)
-        return (value.to(self.loaded_as).to(device, dtype) if value.is_floating_point() else value.to(device)).contiguous()
+        value = mapped(self.source)
+        return value.to(self.loaded_as).to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
 @dataclass(eq=False)
