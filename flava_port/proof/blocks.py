@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..files.torch_tensors import load
 from ..original.seeded import seeded
+from ..target.keys import POSITIONS
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Call, Inputs, Recorder, first
 from .forward import relative_error, total_of
@@ -22,9 +23,9 @@ from .streamed import StreamedBlock, tied
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a block is given, and the gradient that arrives at its output; ``chosen`` are the tokens that take part.
+    """What a block is given, and the gradient that arrives at its output, which are ``seeded`` numbers if none is given.
 
-    If it is ``seeded``, seeded numbers stand for hidden states and arrive as gradient.
+    ``chosen`` are the tokens that take part.
     """
 
     given: Inputs
@@ -150,7 +151,17 @@ class Pair:
             given = call.given.with_main(main if main.shape == call.given.main.shape else call.given.main)
             job = Job(given.map(Tensor.detach), call.output.grad)
             found.append(job.shortened(self.tokens) if self.tokens else job)
+        if self.tokens and found and (positions := self._positions()):
+            # The texts of a large model's scenarios are short: one that is not reaches every position.
+            ids = found[0].given
+            times = -(-positions // ids.main.shape[1])
+            found.append(Job(ids.map(lambda tensor: tensor[:1].repeat(1, times)[:, :positions]), None, seeded=True))
         return found
+
+    def _positions(self) -> int:
+        """How many positions a text may have, if the block is the text's embeddings."""
+        tables = [weight for weight in self.ours.weights if weight.name == POSITIONS]
+        return tables[0].shape[0] if tables else 0
 
 
 def compare_backwards(ours: Recorder, theirs: Recorder, tokens: int | None, advance: Callable[[int], object]) -> Iterator[BlockResult]:
@@ -242,6 +253,8 @@ def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: P
     same_as = [next(n for n, other in enumerate(pair.our_calls) if other.given.is_as(call.given)) for call in pair.our_calls]
     places = [number[call.original] for call in pair.their_calls if call.original is not None]
     error = max(relative_error(output, exact.outputs[n]) for output, n in zip(found.outputs, places))
+    further = zip(found.outputs[len(pair.their_calls) :], exact.outputs[len(pair.our_calls) :])
+    error = max([error, *(relative_error(*both) for both in further)])
     ours = _sums(jobs, same_as)
     theirs = _sums(their_jobs, [same_as[n] for n in places])
     largest = max(map(_size, ours.values()), default=0.0)
