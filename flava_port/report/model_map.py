@@ -120,7 +120,7 @@ _BLOCK = re.compile(r"\Aimage_codebook\.blocks\.(?P<column>group_\d+\.group\.blo
 _PARTS = {
     "layernorm_before": "layer norm before", "attention.attention.query": "query", "attention.attention.key": "key",
     "attention.attention.value": "value", "attention.output.dense": "attention output", "layernorm_after": "layer norm after",
-    "intermediate.dense": "feed forward, in", "output.dense": "feed forward, out", _OUTPUT: "all of it",
+    "intermediate.dense": "feed forward, in", "output.dense": "feed forward, out", _OUTPUT: "as a whole",
     "id_path": "identity path", **{f"res_path.path.conv_{n}": f"convolution {n}" for n in range(1, 5)},
 }  # fmt: skip
 

@@ -33,6 +33,7 @@ _SENTENCES = {
 def proof_page(certificate: Certificate) -> str:
     """The page of a proof: verdict and cause, claims, the model, the releases that load it right, every key."""
     drawn = panels(certificate)
+    measuring = [claim.name for claim in certificate.claims if claim.measured]
     converted = {key.converted for key in certificate.keys}
     return render(
         "proof.html",
@@ -47,8 +48,8 @@ def proof_page(certificate: Certificate) -> str:
         claims=[(claim, strip_of(claim)) for claim in certificate.claims],
         panels=drawn,
         unplaced=unplaced(certificate),
-        levels=LEVELS,
-        measuring=[claim.name for claim in certificate.claims if claim.measured],
+        levels={level: what for level, what in LEVELS.items() if measuring or level in ("equal", "wrong", "unknown")},
+        measuring=measuring,
         scale=next((plot for plot in map(strip_of, certificate.claims) if plot and plot.planted), None),
         modules=_modules(drawn),
         releases=_releases(certificate.lost_in),

@@ -24,7 +24,7 @@
 
   const measuredIn = (measured) => {
     const head = element("tr");
-    for (const title of ["claim", "measured", "error", "noise floor", "tolerance", "weakest planted fault"]) head.append(element("th", title));
+    for (const title of ["claim", "measured", "error", "noise (the original in float32)", "tolerance", "weakest planted fault"]) head.append(element("th", title));
     const body = element("tbody");
     for (const [, claim, what, level, error, ...others] of measured) {
       const swatch = element("span");
