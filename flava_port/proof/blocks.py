@@ -193,6 +193,11 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
 
     With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
     """
+    names = [tied(weight.name) for weight in pair.ours.weights]
+    if not pair.our_calls:  # a head of another width than its states has nothing to predict from
+        raw = {n: RawGradient(0.0, 0.0, 0.0, why_no_output_shows(n, w.shape)) for n, w in zip(names, pair.ours.weights) if w.is_parameter}
+        error = float("inf") if pair.their_calls else 0.0
+        return BlockResult(pair.name, error, 0.0, noise(0.0), {}, raw)
     prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, _weights)
     jobs, stored = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours)
     # How far rounding moves gradients too is seen where all tokens take part.
@@ -201,7 +206,6 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients)
     effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
     floor = noise(_worst(rough.outputs, exact.outputs))
-    names = [tied(weight.name) for weight in pair.ours.weights]
     moved = {name: _distance(b, a) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
     del rough
     found = None
