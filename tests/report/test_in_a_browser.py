@@ -115,6 +115,9 @@ def test_a_culprit_is_chosen_and_shown(opened):
     for text in (CULPRIT, "text_encoder.module.encoder.layer.1.attention.attention.query", "rule 11", "values differ: max", "gradients"):
         assert text in detail.text
     assert [cell.get_attribute("data-module") for cell in found(browser, '[aria-pressed="true"]')] == [CULPRIT]
+    assert browser.execute_script("return arguments[0].getBoundingClientRect().top < innerHeight", detail), "it is out of sight"
+    browser.switch_to.active_element.send_keys("\ue00c")  # Escape
+    assert not found(browser, "#detail") and browser.switch_to.active_element.get_attribute("data-module") == CULPRIT
 
 
 def test_the_cause_leads_to_its_place_in_the_model(opened):
