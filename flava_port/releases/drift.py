@@ -49,8 +49,8 @@ class Change:
 
 _FACTS = ("interface", "config", "saving", "loading", "processing")
 KINDS = (
-    "schema", "interface", "config", "initialisation", "saving", "loading",
-    "forward", "training", "precision", "two processes", "processing",
+    "schema", "interface", "initialisation", "saving", "loading",
+    "forward", "config", "training", "precision", "two processes", "processing",
 )  # fmt: skip
 
 
