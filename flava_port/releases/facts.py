@@ -1,5 +1,6 @@
 """Facts about the installed FLAVA that are no tensors: what can be called, how configs are read, what its answers are made of."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,9 @@ def _of_models() -> Iterator[tuple[str, Any]]:
     if isinstance(model, str):
         yield "the small model", model
         return
+    yield "buffers", sorted(f"{name}: {value.dtype}" for name, value in model.named_buffers())
+    # which the state dict of an optimizer relies on
+    yield "order of parameters", hashlib.sha256("\n".join(name for name, _ in model.named_parameters()).encode()).hexdigest()[:12]
     for name, section in (
         ("FlavaImageModel", "image_config"),
         ("FlavaTextModel", "text_config"),

@@ -73,13 +73,15 @@ def observe_saved_values(scratch: Path) -> Facts:
     return found
 
 
-def _save_again(folder: Path, to: Path, change: Callable[[Any], Any], part: str = "") -> Any:
-    """Loads a whole folder and saves the model, or a part of it, once it is changed; returns the model."""
-    import transformers
-
-    model: Any = change(transformers.FlavaForPreTraining.from_pretrained(folder))
-    (model.get_submodule(part) if part else model).save_pretrained(to)
+def _save_again(folder: Path, to: Path, change: Callable[[Any], Any]) -> Any:
+    """Loads a whole folder and saves the model once it is changed; returns the model."""
+    model: Any = change(_for_pretraining().from_pretrained(folder))
+    model.save_pretrained(to)
     return model
+
+
+def _save_part(whole: Any, part: str, to: Path) -> None:
+    (whole.get_submodule(part) if part else whole).save_pretrained(to)
 
 
 def _values_in(folder: Path) -> dict[str, Tensor]:
@@ -131,6 +133,7 @@ def observe_classes(scratch: Path) -> Facts:
     import transformers
 
     found: Facts = {}
+    whole = tried(_for_pretraining().from_pretrained, scratch / "ours")
     for name, start in CLASSES.items():
         expected = {key.removeprefix(start): value for key, value in small_weights().items() if key.startswith(start)}
         if not start.startswith("image_codebook") and start:
@@ -138,8 +141,8 @@ def observe_classes(scratch: Path) -> Facts:
         found |= _of_class(f"{name} from a whole folder", getattr(transformers, name, None), scratch / "ours", expected)
         part = scratch / f"part-{name}"
 
-        stopped = tried(_save_again, scratch / "ours", part, lambda model: model, start.removesuffix("."))
-        if isinstance(stopped, str):
+        stopped = whole if isinstance(whole, str) else tried(_save_part, whole, start.removesuffix("."), part)
+        if stopped is not None:
             found[f"{name} from its own folder"] = stopped
         else:
             found |= _of_class(f"{name} from its own folder", getattr(transformers, name, None), part, expected)
@@ -169,7 +172,8 @@ def _of_unusual_folders(scratch: Path) -> Iterator[tuple[str, Any]]:
     torch.save(weights, pickled / "pytorch_model.bin")
     yield "a folder with a pickle", tried(_values_from, pickled, weights)
     sharded = scratch / "sharded"
-    yield "saved in shards", tried(_save_in_shards, scratch / "ours", sharded)
+    yield "saved in shards", tried(_save_otherwise, scratch / "ours", sharded, max_shard_size="100KB")
+    yield "saved as a pickle", tried(_save_otherwise, scratch / "ours", scratch / "as-a-pickle", safe_serialization=False)
     yield "a folder of shards", tried(_values_from, sharded, weights)
     for options in ({"attn_implementation": "sdpa"}, {"attn_implementation": "eager"}, {"return_loss": False, "projection_dim": 24}):
         yield f"loaded with {options}", tried(_values_from, scratch / "ours", weights, **options)
@@ -190,8 +194,8 @@ def _values_from(folder: Path, expected: Mapping[str, Tensor], **options: Any) -
     return f"{how_loaded(model.state_dict(), expected)}; return_loss {model.config.return_loss}"
 
 
-def _save_in_shards(folder: Path, to: Path) -> list[str]:
-    _for_pretraining().from_pretrained(folder).save_pretrained(to, max_shard_size="100KB")
+def _save_otherwise(folder: Path, to: Path, **options: Any) -> list[str]:
+    _for_pretraining().from_pretrained(folder).save_pretrained(to, **options)
     return sorted(path.name for path in to.iterdir())
 
 

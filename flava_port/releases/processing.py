@@ -70,6 +70,9 @@ _OPTIONS: Mapping[str, Any] = {
 }
 
 
+_SQUARES: Mapping[str, Any] = dict.fromkeys(("size", "crop_size", "codebook_size", "codebook_crop_size"), 20)
+
+
 def observe_processing(folder: Path, config: Mapping[str, Any]) -> dict[str, Run]:
     """Every image by every backend, every text, and logits from files and sentences; nothing of images where Pillow is missing.
 
@@ -142,6 +145,8 @@ def _of_images(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, C
 
         for name, value in _OPTIONS.items():
             yield f"image by {backend}, option {name} = {value}", partial(run, image, **{name: value})
+        for name, value in _SQUARES.items():
+            yield f"image by {backend}, option {name} = {value}", partial(run, image, **{name: value})
         tensor = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3)
         forms = {
             "three of them": [image] * 3,
@@ -181,6 +186,8 @@ def observe_processors(folder: Path) -> Facts:
     for name in [name for name in dir(transformers) if name.startswith("FlavaImageProcessor") and not name.endswith("Kwargs")]:
         defaults = tried(_defaults_of, name)
         found |= fields_of(defaults, name) if isinstance(defaults, Mapping) else {name: defaults}
+    for field in _SQUARES:
+        found[f"an image processor loaded with {field} = {_SQUARES[field]}"] = tried(_field_when_loaded, folder, field)
     tokenizer = tried(lambda: next(iter(tokenizers(folder).values())))
     for field in (
         "model_max_length",
@@ -264,6 +271,13 @@ def _defaults_of(name: str) -> Facts:
 
     defaults: Facts = json.loads(getattr(transformers, name)().to_json_string())
     return defaults
+
+
+def _field_when_loaded(folder: Path, field: str) -> str:
+    import transformers
+
+    processor = transformers.FlavaImageProcessor.from_pretrained(folder, **{field: _SQUARES[field]})
+    return json.dumps(json.loads(processor.to_json_string())[field])
 
 
 def _forms(processor: Any, options: Mapping[str, Any]) -> list[str]:

@@ -100,6 +100,8 @@ def _inputs_for(field: str, of: Inputs) -> dict[str, dict[str, torch.Tensor]]:
 def _with_fields(of: Inputs) -> Iterator[Circumstance]:
     labelled = _labelled(of)
     images, texts = {"pixel_values": of.images["pixel_values"]}, {"input_ids": of.texts["input_ids"]}
+    weights = tuple((f"{loss}_weight", 0.0) for loss in ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive"))
+    yield Circumstance("every weight of a loss = 0", labelled, judged_by=None, kind=CONFIG, variant=Variant(fields=weights))
     for field, value in FIELDS:
         name, variant = f"{field} = {value}", Variant(fields=((field, value),))
         given = labelled
