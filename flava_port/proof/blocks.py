@@ -264,8 +264,8 @@ def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: P
     largest = max(map(_size, ours.values()), default=0.0)
     arrived = 0.0
     for n in ours.keys() | theirs.keys():
-        mine, other = torch.broadcast_tensors(ours.get(n, torch.zeros(())), theirs.get(n, torch.zeros(())))
-        arrived = max(arrived, relative_error(other, mine, largest))
+        mine = ours[n] if n in ours else torch.zeros_like(theirs[n])
+        arrived = max(arrived, relative_error(theirs.get(n, torch.zeros_like(mine)), mine, largest))
     return error, arrived
 
 

@@ -110,15 +110,19 @@ class Streamed:
     """A model of which only what stands between the blocks is in memory.
 
     ``model`` is on the meta device. ``weight_of`` gives the `Weight` for a key of its state dict and the slots that it
-    fills; keys that are one tensor, or that ``ties`` says are one, are asked for once, by the first of them.
+    fills. Keys that are one parameter are asked for once, by the first of them: ``ties`` says which; without it, those that
+    are one in the model.
     """
 
-    def __init__(self, model: nn.Module, weight_of: Callable[[str, Tensor, Sequence[Slot]], Weight], ties: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, model: nn.Module, weight_of: Callable[[str, Tensor, Sequence[Slot]], Weight], ties: Mapping[str, str] | None = None
+    ) -> None:
         self.model = model.requires_grad_(False).eval()
         first: dict[int, str] = {}
         places: dict[str, list[tuple[str, Tensor, Slot]]] = {}
         for key, value, slot in _places(model):
-            places.setdefault(ties.get(key) or first.setdefault(id(value), key), []).append((key, value, slot))
+            leader = first.setdefault(id(value), key) if ties is None else ties.get(key, key)
+            places.setdefault(leader, []).append((key, value, slot))
         members: dict[str, list[tuple[str, Weight]]] = {}
         for key, same in places.items():
             weight = weight_of(key, same[0][1], [slot for _, _, slot in same])
