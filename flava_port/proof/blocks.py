@@ -15,7 +15,7 @@ from ..files.torch_tensors import load
 from ..original.seeded import seeded
 from ..target.keys import POSITIONS
 from .bounds import PlantedFault, faults_of, noise, planted
-from .calls import Call, Inputs, Recorder, first
+from .calls import Arguments, Call, Recorder, first
 from .forward import relative_error, total_of
 from .results import BlockResult, RawGradient
 from .streamed import StreamedBlock, tied
@@ -28,7 +28,7 @@ class Job:
     ``chosen`` are the tokens that take part.
     """
 
-    given: Inputs
+    given: Arguments
     arriving: Tensor | None
     chosen: Tensor | None = None
     seeded: bool = False
@@ -109,7 +109,7 @@ def _alike(jobs: Sequence[Job]) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-def _together(given: Sequence[Inputs]) -> Inputs:
+def _together(given: Sequence[Arguments]) -> Arguments:
     if len(given) == 1:
         return given[0]
     columns = iter([torch.cat(same) for same in zip(*(one.tensors() for one in given))])

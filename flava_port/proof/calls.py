@@ -20,7 +20,7 @@ from .streamed import Streamed, StreamedBlock
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class Arguments:
     """What a block is called with. The first tensor is what it works on: hidden states, pixels or ids."""
 
     args: tuple[object, ...]
@@ -36,18 +36,18 @@ class Inputs:
     def main(self) -> Tensor:
         return self.tensors()[0]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Arguments":
         """The same with every tensor changed."""
 
         def changed(value: object) -> object:
             return change(value) if isinstance(value, Tensor) else value
 
-        return Inputs(tuple(map(changed, self.args)), {name: changed(value) for name, value in self.kwargs.items()})
+        return Arguments(tuple(map(changed, self.args)), {name: changed(value) for name, value in self.kwargs.items()})
 
-    def with_main(self, main: Tensor) -> "Inputs":
+    def with_main(self, main: Tensor) -> "Arguments":
         return self.map(lambda tensor: main if tensor is self.main else tensor)
 
-    def cast(self, dtype: torch.dtype, device: torch.device | None = None) -> "Inputs":
+    def cast(self, dtype: torch.dtype, device: torch.device | None = None) -> "Arguments":
         """Floating point in ``dtype``, and without gradients. A mask's lowest number becomes the dtype's lowest."""
 
         def cast(tensor: Tensor) -> Tensor:
@@ -59,12 +59,12 @@ class Inputs:
 
         return self.map(lambda tensor: cast(tensor) if tensor.numel() else tensor.detach())
 
-    def is_as(self, other: "Inputs") -> bool:
+    def is_as(self, other: "Arguments") -> bool:
         """Whether a block would compute the same from both."""
         ours, theirs = self.values(), other.values()
         return len(ours) == len(theirs) and self.kwargs.keys() == other.kwargs.keys() and all(map(_are_equal, ours, theirs))
 
-    def has_gradients_of(self, other: "Inputs") -> bool:
+    def has_gradients_of(self, other: "Arguments") -> bool:
         """Whether gradients that reach the one reach the other: each tensor is the same, or takes none."""
         return all(one is two or not (one.requires_grad or two.requires_grad) for one, two in zip(self.tensors(), other.tensors()))
 
@@ -83,7 +83,7 @@ class Call:
     """
 
     block: StreamedBlock
-    given: Inputs
+    given: Arguments
     result: Any  # what the model gets: the output, or a tuple that begins with it
     original: "Call | None" = None
     entered: float = 0.0
@@ -133,7 +133,7 @@ class Recorder:
         return list(dict.fromkeys(name for case in self.cases for name in case))
 
     def _call(self, block: StreamedBlock, *args: object, **kwargs: object) -> Any:
-        given = Inputs(args, kwargs)
+        given = Arguments(args, kwargs)
         known = self.known.calls(block.name) if self.known and block.name.startswith("flava.") else ()
         before = next((call for call in (*self.calls(block.name), *known) if call.given.is_as(given)), None)
         shared = before is not None and before.given.has_gradients_of(given)
@@ -143,7 +143,7 @@ class Recorder:
             inside.append(call)
         return call.result
 
-    def _computed(self, block: StreamedBlock, given: Inputs, before: Call | None) -> Call:
+    def _computed(self, block: StreamedBlock, given: Arguments, before: Call | None) -> Call:
         if before is not None:
             return Call(block, given, self._leaf(before.result, before.output), before.original, before.entered, before.left)
         original = self._of_the_original(block, given)
@@ -157,7 +157,7 @@ class Recorder:
         output = original.output if original.output.shape == first(result).shape else first(result)
         return Call(block, given, self._leaf(result, output), original, entered, left)
 
-    def _run(self, block: StreamedBlock, given: Inputs) -> Any:
+    def _run(self, block: StreamedBlock, given: Arguments) -> Any:
         """The block's result. Rows that are all equal are computed once: how it treats others `blocks` compares."""
         given, rows = given.cast(self.dtype), len(given.main)
         repeated = rows > 1 and all(len(tensor) == rows and torch.equal(tensor, tensor[:1].expand_as(tensor)) for tensor in given.tensors())
@@ -178,7 +178,7 @@ class Recorder:
         leaf.requires_grad_(self.gradients)
         return (leaf, *result[1:]) if isinstance(result, tuple) else leaf
 
-    def _of_the_original(self, block: StreamedBlock, given: Inputs) -> Call | None:
+    def _of_the_original(self, block: StreamedBlock, given: Arguments) -> Call | None:
         """The original's call with the same input in this scenario; else the one in the same place, or the last."""
         if self.original is None:
             return None
