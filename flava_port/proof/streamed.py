@@ -55,10 +55,6 @@ class Weight:
     loaded_as: torch.dtype = torch.float32
     is_parameter: bool = True  # and no buffer
 
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
     def load(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
         """The values, those of floating point in ``dtype``.
 
@@ -85,8 +81,9 @@ class StreamedBlock:
         self.forward: Callable[..., Any] = self.module.forward  # the module's own, while `running` puts another in its place
 
     @cached_property
-    def elements(self) -> int:
-        return sum(weight.elements for weight in self.weights)
+    def nbytes(self) -> int:
+        """Of all weights, in float32."""
+        return sum(torch.float32.itemsize * prod(weight.shape) for weight in self.weights)
 
     def load(self, dtype: torch.dtype, device: torch.device | None = None) -> list[Tensor]:
         """All weights, in order."""
@@ -133,11 +130,6 @@ class Streamed:
             name: StreamedBlock(name, modules[_common([key for key, _ in inside])], list(dict.fromkeys(weight for _, weight in inside)))
             for name, inside in members.items()
         }
-
-    @property
-    def elements(self) -> int:
-        """Of all blocks together."""
-        return sum(block.elements for block in self.blocks.values())
 
     @contextmanager
     def running(
