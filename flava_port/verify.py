@@ -4,7 +4,7 @@ Each claim ends as proven, as differing with the culprits named in both layouts,
 A claim that could not be checked never counts as proven.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .files.tensors import TensorInFile
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate, Verdict
-from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, about_the_computation
+from .proof.certificate import Certificate, Claim, Verdict
+from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_PROCESSOR, Check, about_the_computation
 from .proof.weights import Given, WeightClaims, read_record
 from .rules.layouts import semantics_of
 from .target.config import declared_class, read_config
@@ -43,6 +43,7 @@ class ProofOptions:
     prefix: str | None = None
     drop: Sequence[str] = ()
     progress: Progress = silent
+    settled: Callable[[Claim], object] = lambda _: None  # is given each claim when it is judged
 
 
 def verify_flava_checkpoint(
@@ -82,12 +83,13 @@ def verify_flava_checkpoint(
         recorded = record.keys if record else frozenset()
         made_by = semantics_of(sources[0].layout, asked.head_layer_norm_eps)
         weights = WeightClaims(Given(sources, part, made_by, folder, converted, config, declared, recorded))
-        _settle_files(weights, certificate)
+        _settle(ABOUT_THE_FILES, weights, certificate, asked)
+        certificate.digests |= weights.digests
+        certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
         if runner is not None:
             computation = runner.result()(weights)
-            certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
-            processing = _processing(computation, asked)
-            certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
+            _settle(about_the_computation(computation), computation, certificate, asked)
+            _settle(ABOUT_THE_PROCESSOR, _processing(computation, asked), certificate, asked)
     return replace(certificate, doubts=_doubts(certificate))
 
 
@@ -99,11 +101,11 @@ def _doubts(certificate: Certificate) -> str:
     return doubts_about_the_installed(files_are_right=all(claim.verdict is Verdict.PROVEN for claim in about_the_files))
 
 
-def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:
-    """Adds the claims about the files, and what judging them has found out of both sides."""
-    certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
-    certificate.digests |= weights.digests
-    certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
+def _settle(checks: Iterable[Check[Any]], evidence: Any, certificate: Certificate, asked: ProofOptions) -> None:
+    """Adds the claims, and shows each when it is judged."""
+    for check in checks:
+        certificate.claims.append(check.settle(evidence))
+        asked.settled(certificate.claims[-1])
 
 
 def _read_folder(folder: Path, sources: Sequence[Source], asked: ProofOptions) -> dict[str, TensorInFile]:
