@@ -108,6 +108,7 @@ class Certificate:
     versions: dict[str, str]
     digests: dict[str, str]
     asked: str = "everything"
+    not_looked_at: str = ""  # what nobody asked about, or is not there
 
     @property
     def verdict(self) -> Verdict:
@@ -137,7 +138,14 @@ class Certificate:
     def as_json(self) -> dict[str, object]:
         """What `write` writes: every claim in full."""
         claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims]
-        return {"verdict": self.verdict.value, "asked": self.asked, "versions": self.versions, "digests": self.digests, "claims": claims}
+        return {
+            "verdict": self.verdict.value,
+            "asked": self.asked,
+            "not_looked_at": self.not_looked_at,
+            "versions": self.versions,
+            "digests": self.digests,
+            "claims": claims,
+        }
 
     def table(self) -> str:
         """One line for each claim, its first findings below it, and the conclusion last."""
@@ -145,7 +153,7 @@ class Certificate:
 
     def conclusion(self) -> str:
         """The verdict in a line, and the cause in another if it is not proven."""
-        rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
+        rest = f" (of {self.asked}; not looked at: {self.not_looked_at})" if self.not_looked_at else ""
         verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
         return verdict if self.cause is None else f"{verdict}\n{cause_text(self.cause)}"
 
