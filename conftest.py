@@ -59,14 +59,15 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run only where a marker expression names them; known gaps must fail."""
+    """Slow tests and those in a browser run only where a marker expression names them; known gaps must fail."""
     import transformers
 
     from tests.known_gaps import gaps_of
 
     for item in items:
-        if "slow" in item.keywords and "slow" not in config.option.markexpr:
-            item.add_marker(pytest.mark.skip(reason="slow; run it with: pytest -m slow"))
+        for mark in ("slow", "browser"):
+            if mark in item.keywords and mark not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason=f"{mark}; run it with: pytest -m {mark}"))
         for gap in gaps_of(item.nodeid, transformers.__version__):
             item.add_marker(pytest.mark.xfail(strict=True, reason=gap.why.value))
 

@@ -237,6 +237,7 @@ def _demo(command: argparse.ArgumentParser) -> None:
 
 def _reports(command: argparse.ArgumentParser) -> None:
     _flag(command, "--markdown", metavar="FILE", help="write it in Markdown here, as $GITHUB_STEP_SUMMARY and a model card take it")
+    _flag(command, "--html", metavar="FILE", help="write it as a page here, which loads nothing from elsewhere (needs flava-port[report])")
 
 
 def _flag(command: argparse.ArgumentParser, name: str, **options: Any) -> None:

@@ -5,14 +5,17 @@ Imports are inside the functions, so that a command imports only what it needs.
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import InvalidInput
 from .report.files import check_report_files, write_report
 from .report.terminal import as_on
 from .text import printable
+
+if TYPE_CHECKING:
+    from .releases.bisect import Transition
 
 
 def convert(options: Namespace) -> int:
@@ -69,7 +72,7 @@ def revert(options: Namespace) -> int:
 def verify(options: Namespace) -> int:
     from .verify import verify_flava_checkpoint
 
-    check_report_files([options.json, options.markdown])
+    check_report_files([options.json, options.markdown], page=options.html)
     files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
     given = _given(options, *_WHERE, "weights_only", "device", "no_codebook", "head_layer_norm_eps", "tokenizer")
     certificate = verify_flava_checkpoint(*files, **given)
@@ -79,6 +82,10 @@ def verify(options: Namespace) -> int:
         from .report.markdown import proof_in_markdown
 
         write_report(options.markdown, proof_in_markdown(certificate))
+    if options.html:
+        from .report.page import proof_page
+
+        write_report(options.html, proof_page(certificate))
     return _done(certificate.table(), options, certificate.exit_status)
 
 
@@ -139,23 +146,32 @@ def repair(options: Namespace) -> int:
 
 
 def drift(options: Namespace) -> int:
-    from .releases.drift import changes, drift_report, verdict
+    from .releases.bisect import Transition
+    from .releases.drift import changes, drift_report
     from .releases.environments import check_exists, observation_of, parse
 
+    check_report_files([options.markdown], page=options.html)
     if options.bisect is not None:
         return _bisect(options)
-    check_report_files([options.markdown])
     sides = parse(options.old), parse(options.new)
     for side in sides:  # before minutes are spent on the other
         check_exists(side)
     say = _say(options, sys.stderr)
     old, new = (observation_of(side, say) for side in sides)
+    _report_drift(options, [Transition(old, new, changes(old, new))])
+    text, status = drift_report(old, new)
+    return _done(text, options, status)
+
+
+def _report_drift(options: Namespace, steps: Sequence["Transition"]) -> None:
     if options.markdown:
         from .report.markdown import drift_in_markdown
 
-        write_report(options.markdown, drift_in_markdown(old, new, changes(old, new), verdict(old, new)))
-    text, status = drift_report(old, new)
-    return _done(text, options, status)
+        write_report(options.markdown, drift_in_markdown(steps))
+    if options.html:
+        from .report.page import drift_page
+
+        write_report(options.html, drift_page(steps))
 
 
 def _bisect(options: Namespace) -> int:
@@ -163,10 +179,13 @@ def _bisect(options: Namespace) -> int:
     from .releases.environments import parse, releases_between
 
     releases, observe = releases_between(parse(options.old), parse(options.new), _say(options, sys.stderr))
-    count = 0
+    steps = []
     for step in bisect(releases, observe, options.bisect):
         _done(describe_step(step), options)
-        count += 1
+        steps.append(step)
+    if steps:
+        _report_drift(options, steps)
+    count = len(steps)
     about = f" about {options.bisect!r}" if options.bisect else ""
     return _done(f"{count} of {len(releases)} releases changed something{about}", options, 1 if count else 0)
 

@@ -82,9 +82,7 @@ def verify_flava_checkpoint(
         certificate = Certificate([], recorded_versions(), _digests(sources, folder), *_asked(asked, part))
 
         weights = WeightClaims(_given(sources, part, folder, converted, opening, asked, certificate.digests))
-        checks = ABOUT_THE_FILES if asked.weights_only else (*ABOUT_THE_FILES, *ABOUT_THE_LOADING)
-        certificate.claims += [check.settle(weights) for check in checks]
-        certificate.digests |= weights.digests
+        _settle_files(weights, certificate, asked)
         if runner is not None:
             computation = runner.result()(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
@@ -92,6 +90,14 @@ def verify_flava_checkpoint(
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
         certificate.claims.append(UNCHANGED.settle(watch))
     return certificate
+
+
+def _settle_files(weights: WeightClaims, certificate: Certificate, asked: ProofOptions) -> None:
+    """Adds the claims about the files and their loading, and what judging them has found out of both sides."""
+    checks = ABOUT_THE_FILES if asked.weights_only else (*ABOUT_THE_FILES, *ABOUT_THE_LOADING)
+    certificate.claims += [check.settle(weights) for check in checks]
+    certificate.digests |= weights.digests
+    certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
 
 
 def _digests(sources: Sequence[Source], folder: Path) -> dict[str, str]:

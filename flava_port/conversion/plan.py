@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
 from ..rules.layouts import Layout, Semantics, semantics_of
+from ..target.allowed import without_questionable
 from ..target.config import read_codebook_config, read_config, read_part_config
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE, TIED_KEYS, is_key_of_flava
 from ..target.known import shapes_for
@@ -34,6 +35,7 @@ class Plan:
     assumed: list[str]  # the sizes that no shape tells
     placement: Placement
     made_by: Semantics  # how the code behind the checkpoint reads the weights
+    left_out: list[str]  # fields of the given config that are not written
     differs: list[str]  # what the converted model computes differently, because transformers has no config for it
 
 
@@ -68,6 +70,9 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
     made_by = semantics_of(sources[0].layout, options.head_layer_norm_eps)
     renamed = rename_all(sources)
     given = given if given is not None else config_beside(sources[0], options)
+    left_out: list[str] = []
+    if given is not None:
+        given, left_out = without_questionable(given)
     config, assumed = _settle_config(given, renamed, made_by)
     config["init_codebook"] = part is CODEBOOK_PART or (part is WHOLE and has_codebook(sources))
     try:
@@ -75,7 +80,7 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
     except NotFaithful as error:
         raise NotFaithful(f"{error}{_hint(part, renamed, config, options)}") from None
     differs = [*_heads_that_differ(config, placement, made_by), *_scale_that_differs(placement, made_by)]
-    return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, differs)
+    return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, left_out, differs)
 
 
 def _choose_part(sources: Sequence[Source], options: Options) -> Part:

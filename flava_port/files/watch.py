@@ -42,6 +42,6 @@ def _state(file: Path) -> State:
     """
     try:
         found = os.stat(file)
-    except OSError:
+    except (OSError, ValueError):  # the second of a name that no file can have
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -88,6 +88,7 @@ def expect(model: Flava) -> tuple[Expected, dict[str, Tensor]]:
         gradient_rounding=floor * _scale(gradient_dtype),
         gradient_floors={name: by * _scale(gradient_dtype) for name, by in moved.items() if isfinite(by)},
         planted={str(fault): _effect(fault, model, cases, exact) for fault in _faults(model)},
+        floor=floor * _ROUNDOFF[torch.float64] / _ROUNDOFF[torch.float32],
     )
     return Expected(cases, exact, gradient_cases, gradient_dtype, bounds), gradients
 

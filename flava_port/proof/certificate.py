@@ -28,6 +28,15 @@ class Finding:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class MappedKey:
+    """A key by its name in the checkpoint's file, and its converted name, or why it has none."""
+
+    source: str
+    converted: str = ""
+    dropped: str = ""
+
+
 class NothingToJudge(FlavaPortError):
     """The folder has nothing that a claim is about, or there is nothing to judge it by. The claim is left open."""
 
@@ -63,6 +72,7 @@ class Claim:
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault would move the outputs
+    floor: float = 0.0  # rounding as it was measured, in the terms of the errors; 0 where it was not
     left_open: bool = False  # not proven, since there is nothing to judge; see `NothingToJudge`
 
     def settle(self, summary: str) -> None:
@@ -109,6 +119,8 @@ class Certificate:
     digests: dict[str, str]
     asked: str = "everything"
     not_looked_at: str = ""  # what nobody asked about, or is not there
+    keys: list[MappedKey] = field(default_factory=list)
+    lost_in: list[str] = field(default_factory=list)  # releases of transformers that lose biases of the folder: "4.43.0 to 4.57.6"
 
     @property
     def verdict(self) -> Verdict:
@@ -145,6 +157,8 @@ class Certificate:
             "versions": self.versions,
             "digests": self.digests,
             "claims": claims,
+            "keys": [asdict(key) for key in self.keys],
+            "lost_in": self.lost_in,
         }
 
     def table(self) -> str:

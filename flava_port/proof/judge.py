@@ -22,7 +22,7 @@ def judge_forward(results: Results, claim: Claim) -> None:
     """Every output agrees, and the weakest planted fault would show: otherwise agreement would mean little."""
     judge_measured(_errors(results, lambda output: not output.endswith(" loss")), claim)
     bounds = (results.seeded or results.own).bounds
-    claim.planted = dict(bounds.planted)
+    claim.planted, claim.floor = dict(bounds.planted), bounds.floor
     size = claim.planted[bounds.weakest]
     if claim.verdict is not Verdict.PROVEN:
         claim.findings[:0] = results.where

@@ -16,13 +16,14 @@ from ..files.model_folder import weights_file
 from ..files.shards import WEIGHTS, files_of_weights
 from ..files.tensors import UnsupportedTensor
 from ..rules.tables import source_name
+from ..target.allowed import DTYPE_FIELDS, HARMLESS, MEANINGLESS
 from ..target.config import config_json
 from ..target.installed import version
 from ..target.keys import POSITION_IDS, TIED, current_name
 from ..target.parts import PARTS, Part
 from ..text import count_of, few
 from .certificate import Claim, Finding, Verdict
-from .config_fields import DTYPE_FIELDS, HARMLESS, INERT, MEANINGLESS
+from .config_fields import INERT
 from .twin import Contents, LoadedAs, Origin, contents_of, load_twin
 from .weights import WeightClaims
 

@@ -21,6 +21,7 @@ class Bounds:
     gradient_rounding: float
     gradient_floors: Mapping[str, float]
     planted: Mapping[str, float]
+    floor: float = 0.0  # the rounding of outputs that the tolerance lies above, relative too
 
     @property
     def weakest(self) -> str:

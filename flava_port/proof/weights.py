@@ -15,14 +15,15 @@ from ..files.dtypes import FLOAT32, FLOATS
 from ..files.owned import RECORD
 from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
+from ..target.allowed import questionable_fields
 from ..target.config import declared_dtypes, declared_fields, read_json
 from ..target.keys import POSITION_IDS, TIED, lost_in
 from ..target.known import shapes_for
 from ..target.parts import CODEBOOK_PART, WHOLE, Part
 from ..target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, preprocessor_differences, takes_images
 from ..target.sizes import config_from_shapes
-from .certificate import Claim, Finding, NothingToJudge, Verdict
-from .config_fields import config_differences, merged, questionable_fields, unusual
+from .certificate import Claim, Finding, MappedKey, NothingToJudge, Verdict
+from .config_fields import config_differences, merged, unusual
 from .rivals import judge_rivals
 from .values import compare_values
 
@@ -67,6 +68,8 @@ class WeightClaims:
         self.placed: Mapping[str, Placed] = {}  # the original's tensors, by converted key
         self.digests: dict[str, str] = {}
         self.made: Mapping[str, Made] = {}  # what the original lacks and no output shows
+        self.mapped: list[MappedKey] = []  # of the original, in the order of its files
+        self.lost_in: list[str] = []  # the releases that lose a head's bias, which the folder holds under one key
         self.whole = False
 
     def expected_config(self) -> dict:
@@ -103,9 +106,12 @@ class WeightClaims:
         """The original is whole: every key has its place, second copies are equal, position_ids count up."""
         renamed = rename_all(self.given.sources)
         self.placed = self.renamed = renamed.targets
+        self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         expected, part = self.expected_config(), self.given.part
         placement = account(renamed, shapes_for(expected, part), part, can_be_made(part, expected))
         self.placed, self.whole, self.made = dict(placement.filled), True, placement.made
+        self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
+        self.mapped += [MappedKey(dropped.placed.name_in_file, dropped=dropped.because) for dropped in placement.dropped]
         claim.settle(f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof")
 
     def keys(self, claim: Claim) -> None:
@@ -158,7 +164,7 @@ class WeightClaims:
         says_tied = "tie_word_embeddings" in declared_fields(self.given.folder)
         has = [(one in self.converted, other in self.converted) for one, other in pairs]
         held = ["bias" if has_bias else "decoder.bias" for has_bias, has_decoder_bias in has if has_bias != has_decoder_bias]
-        lost = sorted({release for key in held for release in lost_in(key, says_tied=says_tied)})
+        lost = self.lost_in = sorted({release for key in held for release in lost_in(key, says_tied=says_tied)})
         note = f"; {_under_one_key(len(held))}" if held else ""
         if lost:
             note += f"; transformers {' and '.join(lost)} drops {'it' if len(held) == 1 else 'them'}; flava-port repair writes both keys"

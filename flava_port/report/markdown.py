@@ -8,8 +8,7 @@ from ..proof.certificate import Certificate, Claim, Finding, Verdict, cause_text
 from ..text import count_of, few, printable
 
 if TYPE_CHECKING:  # imports torch
-    from ..releases.drift import Advice, Change
-    from ..releases.observation import Observation
+    from ..releases.bisect import Transition
 
 _FINDINGS_SHOWN = 10
 _CHANGES_SHOWN = 40
@@ -62,14 +61,21 @@ def _finding(finding: Finding) -> str:
     return "<br>".join(lines)
 
 
-def drift_in_markdown(old: "Observation", new: "Observation", changes: Sequence["Change"], advice: "Advice") -> str:
-    """The verdict, its reasons, and what changed, by kind, each kind folded."""
+def drift_in_markdown(steps: Sequence["Transition"]) -> str:
+    """Of each step from release to release: the verdict, its reasons, and what changed, each kind folded."""
+    return "\n".join(map(_step, steps))
+
+
+def _step(step: "Transition") -> str:
+    from ..releases.drift import verdict
+
+    advice = verdict(step.old, step.new)
     kinds: dict[str, list[str]] = {}
-    for change in changes:
+    for change in step.found:
         kinds.setdefault(change.kind, []).append(f"- {plain(change.text)}")
     return _document(
         f"FLAVA: {advice.advice}",
-        [f"From {plain(str(old))} to {plain(str(new))}."],
+        [f"From {plain(str(step.old))} to {plain(str(step.new))}."],
         [f"- {plain(line)}" for line in (*advice.reasons, *advice.notes)],
         *(_folded(f"{kind}: {count_of(len(lines), 'difference')}", few(lines, _CHANGES_SHOWN)) for kind, lines in kinds.items()),
     )

@@ -4,11 +4,16 @@ from .engine import RuleTable, Trace
 from .layouts import WAYS, Layout, recognise
 from .tables import table_for
 
+STEPS_SHOWN = 30
+
 
 def describe(trace: Trace) -> str:
-    """What became of the key, step by step: the rule on one line, the key after it on the next."""
+    """What became of the key, step by step: the rule on one line, the key after it on the next. Of many, the first and the last."""
     lines = [trace.source]
-    for step in trace.steps:
+    left_out = len(trace.steps) - STEPS_SHOWN
+    for step in trace.steps[: STEPS_SHOWN - 1] + trace.steps[-1:] if left_out > 0 else trace.steps:
+        if left_out > 0 and step is trace.steps[-1]:
+            lines.append(f"  ... and {left_out:,} more")
         rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
         which = f"rule {step.number:<2}" if step.number else "older  "
         where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""

@@ -3,8 +3,7 @@
 import pytest
 
 from flava_port.proof.certificate import Finding
-from flava_port.releases.drift import changes, verdict
-from flava_port.report.markdown import code, drift_in_markdown, plain, proof_in_markdown
+from flava_port.report.markdown import code, plain, proof_in_markdown
 from tests.report.certificates import HOSTILE, QUERY, a_certificate, differing, proven
 
 
@@ -46,31 +45,3 @@ def test_a_table_has_a_row_for_each_claim_whatever_is_in_it():
 def test_names_in_words_stay_as_they_are():
     """An underscore within a name is no emphasis."""
     assert plain("image_config.layer_norm_eps = 1e-05") == "image_config.layer_norm_eps = 1e-05"
-
-
-def test_a_comparison_says_its_verdict_then_its_reasons(observed):
-    """Where nothing changed there is nothing more."""
-    text = drift_in_markdown(observed, observed, changes(observed, observed), verdict(observed, observed))
-    assert text.startswith("### FLAVA: safe to upgrade\n\nFrom transformers ") and "<details>" not in text
-
-
-def test_the_commands_write_it(run_command, tiny, converted, file, tmp_path):
-    """`verify --markdown` and `drift --markdown`, which replace the file; a folder in its place stops them before any work."""
-    files = ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", converted, "--weights-only"]
-    for _ in range(2):
-        assert run_command("verify", *files, "--markdown", tmp_path / "proof.md").status == 0
-    assert (tmp_path / "proof.md").read_text().count("### FLAVA: proven") == 1
-    assert run_command("drift", "--from", file, "--to", file, "--markdown", tmp_path / "drift.md").status == 0
-    assert (tmp_path / "drift.md").read_text().startswith("### FLAVA: safe to upgrade\n")
-    ran = run_command("verify", *files, "--markdown", tmp_path)
-    assert ran.status == 2 and f"{tmp_path}: is a folder; name a file" in ran.err and not ran.out
-
-
-def test_the_summary_of_a_job_is_added_to(run_command, tiny, converted, tmp_path, monkeypatch):
-    """What another step's command has written into it stays."""
-    summary = tmp_path / "summary.md"
-    summary.write_text("# Mine\n")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    files = ["--checkpoint_path", tiny.checkpoint, "--codebook_path", tiny.codebook, "--converted_path", converted, "--weights-only"]
-    assert run_command("verify", *files, "--markdown", summary).status == 0
-    assert summary.read_text().startswith("# Mine\n### FLAVA: proven")

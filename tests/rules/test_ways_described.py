@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flava_port.rules.describe import describe, describe_way
+from flava_port.rules.describe import STEPS_SHOWN, describe, describe_way
 from flava_port.rules.engine import Rule
 from flava_port.rules.layouts import from_torchmultimodal
 from flava_port.rules.tables import CODEBOOK, FLAVA, TORCHMULTIMODAL
@@ -68,3 +68,11 @@ def test_a_rule_for_the_end_of_a_key_is_undone_at_the_end_alone():
     assert table.source_of("a.weight") == "a.w"
     assert table.source_of("a.weight.b") == "a.weight.b" == table.back("a.weight.b").target
     assert table.source_of("a.weights") == "a.weights"
+
+
+def test_of_a_long_way_the_first_steps_and_the_last_are_shown():
+    """And how many are left out."""
+    table = replace(TORCHMULTIMODAL, name="chain", drops=(), older=(), rules=tuple(Rule(f"k{i}.", f"k{i + 1}.") for i in range(100)))
+    lines = describe(table.trace("k0.weight")).splitlines()
+    assert len(lines) == 1 + 2 * STEPS_SHOWN + 1
+    assert lines[-3:] == ["  ... and 70 more", "  rule 100 k99. -> k100.", "          k100.weight"]

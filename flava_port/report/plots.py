@@ -1,0 +1,93 @@
+"""Measured errors on a line: each by how far it lies below or above its tolerance, in powers of ten."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite
+
+from ..proof.certificate import Claim
+from .model_map import level_of, power_of
+
+WIDTH, HEIGHT = 720, 104
+_LEFT, _RIGHT = 96, 700  # where the axis begins and ends; what is exactly equal stands left of it
+_EXACT = 40
+_LOWEST, _HIGHEST = -6, 2  # powers of ten that the axis shows at least
+_FARTHEST = 18
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One measured error."""
+
+    x: float
+    y: float
+    level: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something to compare errors with: a planted fault, the noise floor."""
+
+    x: float
+    says: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The errors of one claim along an axis of powers of ten; 0 is the tolerance."""
+
+    dots: Sequence[Dot]
+    exact: int  # how many have no error at all, which have no place on a log scale
+    ticks: Sequence[tuple[float, int]]
+    tolerance: float  # where it stands
+    bands: Sequence[tuple[str, float, float]]  # levels, each with where it begins and how wide it is
+    floor: Mark | None
+    planted: Sequence[Mark]  # the weakest first
+    about: str
+
+    @property
+    def label_end(self) -> str:
+        """Whether the weakest fault's label begins or ends at its mark, so that it stays inside."""
+        return "end" if self.planted and self.planted[0].x > WIDTH / 2 else "start"
+
+
+def strip_of(claim: Claim) -> Strip | None:
+    """The claim's errors to be drawn; None where it measured none."""
+    if not claim.measured:
+        return None
+    common = max(each.tolerance for each in claim.measured)
+    powers = [power_of(each.error, each.tolerance) for each in claim.measured]
+    planted = sorted((power_of(size, common), name) for name, size in claim.planted.items() if size)
+    noise = power_of(claim.floor, common) if claim.floor else None
+    drawn = [power for power in (*powers, *(power for power, _ in planted), *([noise] if noise is not None else [])) if isfinite(power)]
+    lowest = max(min([_LOWEST, *map(floor, drawn)]), -_FARTHEST)
+    highest = min(max([_HIGHEST, *map(ceil, drawn)]), _FARTHEST)
+
+    def x(power: float) -> float:
+        inside = min(max(power, lowest), highest)
+        return round(_LEFT + (inside - lowest) / (highest - lowest) * (_RIGHT - _LEFT), 1)
+
+    dots = [
+        Dot(x(power), round(26 + (number * 0.618 % 1) * 32, 1), level_of(power), f"{each.what}: {each.error:.1e} of {each.tolerance:.1e}")
+        for number, (each, power) in enumerate(zip(claim.measured, powers))
+        if power > float("-inf")
+    ]
+    exact = len(powers) - len(dots)
+    step = max(1, (highest - lowest) // 6)
+    return Strip(
+        dots,
+        exact,
+        [(x(power), power) for power in range(lowest, highest + 1) if power % step == 0],
+        x(0),
+        _bands(x(-2), x(0), x(3)),
+        None if noise is None else Mark(x(noise), f"noise floor: {claim.floor:.1e}"),
+        [Mark(x(power), f"{name} would show {10**power * common:.1e}") for power, name in planted],
+        f"{len(powers)} errors against their tolerances: {exact} with no error, {sum(power > 0 for power in powers)} too large",
+    )
+
+
+def _bands(near: float, over: float, far: float) -> list[tuple[str, float, float]]:
+    """The levels from left to right, by where each begins."""
+    begins = {"exact": 0.0, "below": float(_LEFT - 12), "near": near, "over": over, "far": far}
+    ends = [*list(begins.values())[1:], float(WIDTH)]
+    return [(level, begin, round(end - begin, 1)) for (level, begin), end in zip(begins.items(), ends) if end > begin]
