@@ -6,7 +6,7 @@ A claim that could not be checked never counts as proven.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +71,10 @@ def verify_flava_checkpoint(
     where = {name: getattr(asked, name) for name in ("layout", "container", "prefix", "drop", "progress")}
     opening = Options(checkpoint_path, codebook_path, config_path, tokenizer=asked.tokenizer, **where)
     watch = Watch([folder, *opening.local_paths()])
+    if (converted := open_folder(folder)).part is CODEBOOK_PART:  # whose own file is then the checkpoint
+        opening = replace(opening, checkpoint_path=None, codebook_path=codebook_path or checkpoint_path)
     with open_sources(opening) as sources:
         watch.add(file for source in sources for file in source.files)
-        converted = open_folder(folder)
         part = _part(converted, sources, asked)
         runs = not asked.weights_only and part in (WHOLE, WITHOUT_CODEBOOK)
         runner = in_background(_computation, asked) if runs else None
@@ -82,9 +83,11 @@ def verify_flava_checkpoint(
         certificate = Certificate([], recorded_versions(), _digests(sources, folder), *_asked(asked, part))
 
         weights = WeightClaims(_given(sources, part, folder, converted, opening, asked, certificate.digests))
-        _settle_files(weights, certificate, asked)
-        if runner is not None:
-            computation = runner.result()(weights)
+        _settle_files(weights, certificate)
+        run = runner.result() if runner is not None else None  # two threads that import at once disturb each other
+        certificate.claims += [check.settle(weights) for check in (() if asked.weights_only else ABOUT_THE_LOADING)]
+        if run is not None:
+            computation = run(weights)
             certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
             processing = _processing(computation, asked)
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
@@ -92,10 +95,9 @@ def verify_flava_checkpoint(
     return certificate
 
 
-def _settle_files(weights: WeightClaims, certificate: Certificate, asked: ProofOptions) -> None:
-    """Adds the claims about the files and their loading, and what judging them has found out of both sides."""
-    checks = ABOUT_THE_FILES if asked.weights_only else (*ABOUT_THE_FILES, *ABOUT_THE_LOADING)
-    certificate.claims += [check.settle(weights) for check in checks]
+def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:
+    """Adds the claims about the files, and what judging them has found out of both sides."""
+    certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
     certificate.digests |= weights.digests
     certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
 

@@ -124,7 +124,7 @@ def open_folder(folder: Path) -> Source:
     found = read_weights(folder, current_name)
     part = part_with(found)
     tensors = {part.prefix + key: tensor for key, tensor in found.items()}
-    if (layout := recognise(tensors)) is not Layout.HUGGING_FACE:
+    if (layout := recognise(tensors)) not in (Layout.HUGGING_FACE, Layout.HUGGING_FACE_CODEBOOK):
         raise InvalidInput(f"{folder}: this is {layout.value}, where {Layout.HUGGING_FACE.value} belongs")
     return Source("checkpoint", Layout.HUGGING_FACE, tensors, Checkpoint(weights_file(folder), "transformers", tensors), part)
 

@@ -12,7 +12,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from ..original.config import ACTIVATIONS
+from ..original.config import ACTIVATIONS, GELUS_BY_TANH
 from ..original.encoder import Layer
 from ..original.flava import Flava
 from .forward import in_float64, outputs, outputs_and_gradients, relative_error, run_original
@@ -112,7 +112,8 @@ def _faults(model: Flava) -> Iterator[PlantedFault]:
     for encoder in ("image",) if is_large(model) else ("image", "text", "multimodal"):
         for field, (usual, planted) in _PLANTED.items():
             present = getattr(getattr(model.config, f"{encoder}_config"), field)
-            yield PlantedFault(encoder, field, usual if present == planted else planted)
+            alike = present == planted or (present in GELUS_BY_TANH and planted in GELUS_BY_TANH)
+            yield PlantedFault(encoder, field, usual if alike else planted)
 
 
 def _effect(fault: PlantedFault, model: Flava, cases: Sequence[Scenario], exact: Sequence[Mapping[str, Tensor]]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..files.dtypes import FLOAT32
+from ..files.dtypes import FLOAT32, promoted
 from ..files.torch_tensors import MemoryTensor, dtype_of
 from ..progress import Progress
 from ..rules.layouts import ORIGINAL_SEMANTICS
@@ -54,7 +54,7 @@ class Computation:
         findings += [Finding(key, self.weights.name_of(key), "not loaded at all") for key in originals if key not in loaded]
         for key, tensor in loaded.items():
             name, original = originals[key]
-            if tensor.dtype not in (FLOAT32, original.dtype):
+            if tensor.dtype not in (FLOAT32, promoted((tensor.dtype, original.dtype))):  # a wider one holds every value
                 findings.append(Finding(key, name, f"loaded as {tensor.dtype}"))
         return Loaded(findings, release)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from math import isfinite
 
 from ..rules.layouts import Semantics
 from ..rules.tables import source_name
@@ -24,8 +25,10 @@ def judge_forward(results: Results, claim: Claim) -> None:
     bounds = (results.seeded or results.own).bounds
     claim.planted, claim.floor = dict(bounds.planted), bounds.floor
     size = claim.planted[bounds.weakest]
-    if claim.verdict is not Verdict.PROVEN:
+    if claim.verdict is Verdict.DIFFERS:
         claim.findings[:0] = results.where
+    elif claim.verdict is Verdict.NOT_PROVEN:
+        return
     elif bounds.shows_the_weakest:
         claim.summary += f"; {bounds.weakest} would show {size / bounds.tolerance:,.0f} times that"
     else:
@@ -60,7 +63,8 @@ def judge_seen(results: Results, claim: Claim) -> None:
 
 
 def judge_codebook(results: Results, claim: Claim) -> None:
-    judge_measured([Measured(name, error, results.own.bounds.tolerance) for name, error in results.codebook.items()], claim)
+    bounds = results.own.bounds if isfinite(results.own.bounds.tolerance) or results.seeded is None else results.seeded.bounds
+    judge_measured([Measured(name, error, bounds.tolerance) for name, error in results.codebook.items()], claim)
 
 
 def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None:
@@ -68,7 +72,10 @@ def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None
     losses = [deviation for deviation in results.deviations if deviation.what.endswith(" loss")]
     others = [deviation for deviation in results.deviations if not deviation.what.endswith(" loss")]
     claim.measured = [Measured(loss.what, loss.absolute, OWN_LOSS_TOLERANCE) for loss in losses]
-    wrong = [m for m in claim.measured if m.is_too_large]
+    wrong = [m for m in claim.measured if m.is_too_large and isfinite(m.error)]
+    if len(wrong) < len([m for m in claim.measured if m.is_too_large]):
+        claim.summary = "with the checkpoint's own weights a loss is no finite number"
+        return
     allowed = f"the tests of {made_by.name} allow {OWN_LOSS_TOLERANCE:.0e}"
     claim.findings = [Finding(m.what, "", f"{m.error:.1e} from {made_by.name}'s; {allowed}") for m in wrong]
     claim.verdict = Verdict.DIFFERS if wrong else Verdict.PROVEN if losses else Verdict.NOT_PROVEN
@@ -80,17 +87,28 @@ def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None
     )
 
 
+OVERFLOWS = "with the checkpoint's own weights numbers overflow in float32, so that no rounding can be told from a difference"
+
+
 def judge_measured(measured: list[Measured], claim: Claim) -> None:
-    """Proven if every error lies within its tolerance. Where nothing was measured, the claim stays not proven."""
+    """Proven if every error lies within its tolerance. Where nothing was measured, the claim stays not proven.
+
+    A tolerance that is no finite number judges nothing. Where all the claim has are such, it stays not proven, with the reason.
+    """
     claim.measured = measured
-    wrong = [m for m in measured if m.is_too_large]
+    judged = [m for m in measured if isfinite(m.tolerance)]
+    wrong = [m for m in judged if m.is_too_large]
     claim.findings += [Finding(m.what, "", f"relative error {m.error:.1e}, rounding allows {m.tolerance:.1e}") for m in wrong]
     if wrong:
         claim.verdict, claim.summary = Verdict.DIFFERS, f"{len(wrong)} of {len(measured)} differ"
-    elif measured:
-        worst = max(measured, key=lambda m: m.error / m.tolerance)
+    elif judged:
+        worst = max(judged, key=lambda m: m.error / m.tolerance)
         claim.verdict = Verdict.PROVEN
-        claim.summary = f"{len(measured)} compared; largest relative error {worst.error:.1e}, rounding allows {worst.tolerance:.1e}"
+        claim.summary = f"{len(judged)} compared; largest relative error {worst.error:.1e}, rounding allows {worst.tolerance:.1e}"
+        if len(judged) < len(measured):
+            claim.summary += f"; {OVERFLOWS}, and these are of seeded ones"
+    elif measured:
+        claim.summary = OVERFLOWS
 
 
 def _errors(results: Results, chosen: Callable[[str], bool]) -> list[Measured]:

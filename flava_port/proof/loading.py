@@ -23,7 +23,7 @@ from ..target.keys import POSITION_IDS, TIED, current_name
 from ..target.parts import PARTS, Part
 from ..text import count_of, few
 from .certificate import Claim, Finding, Verdict
-from .config_fields import INERT
+from .config_fields import INERT, unused_fields
 from .twin import Contents, LoadedAs, Origin, contents_of, load_twin
 from .weights import WeightClaims
 
@@ -36,10 +36,12 @@ def judge_as_loaded(weights: WeightClaims, claim: Claim) -> None:
     files = {file.name for file in files_of_weights(compared)}
     names = []
     for loaded_part in (part, *_parts_in(part)):
-        wanted = _loaded_right(right, loaded_part.model_class)
-        if isinstance(wanted, str):
+        try:
+            wanted = _loaded_right(right, loaded_part.model_class)
+        except Exception as error:  # each release has types of its own for this
             if loaded_part is part:
-                claim.summary = f"transformers {version('transformers')} loads no {part.model_class} that was converted right: {wanted}"
+                why = f"{type(error).__name__}: {error}"
+                claim.summary = f"transformers {version('transformers')} loads no {part.model_class} that was converted right: {why}"
                 return
             continue
         if not any(wanted.keys.values()):  # of FlavaModel's folder an encoder's class reads nothing
@@ -71,13 +73,10 @@ def _converted_right(weights: WeightClaims) -> tuple[str, tuple[tuple[str, str],
 
 
 @lru_cache(maxsize=16)
-def _loaded_right(right: tuple[str, tuple[tuple[str, str], ...]], model_class: str) -> LoadedAs | str:
-    """What transformers makes of a right conversion; the reason where it refuses it."""
+def _loaded_right(right: tuple[str, tuple[tuple[str, str], ...]], model_class: str) -> LoadedAs:
+    """What transformers makes of a right conversion."""
     config, dtypes = right
-    try:
-        return load_twin(Contents({"config.json": config.encode()}, {WEIGHTS: {key: DTYPES[name] for key, name in dtypes}}), model_class)
-    except Exception as error:  # each release has types of its own for this
-        return f"{type(error).__name__}: {error}"
+    return load_twin(Contents({"config.json": config.encode()}, {WEIGHTS: {key: DTYPES[name] for key, name in dtypes}}), model_class)
 
 
 class _Comparison:
@@ -96,7 +95,11 @@ class _Comparison:
 
     def _of_config(self) -> Iterator[Finding]:
         found, wanted = dict(_fields(self.found.config)), dict(_fields(self.wanted.config))
+        has_codebook = bool(found.get("init_codebook") or wanted.get("init_codebook"))
+        unused = frozenset() if self.part.section else unused_fields(self.part, has_codebook=has_codebook)
         for name in sorted(found.keys() | wanted.keys()):
+            if name.partition(".")[0] in unused:
+                continue
             actual, expected = found.get(name), wanted.get(name)
             if name != "layer_norm_eps" and not _are_alike(name.rpartition(".")[2], actual, expected):
                 yield self._finding(f"config.{name}", f"{actual!r} once it is loaded, where {expected!r} belongs")

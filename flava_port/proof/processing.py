@@ -1,11 +1,13 @@
 """The evidence of the claims about the folder's processor: what it makes of images and of texts, and where that leads."""
 
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .certificate import Claim
+from .certificate import Claim, NothingToJudge
 from .computation import Computation
+from .judge import OVERFLOWS
 from .processors import need_pillow
 from .tokens import TextEvidence, judge_tokens
 
@@ -53,5 +55,8 @@ class Processing:
         texts, _ = self._texts, self._images
         from .end_to_end import judge_end_to_end, run_end_to_end
 
+        tolerance = self.computation.results().own.bounds.tolerance
+        if not isfinite(tolerance):
+            raise NothingToJudge(OVERFLOWS)
         found = run_end_to_end(self.sides, texts.original, texts.length)
-        judge_end_to_end(found, self.computation.results().own.bounds.tolerance, claim)
+        judge_end_to_end(found, tolerance, claim)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf, isfinite
 
 from .certificate import Finding
 
@@ -30,7 +31,7 @@ class Bounds:
 
     @property
     def shows_the_weakest(self) -> bool:
-        """Whether even that fault moves the outputs further than the tolerance."""
+        """Whether even that fault moves the outputs further than the tolerance; a tolerance that is no number shows none."""
         return self.planted[self.weakest] > self.tolerance
 
 
@@ -54,14 +55,15 @@ class Comparison:
 
     @property
     def unseen(self) -> set[str]:
-        """Parameters whose gradient is nothing but rounding, though an output should show them."""
+        """Parameters whose gradient is nothing but rounding, or no number at all, though an output should show them."""
         least = self.bounds.gradient_rounding * usual_size(self.gradients)
-        return {name for name, g in self.gradients.items() if g.size <= least and not g.excuse}
+        return {name for name, g in self.gradients.items() if not (least < g.size < inf) and not g.excuse}
 
 
 def usual_size(gradients: Mapping[str, Gradient]) -> float:
-    """The median size of a gradient; 1 where that is 0."""
-    return sorted(g.size for g in gradients.values())[len(gradients) // 2] or 1.0
+    """The median size of a gradient, of those that are finite; 1 where that is 0, or where none is."""
+    sizes = sorted(g.size for g in gradients.values() if isfinite(g.size))
+    return (sizes[len(sizes) // 2] if sizes else 0.0) or 1.0
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def read_codebook_config(path: Path) -> dict[str, Any]:
 def _read_normal_form(path: Path, wanted: str, section: str = "") -> dict[str, Any]:
     content, path = read_json(path)
     own = DEFAULTS[section]["model_type"] if section else "flava"
-    model_type = content.get("model_type", own)
+    is_whole = any(isinstance(default, dict) and name in content for name, default in DEFAULTS.items())
+    model_type = content.get("model_type", "flava" if is_whole else own)
     if model_type not in ("flava", own):
         raise InvalidInput(f"{path}: the config of a {model_type!r} model, not of {wanted}")
     try:
