@@ -9,11 +9,11 @@ from .conversion.options import Options
 from .conversion.plan import plan_conversion
 from .conversion.record import described
 from .conversion.sources import open_folder, open_sources
+from .conversion.tuned import settle_heads
 from .errors import InvalidInput
 from .files.tensors import TensorSource
 from .progress import Progress, silent
-from .target.config import read_config
-from .target.known import shapes_for
+from .target.config import read_part_config
 from .target.parts import CODEBOOK_PART, MODEL
 
 
@@ -56,6 +56,8 @@ def revert_flava_checkpoint(
     tensors, lines = _read_folder(source) if layout == "hf" else _read_torchmultimodal(source, progress)
     if to == "torchmultimodal":
         return write_checkpoints({targets[0]: torchmultimodal_layout(tensors)}, lines, progress)
+    if all(map(CODEBOOK_PART.holds, tensors)) and codebook_path is None:  # a codebook alone is a checkpoint of its own
+        return write_checkpoints({targets[0]: codebook_layout(tensors)}, lines, progress)
     _check_that_the_original_can_hold(tensors, source, codebook_path is not None)
     contents = dict(zip(targets, (original_layout(tensors), codebook_layout(tensors))))
     lost = f"an original checkpoint has no config; convert it with --config_path {source}"
@@ -65,10 +67,12 @@ def revert_flava_checkpoint(
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
-    """Every tensor of a folder under `FlavaForPreTraining`'s keys, and what was read."""
-    config, source = read_config(folder), open_folder(folder)
-    placement = account(rename_all([source]), shapes_for(config, source.part), source.part)
-    return placement.tensors(), [("read", f"{folder}, of {source.part.model_class}")]
+    """Every tensor of FLAVA's in a folder under `FlavaForPreTraining`'s keys, and what was read."""
+    whole = open_folder(folder)
+    tuned = settle_heads(whole, read_part_config(folder, whole.part))
+    placement = account(rename_all([tuned.source]), tuned.expected, whole.part)
+    notes = [("note", line) for line in tuned.lines] + [("note", "such heads are left out")] * bool(tuned.added)
+    return placement.tensors(), [("read", f"{folder}, of {whole.part.model_class}"), *notes]
 
 
 def _read_torchmultimodal(path: Path, progress: Progress) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:

@@ -48,7 +48,9 @@ def given_config(options: Options) -> dict | None:
     if options.config_path is None:
         return None
     path = Path(options.config_path)
-    return read_config(path) if options.checkpoint_path is not None else read_codebook_config(path)
+    if options.checkpoint_path is None:
+        return read_codebook_config(path)
+    return read_part_config(path, PARTS[options.part]) if options.part is not None else read_config(path)
 
 
 def config_beside(source: Source, options: Options) -> dict | None:
