@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .conversion.account import account, rename_all
 from .conversion.folder import loading_dtype, proven_folder
 from .conversion.sources import Source, open_folder
-from .conversion.tuned import settle_heads
+from .conversion.tuned import Tuned, settle_heads
 from .errors import InvalidInput, NotFaithful
 from .files.checkpoint import open_checkpoint
 from .files.model_folder import weights_file
@@ -71,28 +72,34 @@ def repair_model_folder(
     """
     folder = Path(converted_path)
     whole = open_folder(folder)
-    config = read_part_config(folder, whole.part)
-    target = _target(folder, repaired_path, force)
+    config, target = read_part_config(folder, whole.part), _target(folder, repaired_path, force)
     _refuse_what_stands_beside_the_weights(folder)
     tuned = settle_heads(whole, config)
     source, healed = _without_zero_twins(tuned.source)
     placement = account(rename_all([source]), tuned.expected, source.part)
-    weights = {key.removeprefix(source.part.prefix): tensor for key, tensor in placement.tensors().items()} | tuned.added
+    weights = {key.removeprefix(source.part.prefix): tensor for key, tensor in placement.tensors().items()}
+    weights |= tuned.added
     if source.part is WHOLE and not keep_zero_biases:
         _refuse_lost(folder, weights)
-    content = config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), source.part)
-    if tuned.added and (own := read_json(folder)[0].get("architectures")):
-        content["architectures"] = own  # the class that has these heads
+    content = _content(folder, tuned, config, weights)
     done = (*healed, *_amiss(folder, weights), *_amiss_in_config(folder, content))
+    repair = Repair(folder, target, done, len(weights), tuned.lines)
     if not done and repaired_path is None:
-        return Repair(folder, target, (), len(weights), tuned.lines)
-    old = {path.name for path in _files_that_go(folder)}
-    with proven_folder(target, weights, old if repaired_path is None else owned_in(target), None, progress) as (new, _):
+        return repair
+    old = {path.name for path in _files_that_go(folder)} if repaired_path is None else owned_in(target)
+    with proven_folder(target, weights, old, None, progress) as (new, _):
         write_json(new / "config.json", content)
         _give_the_same_permissions(folder, new)
         if repaired_path is not None:
             _bring_along(folder, new)
-    return Repair(folder, target, done or ("nothing was amiss",), len(weights), tuned.lines)
+    return replace(repair, done=done or ("nothing was amiss",))
+
+
+def _content(folder: Path, tuned: Tuned, config: Mapping, weights: Mapping[str, TensorSource]) -> dict[str, Any]:
+    """The config.json to write; it names the user's class where that has heads of its own."""
+    content = config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), tuned.source.part)
+    own = read_json(folder)[0].get("architectures")
+    return {**content, "architectures": own} if tuned.added and own else content
 
 
 def _target(source: Path, repaired_path: str | Path | None, force: bool) -> Path:

@@ -60,10 +60,14 @@ def revert_flava_checkpoint(
         return write_checkpoints({targets[0]: codebook_layout(tensors)}, lines, progress)
     _check_that_the_original_can_hold(tensors, source, codebook_path is not None)
     contents = dict(zip(targets, (original_layout(tensors), codebook_layout(tensors))))
-    lost = f"an original checkpoint has no config; convert it with --config_path {source}"
+    return write_checkpoints(contents, [*lines, ("note", _lost(source, layout))], progress)
+
+
+def _lost(source: Path, layout: str) -> str:
+    """What an original checkpoint cannot hold of the model."""
     if layout != "hf":
-        lost = "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"
-    return write_checkpoints(contents, [*lines, ("note", lost)], progress)
+        return "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"
+    return f"an original checkpoint has no config; convert it with --config_path {source}"
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
