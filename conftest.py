@@ -27,7 +27,7 @@ PROFILE = os.environ.get("FLAVA_PORT_PROFILE", "ci" if os.environ.get("CI") else
 hypothesis.settings.load_profile(PROFILE)
 
 # The options for your own files and for observations. Where flava_port is installed, its entry point has this name too.
-pytest_plugins = ["flava_port.pytest_plugin"]
+pytest_plugins = ["flava_port.pytest_plugin", "tests.cause"]
 
 # No test may download a model, and no library may print advice about that.
 # Nor may a tokenizer that happens to be in the hub's cache be taken.

@@ -96,7 +96,7 @@ def rules(options: Namespace) -> int:
     if options.lint is not None or options.order is not None:
         return _analyse_rules(options)
     blocks = [describe_way(key) for key in options.keys] or map(describe_table, TABLES)
-    print("\n\n".join(blocks))
+    _print("\n\n".join(blocks))
     return 0
 
 
@@ -115,10 +115,10 @@ def _analyse_rules(options: Namespace) -> int:
     for table, own in tables:
         keys = given or own or known_keys(table)
         if options.order is not None:
-            print(describe_order(table, keys))
+            _print(describe_order(table, keys))
         if options.lint is not None:
             findings = lint(table, keys)
-            print(describe_findings(table, keys, findings))
+            _print(describe_findings(table, keys, findings))
             status = max(status, 1 if findings else 0)
     return status
 
@@ -206,8 +206,13 @@ def _given(options: Namespace, *names: str) -> dict[str, Any]:
 
 def _say(options: Namespace, stream: TextIO | None = None) -> Callable[[str], object]:
     """A function that prints a line, by default to stdout; with ``--quiet`` it prints nothing."""
+    return (lambda _: None) if options.quiet else lambda line: _print(line, stream)
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
+    """Prints as it suits where it is read: a terminal, or a pipe."""
     to = stream or sys.stdout
-    return (lambda _: None) if options.quiet else lambda line: print(as_on(to, line), file=to)
+    print(as_on(to, text), file=to)
 
 
 def _done(summary: str, options: Namespace, status: int = 0) -> int:

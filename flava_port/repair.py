@@ -76,9 +76,7 @@ def repair_model_folder(
     _refuse_what_stands_beside_the_weights(folder)
     tuned = settle_heads(whole, config)
     source, healed = _without_zero_twins(tuned.source)
-    placement = account(rename_all([source]), tuned.expected, source.part)
-    weights = {key.removeprefix(source.part.prefix): tensor for key, tensor in placement.tensors().items()}
-    weights |= tuned.added
+    weights = _weights(source, tuned)
     if source.part is WHOLE and not keep_zero_biases:
         _refuse_lost(folder, weights)
     content = _content(folder, tuned, config, weights)
@@ -93,6 +91,12 @@ def repair_model_folder(
         if repaired_path is not None:
             _bring_along(folder, new)
     return replace(repair, done=done or ("nothing was amiss",))
+
+
+def _weights(source: Source, tuned: Tuned) -> dict[str, TensorSource]:
+    """Every tensor to write, by its key in the file."""
+    tensors = account(rename_all([source]), tuned.expected, source.part).tensors()
+    return {**{key.removeprefix(source.part.prefix): tensor for key, tensor in tensors.items()}, **tuned.added}
 
 
 def _content(folder: Path, tuned: Tuned, config: Mapping, weights: Mapping[str, TensorSource]) -> dict[str, Any]:

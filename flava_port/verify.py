@@ -18,12 +18,13 @@ from .files.checkpoint import file_sha256
 from .files.shards import INDEX
 from .files.watch import Watch
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate
+from .proof.certificate import Certificate, Verdict
 from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_LOADING, ABOUT_THE_PROCESSOR, UNCHANGED, about_the_computation
 from .proof.weights import Given, WeightClaims, recorded_keys
 from .rules.layouts import semantics_of
 from .target.config import read_part_config
 from .target.installed import import_transformers, quiet, recorded_versions
+from .target.known import doubts_about_the_installed
 from .target.parts import CODEBOOK_PART, WHOLE, WITHOUT_CODEBOOK, Part
 from .target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
 from .target.tokenizer import TOKENIZER_FILES
@@ -92,7 +93,15 @@ def verify_flava_checkpoint(
             processing = _processing(computation, asked)
             certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
         certificate.claims.append(UNCHANGED.settle(watch))
-    return certificate
+    return replace(certificate, doubts=_doubts(certificate))
+
+
+def _doubts(certificate: Certificate) -> str:
+    """What to say of the installed transformers if the folder is not proven: its files may be right, and transformers not."""
+    if certificate.verdict is Verdict.PROVEN:
+        return ""
+    about_the_files = certificate.claims[: len(ABOUT_THE_FILES)]
+    return doubts_about_the_installed(files_are_right=all(claim.verdict is Verdict.PROVEN or claim.left_open for claim in about_the_files))
 
 
 def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..proof.certificate import Certificate, Verdict, cause_text, claim_text
+from ..proof.certificate import Certificate, Verdict, claim_text
 from ..proof.claims import CLAIM_NAMES, ONLY_SOME
 
 _FINDINGS_SHOWN = 10
@@ -34,7 +34,7 @@ def test_your_converted_checkpoint(name: str, certificate: Certificate) -> None:
     if claim.left_open:
         pytest.skip(claim.summary)
     if claim.verdict is not Verdict.PROVEN:
-        cause = [] if certificate.cause in (claim, None) else [cause_text(certificate.cause)]
+        cause = [] if claim is certificate.cause and not certificate.doubts else [f"cause: {certificate.why}"]
         pytest.fail("\n".join([*cause, claim_text(claim, _FINDINGS_SHOWN)]), pytrace=False)
 
 

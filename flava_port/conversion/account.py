@@ -203,8 +203,10 @@ def _that_differ(what: str, pairs: Iterable[tuple[Placed, Placed]]) -> list[str]
 
 def _how_they_differ(one: TensorSource | UnsupportedTensor, other: TensorSource | UnsupportedTensor) -> str:
     forms = [tensor.kind if isinstance(tensor, UnsupportedTensor) else f"{tensor.dtype} {list(tensor.shape)}" for tensor in (one, other)]
-    if isinstance(one, UnsupportedTensor) or isinstance(other, UnsupportedTensor) or forms[0] != forms[1]:
-        return f"{forms[0]} and {forms[1]}" if forms[0] != forms[1] else f"both {forms[0]}, which cannot be compared"
+    if forms[0] != forms[1]:
+        return " and ".join(forms)
+    if isinstance(one, UnsupportedTensor) or isinstance(other, UnsupportedTensor):
+        return f"both {forms[0]}, which cannot be compared"
     return "" if one is other else str(first_difference(one, other) or "")
 
 

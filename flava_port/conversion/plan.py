@@ -120,11 +120,13 @@ def can_be_made(part: Part, config: Mapping) -> dict[str, Made]:
 
 def _hint(part: Part, renamed: Renamed, config: Mapping, options: Options) -> str:
     """Advice for a checkpoint without heads, where a whole model was expected, and for a whole one with more in it."""
-    if not part.prefix and not _has_heads(renamed.targets):
+    if part.prefix:
+        return ""
+    if not _has_heads(renamed.targets):
         without = ", without --codebook_path," if options.codebook_path is not None else ""
         return f"\n  there are no pretraining heads in it; --part model{without} converts the encoders alone"
-    strange = [placed.name_in_file for target, placed in renamed.targets.items() if part.holds(target) and not is_key_of_flava(target)]
-    missing = shapes_for(config, part).keys() - renamed.targets.keys() - TIED_KEYS
+    strange = [placed.name_in_file for target, placed in renamed.targets.items() if not is_key_of_flava(target)]
+    missing = shapes_for(config).keys() - renamed.targets.keys() - TIED_KEYS
     if missing or not strange:
         return ""
     beginnings = Counter(name.rpartition(".")[0] for name in strange)

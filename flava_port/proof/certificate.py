@@ -51,11 +51,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Measured:
-    """One output's or gradient's largest relative error, and the largest that rounding explains."""
+    """The largest relative error of one output, block or gradient, and the largest that rounding explains.
+
+    Of a block also ``floor``, the original's own error in float32, and ``weakest``, by how much the weakest fault
+    planted in it moves it.
+    """
 
     what: str
     error: float
     tolerance: float
+    floor: float | None = None
+    weakest: float | None = None
 
     @property
     def is_too_large(self) -> bool:
@@ -95,10 +101,10 @@ def claim_text(claim: Claim, most: int = FINDINGS_SHOWN) -> str:
 def cause_text(claim: Claim) -> str:
     """What a claim found first, in one line, and how much else."""
     if not claim.findings:
-        return f"cause: {claim.name}: {claim.summary}"
+        return f"{claim.name}: {claim.summary}"
     first, *others = claim.findings
     what = f"looks like {first.looks_like}" if first.looks_like else first.what
-    return f"cause: {claim.name}: {first.key}: {what}" + (f"; and {len(others):,} more" if others else "")
+    return " ".join(f"{claim.name}: {first.key}: {what}".split()) + (f"; and {len(others):,} more" if others else "")
 
 
 def claim_texts(claims: Iterable[Claim]) -> Iterator[str]:
@@ -121,6 +127,7 @@ class Certificate:
     not_looked_at: str = ""  # what nobody asked about, or is not there
     keys: list[MappedKey] = field(default_factory=list)
     lost_in: list[str] = field(default_factory=list)  # releases of transformers that lose biases of the folder: "4.43.0 to 4.57.6"
+    doubts: str = ""  # that the installed transformers is the cause of what is not proven
 
     @property
     def verdict(self) -> Verdict:
@@ -136,6 +143,11 @@ class Certificate:
                 if claim.verdict is verdict and not claim.left_open:
                     return claim
         return None
+
+    @property
+    def why(self) -> str:
+        """The cause in a line: the installed transformers, or what the first claim found; empty where all is proven."""
+        return self.doubts or (cause_text(self.cause) if self.cause is not None else "")
 
     @property
     def exit_status(self) -> int:
@@ -154,6 +166,7 @@ class Certificate:
             "verdict": self.verdict.value,
             "asked": self.asked,
             "not_looked_at": self.not_looked_at,
+            "doubts": self.doubts,
             "versions": self.versions,
             "digests": self.digests,
             "claims": claims,
@@ -166,10 +179,10 @@ class Certificate:
         return "\n".join([*claim_texts(self.claims), "", self.conclusion()])
 
     def conclusion(self) -> str:
-        """The verdict in a line, and the cause in another if it is not proven."""
+        """The verdict in a line, and the cause in another if it is not proven: the installed transformers, or the first claim."""
         rest = f" (of {self.asked}; not looked at: {self.not_looked_at})" if self.not_looked_at else ""
         verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
-        return verdict if self.cause is None else f"{verdict}\n{cause_text(self.cause)}"
+        return f"{verdict}\ncause: {self.why}" if self.why else verdict
 
     def _left_open(self) -> str:
         """The claims that are left open, by their reasons."""

@@ -18,7 +18,7 @@ from ..rules.layouts import Layout, Semantics
 from ..target.allowed import questionable_fields
 from ..target.config import declared_dtypes, declared_fields, read_json
 from ..target.keys import POSITION_IDS, TIED, lost_in
-from ..target.known import shapes_for
+from ..target.known import shapes_of_folder
 from ..target.parts import CODEBOOK_PART, WHOLE, Part
 from ..target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, preprocessor_differences, takes_images
 from ..target.sizes import config_from_shapes
@@ -108,7 +108,7 @@ class WeightClaims:
         self.placed = self.renamed = renamed.targets
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         expected, part = self.expected_config(), self.given.part
-        placement = account(renamed, shapes_for(expected, part), part, can_be_made(part, expected))
+        placement = account(renamed, shapes_of_folder(expected, part), part, can_be_made(part, expected))
         self.placed, self.whole, self.made = dict(placement.filled), True, placement.made
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         self.mapped += [MappedKey(dropped.placed.name_in_file, dropped=dropped.because) for dropped in placement.dropped]

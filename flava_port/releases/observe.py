@@ -49,7 +49,7 @@ def observe() -> Observation:
             versions = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}
             versions["python"] = platform.python_version()
             folder = Path(scratch)
-            schema, initial, saved, loaded = observe_schema(), observe_initial(), _saved(folder), _loaded(folder)
+            schema, initial, saved, loaded = observe_schema(), observe_initial(), observe_saved(folder), observe_loaded(folder)
             runs = observe_runs() | observe_processing(folder / "ours", config(), _sketch, _said)
             return Observation(versions, schema, initial, saved, loaded, runs)
     finally:
@@ -100,7 +100,7 @@ def _initialised(value: Tensor) -> str:
     return f"random, {float(value.float().std()):.0e}" if value.numel() >= 500 else "random"
 
 
-def _saved(scratch: Path) -> dict[str, Any]:
+def observe_saved(scratch: Path) -> dict[str, Any]:
     """What save_pretrained writes of a folder of ours that was loaded: its files, and the keys that it leaves out or renames."""
     import transformers
 
@@ -125,7 +125,7 @@ def _keys_in(folder: Path) -> set[str]:
     return set(torch.load(folder / "pytorch_model.bin", weights_only=True))
 
 
-def _loaded(scratch: Path) -> dict[str, str]:
+def observe_loaded(scratch: Path) -> dict[str, str]:
     return {name: _what_loads(scratch / str(number), form) for number, (name, form) in enumerate(FORMS.items())}
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..proof.certificate import Certificate, Claim, Finding, Verdict, cause_text
+from ..proof.certificate import Certificate, Claim, Finding, Verdict
 from ..text import count_of, few, printable
 
 if TYPE_CHECKING:  # imports torch
@@ -32,7 +32,7 @@ def proof_in_markdown(certificate: Certificate) -> str:
     """The verdict, the cause, a row for each claim, the findings folded, and what was compared by what."""
     return _document(
         f"FLAVA: {_verdict(certificate)}",
-        [plain(cause_text(certificate.cause))] if certificate.cause else [],
+        [f"cause: {plain(certificate.why)}"] if certificate.why else [],
         _table(("claim", "verdict", "evidence"), ([plain(c.name), _marked(c.verdict), plain(c.summary)] for c in certificate.claims)),
         *(_findings(claim) for claim in certificate.claims if claim.findings),
         _made_with(certificate.versions),

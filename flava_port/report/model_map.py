@@ -25,17 +25,15 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A measured error, and the claim that measured it."""
+    """Something measured, and the claim that measured it."""
 
     claim: str
-    what: str
-    error: float
-    tolerance: float
+    measured: Measured
 
     @property
     def power(self) -> float:
         """The power of ten by which the error is larger than its tolerance; minus infinity for no error."""
-        return power_of(self.error, self.tolerance)
+        return power_of(self.measured.error, self.measured.tolerance)
 
 
 def power_of(error: float, tolerance: float) -> float:
@@ -56,19 +54,27 @@ SPREADS = "gradients"
 
 @dataclass
 class Cell:
-    """A module or an output of the model. Errors of the claim ``uncoloured`` are listed, and do not colour it."""
+    """A module or an output of the model. Where it is of a refuted one, only what shows whose fault it is colours it."""
 
     path: str
     label: str
-    uncoloured: str = ""
+    refuted: bool = False
     measured: list[Shown] = field(default_factory=list)
     state: str = "unknown"  # of its values, where it has some: equal, wrong, unknown
     diverges_first: bool = False
 
     @property
     def level(self) -> str:
-        powers = [each.power for each in self.measured if each.claim != self.uncoloured]
+        powers = [each.power for each in self.measured if not self.refuted or self.shows_fault(each)]
         return level_of(max(powers)) if powers else self.state
+
+    def is_own(self, shown: Shown) -> bool:
+        """Whether it is the error of what this module makes of the original's inputs, to which no other's fault spreads."""
+        return shown.measured.what.endswith(self.path) and shown.claim != SPREADS
+
+    def shows_fault(self, shown: Shown) -> bool:
+        """Whether it is its own error, or any but a gradient's where that was not measured."""
+        return self.is_own(shown) if any(map(self.is_own, self.measured)) else shown.claim != SPREADS
 
     @property
     def said(self) -> str:
@@ -109,12 +115,12 @@ _PANELS = {
 _OUTPUT = "output"
 # Where a module stands in a grid: its column and its part of a layer, or of a block of the codebook.
 _LAYER = re.compile(r"\.encoder\.layer\.(?P<column>\d+)(?:\.(?P<part>.+))?\Z")
-_BLOCK = re.compile(r"\Aimage_codebook\.blocks\.(?P<column>group_\d+\.group\.block_\d+)\.(?P<part>.+)\Z")
+_BLOCK = re.compile(r"\Aimage_codebook\.blocks\.(?P<column>group_\d+\.group\.block_\d+)(?:\.(?P<part>.+))?\Z")
 # Parts in the order in which they compute, and what their lines are called.
 _PARTS = {
     "layernorm_before": "layer norm before", "attention.attention.query": "query", "attention.attention.key": "key",
     "attention.attention.value": "value", "attention.output.dense": "attention output", "layernorm_after": "layer norm after",
-    "intermediate.dense": "feed forward, in", "output.dense": "feed forward, out", _OUTPUT: "the layer's output",
+    "intermediate.dense": "feed forward, in", "output.dense": "feed forward, out", _OUTPUT: "as a whole",
     "id_path": "identity path", **{f"res_path.path.conv_{n}": f"convolution {n}" for n in range(1, 5)},
 }  # fmt: skip
 
@@ -140,16 +146,14 @@ def _cells(certificate: Certificate) -> dict[str, Cell]:
     states: dict[str, set[str]] = defaultdict(set)
     for key in [*(key.converted for key in certificate.keys if key.converted), *wrong]:
         states[module_of(key)].add("wrong" if key in wrong else "equal" if key in certificate.digests else "unknown")
-    uncoloured = SPREADS if certificate.verdict is Verdict.DIFFERS else ""
-    cells = {path: Cell(path, _label(path), uncoloured) for path in ("", *states)}
+    refuted = certificate.verdict is Verdict.DIFFERS
+    cells = {path: Cell(path, _label(path), refuted) for path in ("", *states)}
     for path, found in states.items():
         cells[path].state = next(state for state in ("wrong", "unknown", "equal") if state in found)
     for claim in certificate.claims:
         for measured in claim.measured:
             path = _place(measured, cells)
-            cells.setdefault(path, Cell(path, _label(path), uncoloured)).measured.append(
-                Shown(claim.name, measured.what, measured.error, measured.tolerance)
-            )
+            cells.setdefault(path, Cell(path, _label(path), refuted)).measured.append(Shown(claim.name, measured))
     if (first := first_to_diverge(certificate)) in cells:
         cells[first].diverges_first = True
     return cells
@@ -165,10 +169,10 @@ _ENCODING = re.compile(r"(image|text|multimodal)(?:_masked)? (?:hidden state (\d
 
 
 def _place(measured: Measured, cells: Mapping[str, Cell]) -> str:
-    """The path of what was measured: a module or layer by its name, or an output; empty for what is neither."""
-    for name in re.findall(r"\w+(?:\.\w+)+", measured.what):
-        while name:
-            if name in cells or ((layer := _LAYER.search(name)) and not layer["part"]):
+    """The path of what was measured: a module, or a block of several, by its name; or an output; empty for what is neither."""
+    for name in re.findall(r"[\w.]*\w", measured.what):
+        while name and name not in ("flava", "image_codebook"):
+            if name in cells or any(path.startswith(f"{name}.") for path in cells):
                 return name
             name = name.rpartition(".")[0]
     if state := _ENCODING.search(measured.what):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..proof.certificate import Certificate, Claim, Finding, Verdict
 from ..target.epochs import recorded_releases
 from ..text import count_of, printable
-from .model_map import LEVELS, SPREADS, Panel, Shown, first_to_diverge, level_of, panels, power_of, unplaced
+from .model_map import LEVELS, Panel, Shown, first_to_diverge, level_of, panels, power_of, unplaced
 from .names import module_of, names_of, names_of_module, rows
 from .plots import HEIGHT, WIDTH, strip_of
 
@@ -33,12 +33,14 @@ _SENTENCES = {
 def proof_page(certificate: Certificate) -> str:
     """The page of a proof: verdict and cause, claims, the model, the releases that load it right, every key."""
     drawn = panels(certificate)
+    measuring = [claim.name for claim in certificate.claims if claim.measured]
     converted = {key.converted for key in certificate.keys}
     return render(
         "proof.html",
         versions=certificate.versions,
         verdict=certificate.verdict.value,
         sentence=sentence(certificate),
+        why=certificate.why,
         cause=certificate.cause,
         open=[claim.name for claim in certificate.claims if claim.left_open],
         culprit=_culprit(certificate.cause),
@@ -46,10 +48,9 @@ def proof_page(certificate: Certificate) -> str:
         claims=[(claim, strip_of(claim)) for claim in certificate.claims],
         panels=drawn,
         unplaced=unplaced(certificate),
-        levels=LEVELS,
-        measuring=[claim.name for claim in certificate.claims if claim.measured],
-        spreads=SPREADS,
-        scale=next((strip_of(claim) for claim in certificate.claims if claim.planted), None),
+        levels={level: what for level, what in LEVELS.items() if measuring or level in ("equal", "wrong", "unknown")},
+        measuring=measuring,
+        scale=next((plot for plot in map(strip_of, certificate.claims) if plot and plot.planted), None),
         modules=_modules(drawn),
         releases=_releases(certificate.lost_in),
         rows=list(rows(certificate)),
@@ -103,16 +104,20 @@ def _modules(drawn: Sequence[Panel]) -> dict[str, Any]:
             "said": cell.said,
             "state": cell.state,
             "names": names_of_module(cell.path).__dict__ if cell.state != "unknown" or cell.diverges_first else {},
-            "measured": [
-                [each.claim, each.what, f"{each.error:.1e}", f"{each.tolerance:.1e}", level_of(each.power)] for each in _sorted(cell)
-            ],
+            "measured": [_measured(each, cell.shows_fault(each)) for each in sorted(cell.measured, key=lambda each: -each.power)],
         }
         for cell in cells
     }
 
 
-def _sorted(cell: Any) -> list[Shown]:
-    return sorted(cell.measured, key=lambda each: -each.power)
+def _measured(shown: Shown, shows_fault: bool) -> list[str | bool]:
+    """A row of what was measured of a module: whether it shows whose fault it is, claim, name, level, then the numbers.
+
+    These are the error, the noise floor, the tolerance and the weakest planted fault.
+    """
+    of = shown.measured
+    numbers = of.error, of.floor, of.tolerance, of.weakest
+    return [shows_fault, shown.claim, of.what, level_of(shown.power), *("" if number is None else f"{number:.1e}" for number in numbers)]
 
 
 def _releases(lost_in: Sequence[str]) -> list[tuple[str, bool]]:
@@ -129,6 +134,7 @@ def drift_page(steps: Sequence["Transition"]) -> str:
 
     observations = [steps[0].old, *(step.new for step in steps)]
     advice = [verdict(step.old, step.new) for step in steps]
+    circumstances = _agreement(observations, ROUNDING)
     gravest = max(advice, key=lambda each: GRAVITY.index(each.advice))
     return render(
         "drift.html",
@@ -139,7 +145,8 @@ def drift_page(steps: Sequence["Transition"]) -> str:
         steps=list(zip(steps, advice)),
         changes=[{kind: [change.text for change in step.found if change.kind == kind] for kind in KINDS} for step in steps],
         kinds=KINDS,
-        circumstances=_agreement(observations, ROUNDING),
+        moved=[row for row in circumstances if len(set(row[1])) > 1],
+        stayed=[row for row in circumstances if len(set(row[1])) == 1],
         rounding=ROUNDING,
     )
 

@@ -55,11 +55,9 @@ def strip_of(claim: Claim) -> Strip | None:
     """The claim's errors to be drawn; None where it measured none."""
     if not claim.measured:
         return None
-    common = max(each.tolerance for each in claim.measured)
     powers = [power_of(each.error, each.tolerance) for each in claim.measured]
-    planted = sorted((power_of(size, common), name) for name, size in claim.planted.items() if size)
-    noise = power_of(claim.floor, common) if claim.floor else None
-    drawn = [power for power in (*powers, *(power for power, _ in planted), *([noise] if noise is not None else [])) if isfinite(power)]
+    planted, noise = _planted(claim), _floor(claim)
+    drawn = [power for power in (*powers, *(power for power, _ in planted), *([noise[0]] if noise else [])) if isfinite(power)]
     lowest = max(min([_LOWEST, *map(floor, drawn)]), -_FARTHEST)
     highest = min(max([_HIGHEST, *map(ceil, drawn)]), _FARTHEST)
 
@@ -80,10 +78,30 @@ def strip_of(claim: Claim) -> Strip | None:
         [(x(power), power) for power in range(lowest, highest + 1) if power % step == 0],
         x(0),
         _bands(x(-2), x(0), x(3)),
-        None if noise is None else Mark(x(noise), f"noise floor: {claim.floor:.1e}"),
-        [Mark(x(power), f"{name} would show {10**power * common:.1e}") for power, name in planted],
+        Mark(x(noise[0]), noise[1]) if noise else None,
+        [Mark(x(power), says) for power, says in planted],
         f"{len(powers)} errors against their tolerances: {exact} with no error, {sum(power > 0 for power in powers)} too large",
     )
+
+
+def _planted(claim: Claim) -> list[tuple[float, str]]:
+    """The faults planted in the whole model, or else the weakest in each block: by their powers, the weakest first."""
+    common = max(each.tolerance for each in claim.measured)
+    whole = [(power_of(size, common), f"{name} would show {size:.1e}") for name, size in claim.planted.items() if size]
+    blocks = [(power_of(m.weakest, m.tolerance), f"in {m.what} {m.weakest:.1e}") for m in claim.measured if m.weakest]
+    return sorted(whole or blocks)
+
+
+def _floor(claim: Claim) -> tuple[float, str] | None:
+    """The noise floor of the whole model, or else of the block where it comes nearest to its tolerance."""
+    if claim.floor:
+        common = max(each.tolerance for each in claim.measured)
+        # Errors in float64 are held to far less than the noise that was measured in float32.
+        return power_of(claim.floor, common), f"noise{' in float32' if claim.floor > common else ' floor'}: {claim.floor:.1e}"
+    blocks = [
+        (power_of(m.floor, m.tolerance), f"noise floor, at most {m.floor:.1e}") for m in claim.measured if m.floor and m.floor < m.tolerance
+    ]
+    return max(blocks, default=None)
 
 
 def _bands(near: float, over: float, far: float) -> list[tuple[str, float, float]]:

@@ -14,6 +14,7 @@ _COLOURS = {
     "not proven": _YELLOW,
     "look before you upgrade": _YELLOW,
     "reconvert": _YELLOW,
+    "warning": _YELLOW,
     "differs": _RED,
     "do not upgrade": _RED,
     "cause:": _RED,

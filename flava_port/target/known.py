@@ -39,11 +39,19 @@ class InstalledFlava(NamedTuple):
         recorded = recorded_releases().get(self.release)
         return recorded.sources if recorded else None
 
+    @property
+    def changes(self) -> str:
+        """What it changed of the schema, in short; empty where nothing."""
+        return "; ".join(map(str, few(in_short(self.differences), 3)))
+
+    def with_advice(self, changes: str) -> str:
+        """One line: what it changed, and what to do."""
+        return f"{self} {changes}; stay on {EPOCHS[-1].releases[-1]}, or see `flava-port layout`"
+
     def describe(self) -> str:
         """One line: whose FLAVA it is, or what it changed and what to do."""
         if self.differences:
-            changed = "; ".join(map(str, few(in_short(self.differences), 3)))
-            return f"{self} {changed}; stay on {EPOCHS[-1].releases[-1]}, or see `flava-port layout`"
+            return self.with_advice(self.changes)
         known = self.same_as or f"the epoch {self.epoch}"
         return f"{self} has the FLAVA of {known}" if self._recorded else f"{self} is not recorded yet; its FLAVA is that of {known}"
 
@@ -54,18 +62,34 @@ class InstalledFlava(NamedTuple):
 
 @cache
 def installed_flava() -> InstalledFlava:
-    """Told by the digest of the sources; where that is unknown, by the schema, which takes an import of transformers.
-
-    Raises:
-        NotFaithful: the installed transformers builds no FLAVA.
-    """
+    """Told by the digest of the sources; where that is unknown, by the schema, which takes an import of transformers."""
     release, same_as = version("transformers"), release_with(source_digest())
     if same_as is not None:
         return InstalledFlava(release, same_as, next(epoch for epoch in EPOCHS if same_as in epoch.releases))
-    observed = observe_schema()
+    try:
+        observed = observe_schema()
+    except NotFaithful as error:  # "transformers 9.9.0 no longer builds FLAVA"
+        return InstalledFlava(release, None, EPOCHS[-1], (str(error).removeprefix(f"transformers {release} "),), True)
     epoch, differences = nearest(observed)
     other_keys = _without_positions(observed.shapes) != _without_positions(known_schema(epoch).shapes)
     return InstalledFlava(release, None, epoch, tuple(differences), other_keys)
+
+
+NOT_THE_CHECKPOINT = "The installed transformers is the cause, and not the checkpoint"
+
+
+def doubts_about_the_installed(*, files_are_right: bool) -> str:
+    """What to say of the installed transformers beside a folder that is not proven; empty for a recorded FLAVA.
+
+    Where the folder's files are right, other sources are what computes otherwise.
+    """
+    flava = installed_flava()
+    if flava.same_as is None and flava.differences:
+        return f"{flava.describe()}. {NOT_THE_CHECKPOINT}"
+    if flava.same_as is None and files_are_right:
+        drift = f"flava-port drift --from {EPOCHS[-1].releases[-1]} says what it computes otherwise"
+        return f"{flava.describe()} in keys and shapes; its sources are none that were recorded. {NOT_THE_CHECKPOINT}: {drift}"
+    return ""
 
 
 def nearest(observed: Schema) -> tuple[Epoch, list[str]]:
@@ -86,8 +110,14 @@ def shapes_for(config: Mapping, part: Part = WHOLE) -> Shapes:
     """
     flava = installed_flava()
     if flava.other_keys:
-        raise NotFaithful(f"{flava.describe()}. The installed transformers is the cause, and not the checkpoint")
-    known = known_shapes({**config, "init_codebook": True} if part is CODEBOOK_PART else config, flava.epoch)
+        raise NotFaithful(f"{flava.describe()}. {NOT_THE_CHECKPOINT}")
+    return shapes_of_folder(config, part)
+
+
+def shapes_of_folder(config: Mapping, part: Part = WHOLE) -> Shapes:
+    """What `shapes_for` gives; where the installed transformers has other keys than every known release, those of the nearest."""
+    epoch = installed_flava().epoch
+    known = known_shapes({**config, "init_codebook": True} if part is CODEBOOK_PART else config, epoch)
     return built_shapes(config, part) if known is None else {key: shape for key, shape in known.items() if part.holds(key)}
 
 

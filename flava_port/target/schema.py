@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NotFaithful
 from .config import with_defaults
 from .epochs import Epoch
-from .installed import empty_model, quiet
+from .installed import empty_model, quiet, source_digest
 from .keys import POSITION_IDS
 from .parts import CODEBOOK_PART, PARTS
 from .shapes import Shapes, expected_shapes
@@ -81,6 +81,8 @@ def observe_schema() -> Schema:
     """
     import transformers
 
+    if source_digest() is None:
+        raise NotFaithful(f"transformers {transformers.__version__} no longer has FLAVA: there is no models/flava in it")
     try:
         with quiet():
             return _schema_of(empty_model(PROBE), empty_model(_without_switches(PROBE)), _observed_defaults())

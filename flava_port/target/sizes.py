@@ -166,8 +166,7 @@ def _heads(hidden_size: int) -> int:
     """The number of heads of the published model of this size; else as many as are 64 wide, or as near below 64 as divides the size."""
     if hidden_size in _HEADS_BY_HIDDEN_SIZE:
         return _HEADS_BY_HIDDEN_SIZE[hidden_size]
-    width = next((w for w in range(min(HEAD_WIDTH, hidden_size), 0, -1) if hidden_size % w == 0), 1)
-    return hidden_size // width
+    return hidden_size // max(width for width in range(1, HEAD_WIDTH + 1) if hidden_size % width == 0)
 
 
 def contradictions(config: dict, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, object, SizeFound]]:

@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "numpy", "safetensors", "tqdm"}
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
     """A folder with what the wheel brings, as pip would install it."""
-    pytest.importorskip("setuptools", reason="builds a wheel: pip install 'setuptools>=77'")
+    pytest.importorskip("setuptools", minversion="77", reason="builds a wheel: pip install 'setuptools>=77'")
     folder = tmp_path_factory.mktemp("wheel")
     zipfile.ZipFile(built("wheel", folder)).extractall(folder / "site")
     return folder / "site"
@@ -66,6 +66,12 @@ def test_the_options_stand_in_a_group_of_their_own(run_pytest):
     group = output.partition("(flava-port)")[2].partition("\n\n")[0]
     options = set(re.findall(r"--[a-z-]+", group))
     assert status == 0 and {"--flava-checkpoint", "--flava-codebook", "--flava-converted", "--flava-config", "--observe"} <= options
+
+
+def test_a_wheel_brings_the_templates_of_the_report(installed):
+    """All of them, so that pages can be made in any folder."""
+    ours = {path.name for path in (ROOT / "flava_port" / "report" / "templates").iterdir()}
+    assert {path.name for path in (installed / "flava_port" / "report" / "templates").iterdir()} == ours
 
 
 def test_another_suite_pays_nothing(run_pytest):

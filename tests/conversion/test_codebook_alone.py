@@ -1,12 +1,13 @@
 """A DALL-E encoder converts on its own, for `FlavaImageCodebook`."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from flava_port.codebook import convert_dalle_checkpoint
+from flava_port.codebook import convert_dalle_checkpoint, upgrade_state_dict
 from flava_port.errors import InvalidInput, NotFaithful
 from flava_port.target.config import DEFAULTS
 from tests.builders import TINY_CODEBOOK, from_pretrained, tiny_codebook
@@ -82,3 +83,35 @@ def test_a_config_inside_of_the_target_is_never_replaced_by_it(tiny, tmp_path):
     (tmp_path / "out" / "config.json").write_text("{}")
     with pytest.raises(InvalidInput, match=r"would delete \S*config\.json"):
         convert_dalle_checkpoint(tiny.codebook, tmp_path / "out", tmp_path / "out" / "config.json", force=True)
+
+
+def test_where_the_encoder_stands_can_be_said(tmp_path):
+    """By its container, and by the prefix of its keys; each chooses one of two."""
+    other = {key: value + 1 for key, value in tiny_codebook().items()}
+    torch.save({"first": tiny_codebook(), "second": other}, tmp_path / "containers.pt")
+    torch.save({**tiny_codebook(), **{f"second.{key}": value for key, value in other.items()}}, tmp_path / "prefixes.pt")
+    by_container = convert_dalle_checkpoint(tmp_path / "containers.pt", None, save_checkpoint=False, container="second")
+    by_prefix = convert_dalle_checkpoint(tmp_path / "prefixes.pt", None, save_checkpoint=False, prefix="second.")
+    for found in (by_container, by_prefix):
+        assert_same_tensors(found, upgrade_state_dict(other))
+
+
+@pytest.mark.parametrize("save_checkpoint", [True, False])
+def test_a_config_that_contradicts_the_shapes_stops_it(tiny, tmp_path, save_checkpoint):
+    """With or without a folder to write."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "flava_image_codebook", "vocab_size": TINY_CODEBOOK.vocab_size + 1}))
+    with pytest.raises(NotFaithful, match="vocab_size"):
+        convert_dalle_checkpoint(tiny.codebook, tmp_path / "out", tmp_path / "config.json", save_checkpoint)
+
+
+def test_progress_is_told(tiny, tmp_path):
+    """To whatever is passed for it."""
+    told = []
+
+    @contextmanager
+    def progress(what, _total):
+        told.append(what)
+        yield lambda count: None
+
+    convert_dalle_checkpoint(tiny.codebook, tmp_path / "out", progress=progress)
+    assert told

@@ -69,6 +69,12 @@ def test_position_ids_count_up_as_their_dtype_has_it(dtype, tmp_path):
     assert counts_up(tensors["ids"], 512) and not counts_up(tensors["ids"], 511) and not counts_up(tensors["others"], 512)
 
 
+def test_whole_numbers_that_wrap_around_do_not_count_up(tmp_path):
+    """Eight bits hold no 255; another number stands in its place."""
+    torch.save({"ids": torch.arange(256).to(torch.int8)[None]}, tmp_path / "ids.pt")
+    assert not counts_up(open_checkpoint(tmp_path / "ids.pt").tensors["ids"], 256)
+
+
 def test_position_ids_may_be_absent(convert):
     """A checkpoint without them converts, as the model computes them."""
     assert convert({key: value for key, value in tiny_state_dict().items() if "position_ids" not in key}) is None

@@ -47,6 +47,14 @@ def test_a_key_that_no_rule_knows_is_named_as_such(said):
     )
 
 
+def test_keys_side_by_side_are_left_out_by_one_flag_and_three_flags_are_named(said):
+    """Two keys of one module by its name; a key alone by its own. The fourth flag is only counted."""
+    more = ["head.out.weight", "head.out.bias", "head.scale", "zzz", "yyy"]
+    assert said(tiny_state_dict() | {key: torch.ones(2, 2) for key in more}).splitlines()[-1] == (
+        "  leave out what is no part of the model: --drop 'head.out.*' --drop head.scale --drop zzz ... and 1 more"
+    )
+
+
 def test_the_flags_that_leave_keys_out_do_so(tmp_path, run_command):
     """They are given as a shell takes them, and converting with them succeeds: keys side by side, alone, of no text, with signs of a glob."""
     more = ["head.weight", "head.bias", "other.weight", "zzz", "a b[1]*", 7]

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flava_port import NotFaithful, convert_flava_checkpoint
+from flava_port import InvalidInput, NotFaithful, convert_flava_checkpoint
 from flava_port.target.config import read_config
 from flava_port.target.parts import PARTS, WHOLE
 from flava_port.target.preprocessor import preprocessor_json
 from tests.builders import tiny_state_dict
 from tests.comparing import assert_same_tensors
+from tests.conversion.found import hugging_face
 from tests.rules.grammar import tiny_torchmultimodal
 
 pytestmark = pytest.mark.peers
@@ -178,3 +179,47 @@ def test_position_ids_count_up_in_any_dtype_that_can(run_command, tmp_path, dtyp
         "convert", "--checkpoint_path", tmp_path / "flava.pt", "--no-codebook", "--pytorch_dump_folder_path", tmp_path / "out"
     )
     assert ran.status == 0, ran.err
+
+
+def shards(folder, state):
+    """The state dict in a folder of two shards with their index."""
+    folder.mkdir()
+    keys = list(state)
+    files = {"model-00001-of-00002.safetensors": keys[::2], "model-00002-of-00002.safetensors": keys[1::2]}
+    for name, some in files.items():
+        save_file({key: state[key].clone() for key in some}, folder / name)
+    names = {key: name for name, some in files.items() for key in some}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    return folder
+
+
+def test_of_transformers_shards_the_config_beside_them_counts_if_it_is_there(tmp_path):
+    """Without one the sizes come from the shapes, as for any checkpoint; with one its heads are believed."""
+    folder = shards(tmp_path / "shards", hugging_face())
+    convert_flava_checkpoint(folder, None, tmp_path / "without")
+    config = read_config(tmp_path / "without")
+    config["text_config"]["num_attention_heads"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    convert_flava_checkpoint(folder, None, tmp_path / "with")
+    assert read_config(tmp_path / "with") == config
+
+
+def test_a_folder_that_is_said_to_be_transformers_needs_its_config(tmp_path):
+    """With --from hf a folder is a model of transformers', whose config says what no shape tells."""
+    with pytest.raises(InvalidInput, match=r"config\.json"):
+        convert_flava_checkpoint(shards(tmp_path / "shards", hugging_face()), None, tmp_path / "out", layout="hf")
+
+
+def test_a_config_beside_shards_of_another_layout_is_not_read(tmp_path):
+    """It may be anything."""
+    folder = shards(tmp_path / "shards", tiny_torchmultimodal())
+    (folder / "config.json").write_text("a trainer's settings")
+    convert_flava_checkpoint(folder, None, tmp_path / "out")
+    assert read_config(tmp_path / "out") == read_config_of(tmp_path, tiny_torchmultimodal())
+
+
+def read_config_of(tmp_path, state):
+    """The config that these weights get from one file."""
+    torch.save(state, tmp_path / "theirs.pt")
+    convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "from one file")
+    return read_config(tmp_path / "from one file")

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from flava_port.proof.certificate import Claim, Finding, MappedKey, Measured, Verdict
-from flava_port.report.model_map import first_to_diverge, panels, power_of
+from flava_port.report.model_map import first_to_diverge, panels, power_of, unplaced
 from flava_port.report.names import module_of, names_of, names_of_module
 from flava_port.report.plots import strip_of
 from flava_port.rules.tables import source_name
@@ -138,6 +138,16 @@ def test_a_measurement_of_a_whole_layer_or_of_a_module_finds_its_place():
     assert cells[LAYER].level == cells[f"{LAYER}.output.dense"].level == "near"
 
 
+def test_only_a_blocks_own_error_colours_a_refuted_model():
+    """Where it was measured: what goes in and gradients are wrong in every block behind the fault."""
+    certificate = faulty()
+    after = LAYER.replace("layer.1", "layer.2")
+    what = {LAYER: 0.5, f"{LAYER}: what goes in": 0.0, after: 0.0, f"{after}: what goes in": 0.5}
+    certificate.claims.append(proven("blocks", [Measured(name, error, 1e-6) for name, error in what.items()]))
+    cells = {cell.path: cell for panel in panels(certificate) for line in panel.lines for cell in line.cells if cell}
+    assert (cells[LAYER].level, cells[after].level) == ("far", "exact")
+
+
 def test_errors_are_drawn_against_their_tolerance():
     """Of the noise floor, the tolerance, and planted faults each is right of the one before; what is no number is farthest."""
     strip = strip_of(faulty().claims[1])
@@ -146,6 +156,17 @@ def test_errors_are_drawn_against_their_tolerance():
     assert "an epsilon would show 1.0e-05" in strip.planted[0].says
     assert power_of(float("nan"), 1.0) == power_of(1.0, 0.0) == float("inf") and strip_of(proven("keys")) is None
     assert max(x for x, _ in strip.ticks) <= max(dot.x for dot in strip_of(proven("x", [Measured("y", float("nan"), 1.0)])).dots)
+
+
+def test_blocks_bring_their_own_floor_and_weakest_fault():
+    """Where a claim says nothing of the whole model; the detail of a block says both."""
+    blocks = [Measured(LAYER, 1e-9, 1e-6, 1e-8, 1e-3), Measured("mim_head: what goes in", 0.0, 1e-6, 1e-7, 1e-4)]
+    certificate = full_size()
+    certificate.claims.append(proven("blocks", blocks))
+    strip = strip_of(certificate.claims[-1])
+    assert strip.dots[0].x < strip.floor.x < strip.tolerance < strip.planted[0].x < strip.planted[1].x
+    assert "mim_head" in strip.planted[0].says and not unplaced(certificate)
+    assert '[true, "blocks", "mim_head: what goes in", "exact", "0.0e+00", "1.0e-07", "1.0e-06", "1.0e-04"]' in proof_page(certificate)
 
 
 def test_releases_that_lose_biases_are_marked():

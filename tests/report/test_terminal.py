@@ -6,7 +6,7 @@ import pytest
 
 from flava_port.proof.certificate import claim_texts
 from flava_port.report.terminal import as_on, coloured, fitted
-from tests.report.certificates import QUERY, a_certificate, differing, left_open, proven
+from tests.report.certificates import HOSTILE, QUERY, a_certificate, differing, left_open, proven
 
 
 class Terminal(io.StringIO):
@@ -90,6 +90,11 @@ def test_the_first_claim_that_differs_shows_more_than_those_that_follow_from_it(
     texts = [*claim_texts([proven("keys"), differing("values", 7), differing("forward", 142)])]
     assert [text.count("values differ") for text in texts] == [0, 5, 1]
     assert "... and 2 more" in texts[1] and "... and 141 more" in texts[2]
+
+
+def test_the_cause_is_one_line_whatever_the_key():
+    """A line break in a key could look like a verdict."""
+    assert len(a_certificate(differing("values", 1, HOSTILE)).conclusion().splitlines()) == 2
 
 
 def test_the_conclusion_names_the_cause():

@@ -5,7 +5,7 @@ import pytest
 from flava_port.errors import NotFaithful
 from flava_port.target import known
 from flava_port.target.epochs import EPOCHS
-from flava_port.target.known import InstalledFlava, installed_flava, shapes_for
+from flava_port.target.known import InstalledFlava, doubts_about_the_installed, installed_flava, shapes_for, shapes_of_folder
 from flava_port.target.schema import PROBE, known_schema
 from flava_port.target.schema_differences import in_short
 from tests.releases.plants import PLANTS, plant
@@ -119,3 +119,34 @@ def test_what_changes_no_key_does_not_stop_a_conversion(unknown, monkeypatch):
     """Where only ties differ, shapes are stated, and the difference is known."""
     plant("a removed tie", unknown, monkeypatch)
     assert shapes_for({}) and installed_flava().differences and not installed_flava().other_keys
+
+
+def test_a_recorded_release_is_not_blamed():
+    """Beside a folder that is not proven, nothing is said of it."""
+    assert doubts_about_the_installed(files_are_right=True) == doubts_about_the_installed(files_are_right=False) == ""
+
+
+def test_other_sources_are_blamed_for_what_right_files_compute(unknown):
+    """Where keys and shapes are known ones, and files differ, the files may be at fault."""
+    said = doubts_about_the_installed(files_are_right=True)
+    assert "the cause, and not the checkpoint: flava-port drift --from" in said
+    assert doubts_about_the_installed(files_are_right=False) == ""
+
+
+def test_a_changed_schema_is_blamed_whatever_the_files_are(unknown, monkeypatch):
+    """The shapes of a folder are then those of the nearest release, so that its files are judged all the same."""
+    plant("a renamed submodule", unknown, monkeypatch)
+    assert doubts_about_the_installed(files_are_right=False).endswith("the cause, and not the checkpoint")
+    assert "flava.text_model.encoder.layer.0.intermediate.dense.weight" in shapes_of_folder({})
+
+
+def test_a_transformers_that_builds_no_flava_is_described_by_that(unknown, monkeypatch):
+    """Nothing is raised: what it no longer does is what it changed."""
+
+    def refuse():
+        raise NotFaithful(f"transformers {installed} no longer has FLAVA")
+
+    installed = known.version("transformers")
+    monkeypatch.setattr(known, "observe_schema", refuse)
+    assert installed_flava().describe().endswith(f" no longer has FLAVA; stay on {NEWEST}, or see `flava-port layout`")
+    assert installed_flava().other_keys

@@ -13,7 +13,7 @@ from flava_port.target.keys import HEADS
 from flava_port.target.known import built_shapes
 from flava_port.target.schema import PROBE, flat
 from flava_port.target.shapes import expected_shapes
-from flava_port.target.sizes import SIZES, config_from_shapes, sizes_found
+from flava_port.target.sizes import SIZES, config_from_shapes, contradictions, sizes_found
 from tests.builders import TINY, TINY_CODEBOOK
 from tests.strategies import original_codebook_configs, original_configs
 
@@ -37,7 +37,7 @@ def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
     assert (actual["projection_dim"], actual["hidden_size"]) == (expected["projection_dim"], expected["hidden_size"])
 
 
-@pytest.mark.parametrize(("hidden", "heads"), [(64, 1), (768, 12), (1024, 16), (32, 1), (96, 2), (80, 2)])
+@pytest.mark.parametrize(("hidden", "heads"), [(64, 1), (768, 12), (1024, 16), (32, 1), (96, 2), (80, 2), (75, 3), (67, 67)])
 def test_heads_are_64_wide_or_the_widest_that_divides(hidden, heads):
     """Attention heads are assumed 64 wide, as FLAVA's are, or the next width below that divides the hidden size."""
     config, assumed = config_from_shapes({"flava.text_model.layernorm.weight": (hidden,)})
@@ -96,8 +96,25 @@ def test_sizes_are_decided_by_most_of_the_weights():
 
 def test_image_positions_that_are_no_square_ask_for_a_config():
     """29 patches could make an image of any shape, so the message asks for a config."""
-    with pytest.raises(NotFaithful, match="30 positions.*pass --config_path"):
-        config_from_shapes({"flava.image_model.embeddings.position_embeddings": (1, 30, 8)})
+    for beside in ({}, {"flava.text_model.layernorm.weight": (8,)}):
+        with pytest.raises(NotFaithful, match="30 positions.* no square of square patches, .*; pass --config_path$"):
+            config_from_shapes({"flava.image_model.embeddings.position_embeddings": (1, 30, 8), **beside})
+
+
+def test_the_models_own_width_is_that_of_the_matching_head_or_the_multimodal_encoders():
+    """The head shows it where there is one; encoders alone have none."""
+    encoder = {"flava.multimodal_model.layernorm.weight": (40,)}
+    assert config_from_shapes(encoder)[0]["hidden_size"] == 40
+    assert config_from_shapes({**encoder, "itm_head.pooler.dense.weight": (56, 56)})[0]["hidden_size"] == 56
+
+
+def test_the_side_of_square_images_may_stand_in_a_list():
+    """One of its numbers must be the one that the shapes show."""
+    config = normal_form(_fields(TINY, TINY_CODEBOOK))
+    shapes, side = built_shapes(config), config["image_config"]["image_size"]
+    for value, is_wrong in (([side, side], False), ([side + 1, side + 1], True), (side + 1, True)):
+        config["image_config"]["image_size"] = value
+        assert [name for name, _, _ in contradictions(config, shapes)] == ["image_config.image_size"] * is_wrong
 
 
 @given(value=st.sampled_from(["12", None, [1], {"a": 1}, 1.5, True]))

@@ -24,14 +24,17 @@
 
   const measuredIn = (measured) => {
     const head = element("tr");
-    for (const title of ["claim", "measured", "error", "tolerance"]) head.append(element("th", title));
+    for (const title of ["claim", "measured", "error", "noise (the original in float32)", "tolerance", "weakest planted fault"]) head.append(element("th", title));
     const body = element("tbody");
-    for (const [claim, what, error, tolerance, level] of measured) {
+    for (const [, claim, what, level, error, ...others] of measured) {
       const swatch = element("span");
       swatch.className = `cell swatch ${level}`;
-      body.append(element("tr", "", element("td", claim), element("td", what), element("td", "", swatch, error), element("td", tolerance)));
+      const numbers = [element("td", "", swatch, error), ...others.map((number) => element("td", number))];
+      body.append(element("tr", "", element("td", claim), element("td", what), ...numbers));
     }
-    return element("table", "", element("thead", "", head), body);
+    const table = element("div", "", element("table", "", element("thead", "", head), body));
+    table.className = "wide-table";
+    return table;
   };
 
   const show = (path, scroll) => {
@@ -50,15 +53,15 @@
     detail.hidden = false;
   };
 
-  // Colours every cell by its largest error in one claim, in all, or in all but one ("-name").
+  // Colours every cell by its largest error in one claim, in all, or in what shows whose fault it is.
   const order = ["exact", "below", "near", "over", "far"];
   const colour = document.getElementById("colour");
-  const counts = (claim) => !colour.value || (colour.value[0] === "-" ? claim !== colour.value.slice(1) : claim === colour.value);
+  const counts = ([showsFault, claim]) => !colour.value || (colour.value === "fault" ? showsFault : claim === colour.value);
   if (colour)
     colour.addEventListener("change", () => {
       for (const cell of cells) {
         const known = modules[cell.dataset.module];
-        const levels = known.measured.filter(([claim]) => counts(claim)).map((row) => order.indexOf(row[4]));
+        const levels = known.measured.filter(counts).map((row) => order.indexOf(row[3]));
         const others = [...cell.classList].filter((name) => name === "culprit" || name === "first");
         cell.className = ["cell", levels.length ? order[Math.max(...levels)] : known.state, ...others].join(" ");
       }
