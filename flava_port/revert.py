@@ -91,8 +91,10 @@ def _check_that_the_original_can_hold(keys: Collection[str], source: Path, has_p
     """The original has its codebook in a file of its own, and no layout for encoders alone.
 
     Raises:
-        InvalidInput: there are encoders alone, a codebook without a place, or a place without a codebook.
+        InvalidInput: there are encoders alone, a codebook alone with two places, a codebook without a place, or a place without one.
     """
+    if all(map(CODEBOOK_PART.holds, keys)):
+        raise InvalidInput(f"{source}: holds a codebook alone, which --checkpoint_path is for; leave out --codebook_path")
     if all(map(MODEL.holds, keys)):
         raise InvalidInput(f"{source}: holds the encoders alone, for which the original has no layout; --to torchmultimodal has")
     has_codebook = any(map(CODEBOOK_PART.holds, keys))

@@ -19,7 +19,7 @@ from ..rules.tables import source_name
 from ..target.allowed import DTYPE_FIELDS, HARMLESS, MEANINGLESS
 from ..target.config import config_json
 from ..target.installed import version
-from ..target.keys import POSITION_IDS, TIED, current_name
+from ..target.keys import POSITION_IDS, TIED, TIED_KEYS, current_name
 from ..target.parts import PARTS, Part
 from ..text import count_of, few
 from .certificate import Claim, Finding, Verdict
@@ -134,7 +134,8 @@ class _Comparison:
                 yield self._finding(key, f"is loaded as {dtype}, where {wanted} belongs", source_name(self._whole_key(key)))
         for key in sorted(self.found.frozen ^ self.wanted.frozen):
             yield self._finding(key, "is left out of training" if key in self.found.frozen else "is trained, where it should stay as it is")
-        for key in sorted(self.found.ties.keys() | self.wanted.ties.keys()):
+        # The heads' biases are tied or not by which of their keys the file has; they are equal in any case.
+        for key in sorted((self.found.ties.keys() | self.wanted.ties.keys()) - TIED_KEYS):
             if self.found.ties.get(key) != self.wanted.ties.get(key):
                 yield self._finding(key, "is tied to another parameter" if key in self.found.ties else "is tied no longer")
 

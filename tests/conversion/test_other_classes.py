@@ -95,6 +95,9 @@ def test_a_codebook_alone_reverts_to_openais_names(tiny, tmp_path, run_command):
     ran = run_command("revert", "--converted_path", folder, "--checkpoint_path", tmp_path / "codes.pt")
     assert ran.status == 0, ran.err
     assert_same_tensors(torch.load(tmp_path / "codes.pt"), tiny_codebook())
+    two = "--checkpoint_path", tmp_path / "one.pt", "--codebook_path", tmp_path / "two.pt"
+    ran = run_command("revert", "--converted_path", folder, *two)
+    assert ran.status == 2 and "holds a codebook alone" in ran.err and not (tmp_path / "two.pt").exists()
 
 
 @pytest.mark.parametrize("name", PARTS)
