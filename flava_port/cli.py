@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         ("layout", commands.layout, _layout, "which schema the installed transformers expects of FLAVA, or what it changed; exit status 1 if anything"),
         ("repair", commands.repair, _repair, "rewrites a folder that transformers saved in the form that loads right in every release"),
         ("drift", commands.drift, _drift, "what changed for FLAVA between releases of transformers or torch; exit status 1 unless it is safe to upgrade"),
+        ("observe", commands.observe, _observe, "writes what the installed transformers and torch do with FLAVA to a file, for drift"),
         ("demo", commands.demo, _demo, "makes a seeded checkpoint, converts it and proves the result"),
     ):  # fmt: skip
         command = subparsers.add_parser(name, help=what, description=f"Converts {what}." if name.startswith("convert") else what)
@@ -227,7 +228,12 @@ def _drift(command: argparse.ArgumentParser) -> None:
     _flag(command, "--to", dest="new", default="installed", metavar="NEW", help="the same (default: %(default)s)")
     bisect = "find each release between them that changed something, or something with TEXT in its line"
     _flag(command, "--bisect", nargs="?", const="", metavar="TEXT", help=bisect)
+    _flag(command, "--all", action="store_true", help="print each difference; default: likes together, on a screen")
     _reports(command)
+
+
+def _observe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE")
 
 
 def _demo(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 Imports are inside the functions, so that a command imports only what it needs.
 """
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -147,7 +148,7 @@ def repair(options: Namespace) -> int:
 
 def drift(options: Namespace) -> int:
     from .releases.bisect import Transition
-    from .releases.drift import changes, drift_report
+    from .releases.comparison import compare
     from .releases.environments import check_exists, observation_of, parse
 
     check_report_files([options.markdown], page=options.html)
@@ -158,9 +159,19 @@ def drift(options: Namespace) -> int:
         check_exists(side)
     say = _say(options, sys.stderr)
     old, new = (observation_of(side, say) for side in sides)
-    _report_drift(options, [Transition(old, new, changes(old, new))])
-    text, status = drift_report(old, new)
-    return _done(text, options, status)
+    report = compare(old, new)
+    _report_drift(options, [Transition(old, new, list(report.changes))])
+    return _done(report.text(everything=options.all), options, report.exit_status)
+
+
+def observe(options: Namespace) -> int:
+    check_report_files([options.file])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # what forks later warns otherwise
+    from .releases.observation import write
+    from .releases.observe import observe_installed
+
+    write(observe_installed(fresh=True), Path(options.file))
+    return _done(f"wrote    {options.file}; compare: flava-port drift --from {options.file}", options)
 
 
 def _report_drift(options: Namespace, steps: Sequence["Transition"]) -> None:

@@ -39,9 +39,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes the observation that ``--observe`` asks for, whichever tests ran; under pytest-xdist once, not in each worker."""
     if (file := session.config.option.observe) and not hasattr(session.config, "workerinput"):
         from .releases.observation import write
-        from .releases.observe import observe
+        from .releases.observe import observe_installed
 
-        write(observe(), Path(file))
+        write(observe_installed(), Path(file))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

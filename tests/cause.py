@@ -4,10 +4,8 @@ A pytest plugin, which `conftest.py` loads. Under a recorded release it costs a 
 and run once. What is compared are the schema, what the original computes, and what is saved and loaded.
 """
 
-import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -47,14 +45,14 @@ def find_cause() -> Cause | None:
 
 def _otherwise(flava: InstalledFlava) -> Iterator[str]:
     """What sources with a known schema do otherwise than the original, or than every known release."""
+    from flava_port.releases.circumstances import FORWARD
     from flava_port.releases.drift import ROUNDING
     from flava_port.releases.observation import OURS
-    from flava_port.releases.observe import observe_loaded, observe_runs, observe_saved
-    from flava_port.target.installed import quiet
+    from flava_port.releases.observe import observe_in_short
 
-    with quiet(), tempfile.TemporaryDirectory() as folder:
-        runs, saved, loaded = observe_runs(), observe_saved(Path(folder)), observe_loaded(Path(folder))[OURS]
-    judged = {name: run for name, run in runs.items() if run.from_original is not None}
+    observed = observe_in_short()
+    runs, saved, loaded = observed.runs, observed.saved, observed.loaded[OURS]
+    judged = {name: run for name, run in runs.items() if run.from_original is not None and run.kind == FORWARD}
     other = [
         name for name, run in judged.items() if not run.from_original <= ROUNDING and not [*gaps_of(f"{_COMPUTES}[{name}]", flava.release)]
     ]

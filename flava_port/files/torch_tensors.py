@@ -4,6 +4,7 @@ Elements pass as bytes. torch's own bridge to numpy is not used: it is missing w
 another numpy than the installed one.
 """
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -12,7 +13,9 @@ import numpy as np
 import torch
 
 from .dtypes import DTYPES, Dtype
-from .tensors import CHUNK_ELEMENTS, TensorSource, raw_bytes
+from .tensors import CHUNK_ELEMENTS, StoredTensor, TensorSource, raw_bytes
+
+_WORTH_MAPPING = 1 << 16  # elements: a smaller tensor is read as quickly
 
 
 def dtype_of(dtype: torch.dtype) -> Dtype:
@@ -45,6 +48,22 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     if array.size:
         torch.frombuffer(raw_bytes(array), dtype=tensor.dtype).copy_(tensor.reshape(-1))
     return array
+
+
+def mapped(source: TensorSource) -> torch.Tensor:
+    """The whole tensor, where it can be without a copy: its memory is the file's, as it was, whatever is written to it.
+
+    Of anything else than a contiguous tensor in a file it is `load`'s. While it lives the file must not be cut.
+    """
+    elements = prod(source.shape)
+    if not isinstance(source, StoredTensor) or not source.is_contiguous or source.deflated is not None or elements < _WORTH_MAPPING:
+        return load(source)
+    first = source.start + source.offset * source.dtype.itemsize
+    skipped = first % mmap.ALLOCATIONGRANULARITY
+    with open(source.file, "rb") as file:
+        memory = mmap.mmap(file.fileno(), elements * source.dtype.itemsize + skipped, access=mmap.ACCESS_COPY, offset=first - skipped)
+    dtype = getattr(torch, source.dtype.name)
+    return torch.frombuffer(memory, dtype=dtype, count=elements, offset=skipped).reshape(source.shape)
 
 
 def load(source: TensorSource) -> torch.Tensor:

@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from PIL import Image
@@ -12,9 +11,11 @@ from torch import Tensor
 from ..original.preprocessing import evaluation_pixels
 from ..original.wordpiece import PAIR_LENGTH, WordPiece
 from ..target.installed import quiet
+from .bounds import is_large
+from .calls import Recorder
 from .certificate import Claim, Finding, Measured, NothingToJudge
 from .examples import pictures
-from .forward import _ForPreTraining, in_float64, outputs, relative_error, run_converted, run_original
+from .forward import CODEBOOK_PIXELS, relative_error, run_converted, run_converted_codebook, run_original
 from .processors import TEXT_INPUTS, processor_of_both, square_size
 from .scenarios import Scenario
 from .sides import Sides
@@ -45,28 +46,34 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
     channels = sides.config["image_config"]["num_channels"]
     if channels != 3:
         raise NothingToJudge(f"the model takes images of {channels} channels, and the original's preprocessing makes 3")
+    ours = sides.original()
+    pairs = 1 if is_large(ours.model) else len(SENTENCES)
     with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
-        images = _read(_files(Path(scratch), sides))
+        images = _read(_files(Path(scratch), sides))[:pairs]
     length = min(length, PAIR_LENGTH)
     made = dict(
         processor_of_both(sides.folder)(
-            images=images, text=list(SENTENCES), padding="max_length", truncation=True, max_length=length, return_tensors="pt", return_codebook_pixels=True
+            images=images, text=list(SENTENCES[:pairs]), padding="max_length", truncation=True, max_length=length, return_tensors="pt", return_codebook_pixels=True
         )
     )  # fmt: skip
     own = _original_inputs(images, tokenizer, length, square_size(sides.config))
     pixels = {"the folder's": made.pop("codebook_pixel_values"), "own": own.pop("codebook_pixel_values")}
     cases = [Scenario("the folder's", made).to(torch.float64), Scenario("the original's", own).to(torch.float64)]
-    ours_on_theirs, ours = outputs(run_original, in_float64(sides.original()), cases)
-    model = in_float64(sides.converted())
-    [theirs] = outputs(run_converted, model, cases[:1])
+    dtype = torch.float32 if is_large(ours.model) else torch.float64
+    original = Recorder(ours, dtype)
+    ours_on_theirs, on_own = (original.run(run_original, case) for case in cases)
+    model = sides.converted()
+    converted = Recorder(model, dtype, original if dtype is torch.float32 else None)
+    theirs = converted.run(run_converted, cases[0])
     found = {}
     if (codebook := sides.codebook()) is not None:
-        labels = cast(_ForPreTraining, model.float()).image_codebook.get_codebook_indices(pixels["the folder's"])
+        blocks = Recorder(model, torch.float32)
+        labels = blocks.run(run_converted_codebook, Scenario("labels", {CODEBOOK_PIXELS: pixels["the folder's"]}))["codebook indices"]
         found = {name: _share(labels, codebook.codebook_indices(value)) for name, value in pixels.items()}
     return EndToEnd(
         {name: theirs[name] for name in LOGITS_OF_PAIRS},
         {name: relative_error(theirs[name], ours_on_theirs[name]) for name in LOGITS_OF_PAIRS},
-        {name: relative_error(theirs[name], ours[name]) for name in LOGITS_OF_PAIRS},
+        {name: relative_error(theirs[name], on_own[name]) for name in LOGITS_OF_PAIRS},
         found.get("the folder's"),
         found.get("own"),
     )
@@ -89,7 +96,7 @@ def _read(paths: list[Path]) -> list[Image.Image]:
 
 def _original_inputs(images: list[Image.Image], tokenizer: WordPiece, length: int, sizes: tuple[int, int]) -> dict[str, Tensor]:
     pixels = [evaluation_pixels(image, *sizes) for image in images]
-    encoded = [tokenizer.encode(sentence, length=length) for sentence in SENTENCES]
+    encoded = [tokenizer.encode(sentence, length=length) for sentence in SENTENCES[: len(images)]]
     return {name: torch.tensor([getattr(one, name) for one in encoded]) for name in TEXT_INPUTS} | {
         "pixel_values": torch.stack([one.encoder for one in pixels]),
         "codebook_pixel_values": torch.stack([one.codebook for one in pixels]),

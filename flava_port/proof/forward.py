@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from ..original.codebook import DalleEncoder
 from ..original.flava import Flava
-from ..rules.tables import CODEBOOK_PREFIX
-from .memory import return_freed_memory
 from .scenarios import IGNORED, Scenario
 
 LOSSES = ("global_contrastive", "itm", "mim", "mlm", "mmm_image", "mmm_text")
@@ -120,49 +118,17 @@ def relative_error(actual: Tensor, expected: Tensor, least: float = 0.0) -> floa
     return float(difference.max() / scale.clamp(min=max(least, 1e-30)))
 
 
-def outputs_and_gradients(
-    run: Runner[ModelT], model: ModelT, cases: Sequence[Scenario], start: Mapping[str, Tensor] = {}
-) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Every scenario's outputs, and every parameter's gradient of their sum.
-
-    The sum is of the losses and of every other output's mean under seeded weights, so that a parameter that
-    no loss reaches (a unimodal pooler's, say) has a gradient too. Gradients add up scenario by scenario, in
-    place. A parameter's sum begins at ``start``, or at zero: where it begins at minus another model's
-    gradient, the difference of the two models remains and takes no further memory.
-    """
-    parameters = {name: p for name, p in model.requires_grad_(True).named_parameters() if not name.startswith(CODEBOOK_PREFIX)}
-    for name, parameter in parameters.items():  # before anything runs, so that freed activations leave memory in one piece
-        parameter.grad = start[name] if name in start else torch.zeros_like(parameter)
-    collected = []
-    for case in cases:
-        found = _outputs(run, model, case)
-        _total(found).backward()
-        collected.append({name: value.detach() for name, value in found.items()})
-    gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return collected, gradients
-
-
-def in_float64(model: ModelT) -> ModelT:
-    """Makes the model float64 in place, and returns to the system the memory that runs and float32 weights leave free."""
-    return_freed_memory()
-    model.double()
-    return_freed_memory()
-    return model
-
-
-def outputs(run: Runner[ModelT], model: ModelT, cases: Sequence[Scenario]) -> list[dict[str, Tensor]]:
-    """Every scenario's outputs, without gradients."""
-    with torch.no_grad():
-        return [_outputs(run, model, case) for case in cases]
-
-
-def _outputs(run: Runner[ModelT], model: ModelT, case: Scenario) -> dict[str, Tensor]:
+def outputs_of(run: Runner[ModelT], model: ModelT, case: Scenario) -> dict[str, Tensor]:
+    """Every output; without labels none is a loss."""
     found = run(model, case)
     return found if case.has_labels else {name: value for name, value in found.items() if not name.endswith(" loss")}
 
 
-def _total(outputs: Mapping[str, Tensor]) -> Tensor:
+def total_of(outputs: Mapping[str, Tensor]) -> Tensor:
+    """The sum of the losses, and of every other output's mean under seeded weights.
+
+    So a parameter that no loss reaches (a unimodal pooler's, say) has a gradient too.
+    """
     generator = torch.Generator().manual_seed(0)
     parts = []
     for name, value in sorted(outputs.items()):
@@ -171,17 +137,26 @@ def _total(outputs: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def run_codebooks(ours: DalleEncoder, model: nn.Module, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Codebook logits, probabilities and indices, each as (converted, original).
+CODEBOOK_PIXELS = "codebook_pixel_values"
 
-    ``model`` is the converted one that holds the codebook. The pixels are noise of high contrast, so that indices vary.
-    """
-    theirs = cast(_ForPreTraining, model).image_codebook
+
+def codebook_case(channels: int, images: int, seed: int = 0) -> Scenario:
+    """Pixels of high contrast, so that indices vary."""
     generator = torch.Generator().manual_seed(seed)
-    weight = next(ours.parameters())
-    pixels = 4 * torch.randn(2, ours.config.input_channels, 32, 32, generator=generator, dtype=torch.float64).to(weight.dtype)
-    with torch.no_grad():
-        logits = theirs(pixels), ours(pixels)
-        probabilities = theirs.get_codebook_probs(pixels), logits[1].softmax(1)
-        indices = theirs.get_codebook_indices(pixels), ours.codebook_indices(pixels)
-    return {"codebook logits": logits, "codebook probabilities": probabilities, "codebook indices": indices}
+    return Scenario("codebook", {CODEBOOK_PIXELS: 4 * torch.randn(images, channels, 32, 32, generator=generator, dtype=torch.float64)})
+
+
+def run_codebook(ours: DalleEncoder, case: Scenario) -> dict[str, Tensor]:
+    """The original codebook's logits, probabilities and indices."""
+    logits = ours(case.inputs[CODEBOOK_PIXELS])
+    return {"codebook logits": logits, "codebook probabilities": logits.softmax(1), "codebook indices": logits.argmax(1)}
+
+
+def run_converted_codebook(model: nn.Module, case: Scenario) -> dict[str, Tensor]:
+    """The same of the converted model, which holds the codebook."""
+    theirs, pixels = cast(_ForPreTraining, model).image_codebook, case.inputs[CODEBOOK_PIXELS]
+    return {
+        "codebook logits": theirs(pixels),
+        "codebook probabilities": theirs.get_codebook_probs(pixels),
+        "codebook indices": theirs.get_codebook_indices(pixels),
+    }

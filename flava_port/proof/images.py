@@ -30,6 +30,7 @@ from .known_images import (
 )
 from .processors import PILLOW, Processor, image_processors, square_size
 
+_LARGE_CODEBOOK = 256  # hidden units: as the published one has, which takes a second an image
 REFUSED = "refused, which the original converts: image.convert('RGB') before"
 
 
@@ -190,9 +191,10 @@ def _findings_of_a_plain_call(evidence: ImageEvidence) -> Iterator[Finding]:
 def _changed_tokens(judged: Sequence[Judged], sizes: tuple[int, int], codebook: DalleEncoder) -> str:
     """How many tokens the original's codebook finds otherwise in the pixels of the first backend; a few images are enough."""
     changed = total = 0
-    for one in judged[:3]:
+    images = judged[: 3 if codebook.config.hidden_size < _LARGE_CODEBOOK else 1]
+    for one in images:
         with torch.no_grad():
             ours = codebook.codebook_indices(evaluation_pixels(one.made.picture.image, *sizes).codebook[None])
             theirs = codebook.codebook_indices(one.made.outputs["codebook_pixel_values"].float())
         changed, total = changed + int((ours != theirs).sum()), total + ours.numel()
-    return f"; of {total:,} tokens in {len(judged[:3])} images, {changed} change by that"
+    return f"; of {total:,} tokens in {count_of(len(images), 'image')}, {changed} change by that"

@@ -1,6 +1,6 @@
-"""Names the first module to diverge, from a recording of both models module by module."""
+"""Names the first module of a block to diverge, from a recording of both models' block module by module."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ..rules.tables import FLAVA, source_name
+from .blocks import Job
+from .calls import Call
 from .certificate import Finding
-from .forward import relative_error, run_converted, run_original
-from .scenarios import Scenario
-from .sides import Sides, converted_key
+from .forward import relative_error
+from .streamed import StreamedBlock
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module that owns weights: the module's converted name, its first input and its output."""
 
     name: str
@@ -24,18 +25,15 @@ class Call:
 
 
 @contextmanager
-def recording(model: nn.Module, name_of: Callable[[str], str] = str) -> Iterator[list[Call]]:
-    """Lists every call of a module that owns weights, in order, while the block runs.
-
-    ``name_of`` turns a module's path into the name to record.
-    """
-    calls: list[Call] = []
+def recording(model: nn.Module, name: str = "") -> Iterator[list[ModuleCall]]:
+    """Lists every call of a module that owns weights, in order, while the block runs. ``name`` is the model's own."""
+    calls: list[ModuleCall] = []
     handles = []
     for path, module in model.named_modules():  # a module that stands twice counts as its first
         if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)) and any(True for _ in module.parameters(recurse=False)):
 
-            def record(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name_of(path)) -> None:
-                calls.append(Call(name, inputs[0].detach(), output.detach()))
+            def record(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = f"{name}.{path}".strip(".")) -> None:
+                calls.append(ModuleCall(name, inputs[0].detach(), output.detach()))
 
             handles.append(module.register_forward_hook(record))
     try:
@@ -43,11 +41,6 @@ def recording(model: nn.Module, name_of: Callable[[str], str] = str) -> Iterator
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _converted_module(path: str) -> str:
-    """The converted name of a module of `Flava` that owns weights."""
-    return converted_key(f"{path}.weight").removesuffix(".weight")
 
 
 @dataclass(frozen=True)
@@ -60,12 +53,14 @@ class Divergence:
     own_fault: bool  # fed the original's input, it still differs
 
 
-def first_divergence(theirs: list[Call], ours: list[Call], modules: Mapping[str, nn.Module], tolerance: float) -> Divergence | None:
+def first_divergence(
+    theirs: list[ModuleCall], ours: list[ModuleCall], modules: Mapping[str, nn.Module], tolerance: float
+) -> Divergence | None:
     """The first call, in the converted model's order, whose output differs from the original's by more than ``tolerance``.
 
     ``modules`` has the converted model's modules by name; the one that diverges is run again on the original's input.
     """
-    expected: dict[str, list[Call]] = {}
+    expected: dict[str, list[ModuleCall]] = {}
     for call in ours:
         expected.setdefault(call.name, []).append(call)
     count: dict[str, int] = {}
@@ -83,17 +78,29 @@ def first_divergence(theirs: list[Call], ours: list[Call], modules: Mapping[str,
     return None
 
 
-def localise(sides: Sides, theirs: nn.Module, case: Scenario, tolerance: float) -> list[Finding]:
-    """The first module that diverges, under both names, and whether the fault is its own."""
-    ours = sides.original().double()
-    with torch.no_grad(), recording(ours, _converted_module) as our_calls:
-        run_original(ours, case)
-    with torch.no_grad(), recording(theirs) as their_calls:
-        run_converted(theirs, case)
-    found = first_divergence(their_calls, our_calls, dict(theirs.named_modules()), tolerance)
+def localise(call: Call, case: str, number: int, job: Job, original: Job, tolerance: float) -> list[Finding]:
+    """The first module of a block that diverges, under both names, and whether the fault is its own.
+
+    ``call`` is the converted model's; ``job`` and ``original`` are what the two blocks are given.
+    """
+    assert call.original is not None
+    ours, theirs = call.original.block, call.block
+    modules = {f"{theirs.name}.{path}".rstrip("."): module for path, module in theirs.module.named_modules()}
+    weights = theirs.load(torch.float64)
+    with torch.no_grad(), recording(ours.module, ours.name) as our_calls, ours.filled(ours.load(torch.float64)):
+        _run(ours, original)
+    with torch.no_grad(), theirs.filled(weights):
+        with recording(theirs.module, theirs.name) as their_calls:
+            _run(theirs, job)
+        found = first_divergence(their_calls, our_calls, modules, tolerance)
     if found is None:
-        return [Finding("no single module diverges", "", "what differs lies between modules: a mask, a scale, a slice or a loss")]
+        return [Finding(theirs.name, "", f"no single module of it diverges ({case}): what differs lies between its modules")]
     key = source_name(f"{found.name}.weight")
     whose = "its own weights or computation" if found.own_fault else "fed the original's input it agrees, so the cause lies just before it"
-    what = f"the first module to diverge ({case.name}, call {found.call + 1}), relative error {found.error:.1e}: {whose}"
+    what = f"the first module to diverge ({case}, call {number}), relative error {found.error:.1e}: {whose}"
     return [Finding(found.name, f"{key.removesuffix('.weight')} ({FLAVA.trace(key).rules})", what)]
+
+
+def _run(block: StreamedBlock, job: Job) -> None:
+    given = job.given.cast(torch.float64)
+    block.module(*given.args, **given.kwargs)

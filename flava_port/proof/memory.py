@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 # mallopt(3). An allocation above the first threshold is requested from the system by itself; of freed memory, up to
 # the second is kept.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-_USUAL, _LARGE, _MOST_KEPT = 128 << 10, 256 << 20, 1 << 30  # bytes: the library's own, one layer's, all layers' together
+_USUAL, _LARGE, _MOST_KEPT = 128 << 10, 256 << 20, 512 << 20  # bytes: the library's own, one tensor's, one block's
 
 
 @contextmanager
@@ -23,10 +23,10 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         _malloc("mallopt", _M_MMAP_THRESHOLD, _USUAL)
         _malloc("mallopt", _M_TRIM_THRESHOLD, _USUAL)
-        return_freed_memory()
+        _return_freed_memory()
 
 
-def return_freed_memory() -> None:
+def _return_freed_memory() -> None:
     """Returns a freed model's memory to the system. The C library would keep it, and the next model would come on top."""
     _malloc("malloc_trim", 0)
 

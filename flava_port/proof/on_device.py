@@ -4,17 +4,18 @@ There, rounding is much of what one sees. The converted model may lie no further
 which float64 gave, than the original itself does on that device, times a margin.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import InvalidInput
-from .bounds import Expected
 from .certificate import Measured
-from .forward import outputs, relative_error, run_converted, run_original
+from .forward import Runner, relative_error, run_converted, run_original
 from .sides import Sides
+from .streamed import Streamed, StreamedBlock
+from .whole import Expected
 
 PRECISIONS = (torch.float32, torch.bfloat16)
 
@@ -38,17 +39,25 @@ def check_device(name: str) -> torch.device:
 
 def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected: Expected) -> list[Measured]:
     """Every output's error against the exact one, and the error that the original's own error on the device allows."""
-    cases = [case.to(dtype, device) for case in expected.cases]
-    with _full_precision():
-        rounding = _errors(outputs(run_original, sides.original().to(device, dtype), cases), expected)
-        errors = _errors(outputs(run_converted, sides.converted().to(device, dtype), cases), expected)
+    with _full_precision(), torch.no_grad():
+        rounding = _errors(device, dtype, run_original, sides.original(), expected)
+        errors = _errors(device, dtype, run_converted, sides.converted(), expected)
     allowed = _MARGIN * max(rounding.values())
     return [Measured(name, error, allowed) for name, error in errors.items()]
 
 
-def _errors(found: Sequence[Mapping[str, Tensor]], expected: Expected) -> dict[str, float]:
+def _errors(device: torch.device, dtype: torch.dtype, run: Runner[Any], side: Streamed, expected: Expected) -> dict[str, float]:
+    """The relative errors of a model all of which runs on the device; a block's weights go there when it runs."""
+
+    def call(block: StreamedBlock, *args: object, **kwargs: object) -> Any:
+        with block.filled(block.load(dtype, device)):
+            return block.forward(*args, **kwargs)
+
+    side.model.to(dtype)
     errors = {}
-    for case, wanted, actual in zip(expected.cases, expected.outputs, found):
+    for case, wanted in zip(expected.cases, expected.outputs):
+        with side.running(call, dtype, device):
+            actual = run(side.model, case.to(dtype, device))
         for name, exact in wanted.items():
             errors[f"{case.name}: {name}"] = relative_error(actual[name].cpu(), exact) if name in actual else float("inf")
     return errors

@@ -1,38 +1,66 @@
 """What running both models showed, in numbers and names. Judging it needs no torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from .certificate import Finding
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How far numbers of the two models may lie apart, and how far wrong models would.
+class RawGradient:
+    """One parameter's gradient: its size, the largest difference between the models, and by how much float32 moves it; absolute."""
 
-    ``tolerance`` is relative to an output's largest value, ``gradient_tolerance`` to a gradient's.
-    ``gradient_floors`` are absolute: by how much rounding was seen to move the gradient of each of the
-    original's parameters. A gradient below ``gradient_rounding``, relative to the usual gradient, is
-    nothing but rounding. ``planted`` says how far each planted fault moves the outputs.
+    size: float
+    difference: float
+    moved: float
+    excuse: str = ""  # why no output shows this parameter
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """Both models' block of one name, fed the same; relative errors, and gradients by converted parameter.
+
+    ``arrived`` is the error of the gradients that come from above, ``floor`` the original's own in float32. ``planted``
+    says how far each fault moves what comes out. ``entered`` and ``left`` are the errors of what the whole models give to
+    the block and get from it, ``left`` in float32 where the model is large.
     """
 
-    tolerance: float
-    gradient_tolerance: float
-    gradient_rounding: float
-    gradient_floors: Mapping[str, float]
+    name: str
+    error: float
+    arrived: float
+    floor: float
     planted: Mapping[str, float]
-    floor: float = 0.0  # the rounding of outputs that the tolerance lies above, relative too
+    gradients: Mapping[str, RawGradient]
+    entered: float = 0.0
+    left: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far numbers of the two models may lie apart, relative to the largest value of an output or a gradient.
+
+    ``floor`` is the rounding of the block that rounds most, in float32; ``scale`` leads from it to what float64 may
+    differ by, ``whole`` where blocks ran on whole inputs. A gradient below ``gradient_rounding``, relative to the usual
+    gradient, is nothing but rounding.
+    """
+
+    floor: float
+    scale: float
+    gradient_margin: float
+    whole: float
 
     @property
-    def weakest(self) -> str:
-        """The planted fault that moves the outputs least."""
-        return min(self.planted, key=lambda fault: self.planted[fault])
+    def tolerance(self) -> float:
+        return self.floor * self.scale
 
     @property
-    def shows_the_weakest(self) -> bool:
-        """Whether even that fault moves the outputs further than the tolerance; a tolerance that is no number shows none."""
-        return self.planted[self.weakest] > self.tolerance
+    def gradient_tolerance(self) -> float:
+        return self.tolerance * self.gradient_margin
+
+    @property
+    def gradient_rounding(self) -> float:
+        return self.tolerance
 
 
 @dataclass(frozen=True)
@@ -47,22 +75,48 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models' outputs and gradients under the same weights."""
+    """Both models' outputs, blocks and gradients under the same weights."""
 
     bounds: Bounds
-    errors: dict[str, float]  # relative, by scenario and output
-    gradients: dict[str, Gradient]  # by converted parameter
+    errors: Mapping[str, float]  # relative, by scenario and output
+    blocks: Mapping[str, BlockResult]  # the last first
+    between: Mapping[str, RawGradient] = field(default_factory=dict)  # gradients of weights that are in no block
+
+    @property
+    def gradients(self) -> dict[str, Gradient]:
+        """By converted parameter. What rounding allows is relative to a gradient's largest value, or to the usual
+        gradient's where it is zero but for rounding."""
+        bounds, raw = self.bounds, self._raw
+        usual = usual_size(raw.values())
+        found = {}
+        for name, g in raw.items():
+            least = (bounds.gradient_tolerance if g.excuse else bounds.gradient_rounding) * usual
+            allowed = max(bounds.gradient_tolerance * g.size, g.moved * bounds.scale, least)
+            found[name] = Gradient(g.size, g.difference, allowed, g.excuse)
+        return found
+
+    @property
+    def _raw(self) -> dict[str, RawGradient]:
+        return {**self.between, **{name: g for block in self.blocks.values() for name, g in block.gradients.items()}}
 
     @property
     def unseen(self) -> set[str]:
         """Parameters whose gradient is nothing but rounding, or no number at all, though an output should show them."""
-        least = self.bounds.gradient_rounding * usual_size(self.gradients)
-        return {name for name, g in self.gradients.items() if not (least < g.size < inf) and not g.excuse}
+        raw = self._raw
+        least = self.bounds.gradient_rounding * usual_size(raw.values())
+        return {name for name, g in raw.items() if not (least < g.size < inf) and not g.excuse}
+
+    def tolerance_of(self, block: BlockResult) -> float:
+        return block.floor * self.bounds.scale
+
+    def hidden(self, block: BlockResult) -> bool:
+        """Whether a fault planted in the block would stay within its tolerance."""
+        return any(not effect > self.tolerance_of(block) for effect in block.planted.values())
 
 
-def usual_size(gradients: Mapping[str, Gradient]) -> float:
-    """The median size of a gradient, of those that are finite; 1 where that is 0, or where none is."""
-    sizes = sorted(g.size for g in gradients.values() if isfinite(g.size))
+def usual_size(gradients: Iterable[RawGradient]) -> float:
+    """The median size of a gradient, of those that are finite; 1 where that is 0, or none is."""
+    sizes = sorted(g.size for g in gradients if isfinite(g.size))
     return (sizes[len(sizes) // 2] if sizes else 0.0) or 1.0
 
 
@@ -85,10 +139,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Results:
-    """Both models under the checkpoint's own weights, and under seeded ones where its own hide something."""
+    """Both models under the checkpoint's own weights, and blocks under seeded ones where its own hide something."""
 
     own: Comparison
     seeded: Comparison | None
-    codebook: dict[str, float]  # relative errors
+    codebook: Comparison | None
     where: list[Finding]  # the first module to diverge, if an output differs
     deviations: list[Deviation]  # only for a source whose own code computes otherwise

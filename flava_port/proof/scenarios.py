@@ -9,6 +9,7 @@ from torch import Tensor
 from ..original.flava import Flava
 
 IGNORED = -100
+_SHORT_TEXT = 12
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,22 @@ class Scenario:
         predicting = ("bool_masked_pos", "input_ids_masked", "mim_labels", "mlm_labels", "itm_labels")
         return Scenario(self.name, {name: value for name, value in self.inputs.items() if name not in predicting})
 
-    def shortened(self, tokens: int) -> "Scenario":
-        """The same inputs with the first ``tokens`` tokens of each text."""
-        texts = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
-        return Scenario(self.name, {name: value[:, :tokens] if name in texts else value for name, value in self.inputs.items()})
-
 
 def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scenario]:
-    """Inputs that reach every part: every position and patch, masks, padding, token types, labels, ITM negatives.
+    """Inputs that reach every part: masks, padding, token types, labels, ITM negatives; and every position and patch.
 
-    Pixels are float32. ``brief`` is for large models: texts beside images are short, and the longest text
-    runs once, alone.
+    Pixels are float32. ``brief`` is for large models: two short texts beside one image, which is there twice.
     """
     longest = model.config.text_config.max_position_embeddings
-    pairs = _inputs(model, 2, min(longest, 24), seed) if brief else _inputs(model, 3, longest, seed)
-    single = _inputs(model, 1, longest, seed + 1) if brief else pairs
+    pairs = _inputs(model, 2, min(longest, _SHORT_TEXT), seed) if brief else _inputs(model, 3, longest, seed)
+    if brief:
+        pairs |= {name: pairs[name][:1].expand_as(pairs[name]).clone() for name in ("pixel_values", "bool_masked_pos")}
     image = ("pixel_values", "bool_masked_pos", "mim_labels")
     text = ("input_ids", "input_ids_masked", "attention_mask", "token_type_ids", "mlm_labels")
     cases = [
         Scenario("pairs, masked, with labels", pairs),
-        Scenario("images, masked, with labels", {name: single[name] for name in image}),
-        Scenario("texts, masked, with labels", {name: single[name] for name in text}),
+        Scenario("images, masked, with labels", {name: pairs[name] for name in image}),
+        Scenario("texts, masked, with labels", {name: pairs[name] for name in text}),
     ]
     if not brief:
         cases.append(Scenario("pairs, plain", {name: pairs[name] for name in ("pixel_values", "input_ids")}))

@@ -13,7 +13,7 @@ from ..conversion.sources import Source, has_codebook, source_for
 from ..errors import InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.owned import RECORD
-from ..files.tensors import TensorSource, UnsupportedTensor
+from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
 from ..target.allowed import questionable_fields
 from ..target.config import declared_dtypes, declared_fields, read_json
@@ -71,6 +71,7 @@ class WeightClaims:
         self.mapped: list[MappedKey] = []  # of the original, in the order of its files
         self.lost_in: list[str] = []  # the releases that lose a head's bias, which the folder holds under one key
         self.whole = False
+        self._proven: dict[str, TensorSource] = {}  # the folder's tensors that have the original's values, by key
 
     def expected_config(self) -> dict:
         """Sizes from the original's shapes; the rest as declared, or FLAVA's."""
@@ -89,6 +90,11 @@ class WeightClaims:
             InvalidInput: one is a tensor that cannot be compared.
         """
         return {key: (placed.name_in_file, _comparable(placed)) for key, placed in self.placed.items()}
+
+    def is_proven(self, key: str, tensor: TensorSource) -> bool:
+        """Whether a tensor of the folder's files was found to have the values that the original has for the key."""
+        proven = self._proven.get(key)
+        return isinstance(proven, StoredTensor) and isinstance(tensor, StoredTensor) and tensor.is_same_memory_as(proven)
 
     def state_dicts(self) -> tuple[Mapping[str, TensorSource], Mapping[str, TensorSource] | None]:
         """What the original holds, in the original layout: the model's state dict, and the codebook's if there is one.
@@ -147,6 +153,7 @@ class WeightClaims:
         common = {key: tensor for key, tensor in stored.items() if tensor.dtype in FLOATS}
         originals = {key: (self.placed[key].name_in_file, _comparable(self.placed[key])) for key in common}
         claim.findings, self.digests = compare_values(common, originals)
+        self._proven = {key: common[key] for key in common.keys() - {finding.key for finding in claim.findings}}
         position_ids = self.given.converted.get(POSITION_IDS)
         if position_ids is not None and not counts_up(position_ids, self.given.config["text_config"]["max_position_embeddings"]):
             claim.findings.append(

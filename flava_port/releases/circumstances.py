@@ -6,7 +6,7 @@ which release is right.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -14,25 +14,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from ..original.flava import Flava
 from ..proof.forward import LOGITS, LOSSES
 from ..proof.scenarios import IGNORED
+from .small_model import AS_IT_IS, SMALL_MODEL, Variant
 
 if TYPE_CHECKING:
     from transformers import FlavaForPreTraining
 
-# Two heads in every encoder, other sizes wherever they may differ, so that a mix-up shows.
-SMALL_MODEL = FlavaConfig(
-    ImageConfig(32, 2, 2, 40, image_size=12, patch_size=4, vocab_size=30),
-    TextConfig(32, 2, 2, 36, vocab_size=50, max_position_embeddings=14, type_vocab_size=3),
-    MultimodalConfig(32, 1, 2, 44),
-    projection_dim=24,
-)
-SMALL_CODEBOOK = CodebookConfig(hidden_size=8, vocab_size=30)
-
 _PAIRS = 3
 _ENCODINGS = ("image", "text", "multimodal", "image_masked", "text_masked", "multimodal_masked")
+FORWARD = "forward"
 
 
 @dataclass(frozen=True)
@@ -46,6 +38,10 @@ class Circumstance:
     logit_scale: float | None = None  # instead of the model's own
     called: str = ""  # a module or method of the model, such as ``flava.image_model``; empty for the model itself
     judged_by: tuple[str, ...] | None = ("",)  # how the names of the original's answers begin; None: it has no such use
+    kind: str = FORWARD  # under which a change of it is reported
+    variant: Variant = AS_IT_IS
+    autocast: bool = False  # to bfloat16
+    gradients_of_answers: bool = False  # where there are no losses
 
     @property
     def judged(self) -> bool:
@@ -53,23 +49,37 @@ class Circumstance:
 
     @property
     def has_gradients(self) -> bool:
-        return any(name.endswith("_labels") for name in self.inputs)
+        return self.gradients_of_answers or any(name.endswith("_labels") for name in self.inputs)
 
     def run(self, model: "FlavaForPreTraining") -> dict[str, Tensor]:
-        """What the installed transformers answers, flattened; the model is left as it was, its gradients filled."""
-        inputs = {name: value.clone() for name, value in self.inputs.items()}  # transformers writes into its labels
-        with _scale_of(model.flava, self.logit_scale):
+        """What the installed transformers answers, flattened and with its graph; the model is left as it was, its gradients filled.
+
+        An input into which the model wrote is an answer too.
+        """
+        dtype = getattr(torch, self.variant.dtype)
+        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in self.inputs.items()}
+        inputs = {name: value.clone() for name, value in given.items()}
+        torch.manual_seed(0)
+        with _scale_of(model.flava, self.logit_scale), torch.autocast("cpu", torch.bfloat16) if self.autocast else nullcontext():
             model.train(self.training)
             answer = (attrgetter(self.called)(model) if self.called else model)(**inputs, **self.options)
-            if self.called.endswith("_features"):  # which come bare, or as what an encoder answers with
-                answer = {"features": getattr(answer, "pooler_output", answer)}
             answers = dict(flattened(answer))
-            losses = [value for name, value in answers.items() if "loss_info" in name and value.requires_grad and value.isfinite()]
+            features = getattr(answer, "pooler_output", answer)  # which come bare, or as what an encoder answers with
+            if self.called.endswith("_features") and isinstance(features, Tensor):
+                answers = {name: value for name, value in answers.items() if name} | {"features": features}
             model.zero_grad(set_to_none=True)
-            if self.has_gradients and losses:
-                torch.stack(losses).sum().backward()
+            if self.has_gradients and (derived := self._derived(answers)):
+                torch.stack(derived).sum().backward()
         model.eval()
-        return {name: value.detach() for name, value in answers.items()}
+        written = {f"inputs.{name}": value for name, value in inputs.items() if not torch.equal(value, given[name])}
+        return answers | written
+
+    def _derived(self, answers: Mapping[str, Tensor]) -> list[Tensor]:
+        """What gradients are of: the losses, or the answers."""
+        able = {name: value for name, value in answers.items() if value.requires_grad and value.isfinite().all()}
+        if self.gradients_of_answers:
+            return [value.double().sin().sum() for value in able.values()]
+        return [value for name, value in able.items() if "loss_info" in name]
 
     def run_original(self, model: Flava) -> dict[str, Tensor]:
         """What the original answers, under transformers' names."""
@@ -115,13 +125,13 @@ def flattened(answer: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from flattened(value, f"{name}[{number}]")
 
 
-def circumstances() -> list[Circumstance]:
-    """All of them; pixels in float64."""
-    inputs = _Inputs()
+def plain_circumstances() -> list[Circumstance]:
+    """Those in float64 in which each input is used as people use it; most are judged by the original."""
+    inputs = Inputs()
     return [*_without_labels(inputs), *_with_labels(inputs), *_of_parts(inputs)]
 
 
-class _Inputs:
+class Inputs:
     """Seeded inputs of three pairs of an image and a text; what is masked, and what is to be predicted there."""
 
     def __init__(self) -> None:
@@ -150,6 +160,12 @@ class _Inputs:
         self.codebook_images = {"codebook_pixel_values": pixels(8 * side // image.patch_size)}
         self.codebook_alone = {"pixel_values": pixels(32)}
         self.larger_images = {"pixel_values": pixels(2 * side)}
+        self.narrow_images = {"pixel_values": pixels(2 * side)[:, :, :, : side + image.patch_size]}
+        self.flat_images = {"pixel_values": pixels(2 * side)[:, :, :side]}
+        self.states = {
+            "hidden_states": torch.randn(_PAIRS, 8, SMALL_MODEL.multimodal_config.hidden_size, generator=generator, dtype=torch.float64)
+        }
+        self.states_mask = {"attention_mask": (torch.arange(9) < torch.tensor([[9], [6], [3]])).long()}
         padded, unseen = torch.ones(2, _PAIRS, length, dtype=torch.int64)
         padded[1, 9:] = padded[2, 5:] = unseen[1] = 0
         self.padding, self.a_text_of_padding = {"attention_mask": padded}, {"attention_mask": unseen}
@@ -159,7 +175,7 @@ _PLAIN = {"return_loss": False}
 _STATES = {"output_hidden_states": True}
 
 
-def _without_labels(of: _Inputs) -> Iterator[Circumstance]:
+def _without_labels(of: Inputs) -> Iterator[Circumstance]:
     padded = of.pairs | of.padding
     unmasked_too = {**_PLAIN, "skip_unmasked_multimodal_encoder": False}
     yield Circumstance("pairs", of.pairs, _PLAIN)
@@ -175,7 +191,7 @@ def _without_labels(of: _Inputs) -> Iterator[Circumstance]:
     yield Circumstance("logit scale above 4.6052, training", of.pairs, _PLAIN, logit_scale=6.0, training=True, judged_by=None)
 
 
-def _with_labels(of: _Inputs) -> Iterator[Circumstance]:
+def _with_labels(of: Inputs) -> Iterator[Circumstance]:
     matching, mismatched, alone = ({"itm_labels": torch.tensor(labels)} for labels in ([1, 1, 1], [1, 0, 1], [0, 0, 0]))
     labelled = of.pairs | of.mim | of.mlm
     nothing = {name: torch.full_like(labels, IGNORED) for name, labels in (of.mim | of.mlm).items()}
@@ -190,7 +206,7 @@ def _with_labels(of: _Inputs) -> Iterator[Circumstance]:
     yield Circumstance("labels from the codebook", of.pairs | of.codebook_images, judged_by=None)
 
 
-def _of_parts(of: _Inputs) -> Iterator[Circumstance]:
+def _of_parts(of: Inputs) -> Iterator[Circumstance]:
     images = {"pixel_values": of.images["pixel_values"]}
     texts = {"input_ids": of.texts["input_ids"], **of.padding}
     outputs = ("image_output", "text_output", "multimodal_output")

@@ -1,12 +1,12 @@
 """An observation of an environment: what its transformers and torch do with FLAVA, in a file.
 
-The file is in the safetensors format. Its tensors are the outputs of every circumstance in float64, the gradients, and
-a sketch of what each module gave. Its metadata are the schema, initialisation, save format and loading.
+The file is in the safetensors format. Its tensors are sketches of the outputs of every circumstance, of the gradients,
+and of what each module gave. Its metadata are all that is no tensor: schema, interface, configs, saving, loading.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ from ..target.keys import TIED
 from ..target.schema import Schema
 from ..text import shown
 
-FORMAT = 3
+FORMAT = 4
 
 
 class Unobservable(FlavaPortError):
@@ -34,11 +34,14 @@ class Unobservable(FlavaPortError):
 class Run:
     """What came of one circumstance, or why nothing did."""
 
-    answers: Mapping[str, Tensor]  # by output
-    gradients: Mapping[str, Tensor]  # by parameter
+    answers: Mapping[str, Tensor]  # by output: a sketch
+    gradients: Mapping[str, Tensor]  # by parameter: a sketch
     modules: tuple[tuple[str, Tensor], ...]  # in the order of their calls: the module and a sketch of its output
     error: str = ""
     from_original: float | None = None  # the greatest relative error against the original; None where that has no such use
+    forms: Mapping[str, str] = field(default_factory=dict)  # by output: dtype, shape, how many values are not finite
+    kind: str = "forward"  # under which a change of it is reported
+    noise: float = 0.0  # of a lower precision than float64: how far rounding takes it from the exact result
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Observation:
     saved: Mapping[str, Any]  # what save_pretrained writes
     loaded: Mapping[str, str]  # by form of folder: "right", or what is wrong after from_pretrained
     runs: Mapping[str, Run]  # by circumstance
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by kind: what is no tensor, by name
+    machine: str = ""  # the processor and the build of torch: equal ones round alike
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {version}" for name, version in self.versions.items() if name != "python")
@@ -82,17 +87,49 @@ def write(observation: Observation, path: Path) -> None:
     Raises:
         InvalidInput: ``path`` is a folder.
     """
-    tensors: dict[str, Tensor] = {}
-    runs: dict[str, dict[str, Any]] = {}
-    for name, run in observation.runs.items():
-        tensors |= {f"{name}|answer|{key}": value.contiguous().clone() for key, value in run.answers.items()}
-        tensors |= {f"{name}|gradient|{key}": value.contiguous().clone() for key, value in run.gradients.items()}
-        if run.modules:
-            tensors[f"{name}|modules"] = torch.stack([sketch for _, sketch in run.modules])
-        runs[name] = {"error": run.error, "from_original": run.from_original, "modules": [module for module, _ in run.modules]}
-    about = asdict(replace(observation, runs={})) | {"format": FORMAT, "runs": runs}
+    tensors, runs = _packed(observation.runs)
+    about = asdict(replace(observation, runs={})) | {"format": FORMAT} | runs
     with staged_files([path]) as [partial]:
         save_file(tensors, partial, {"observation": json.dumps(about)})
+
+
+def _packed(runs: Mapping[str, Run]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of runs, and what else there is to say of them; `_unpacked` makes them runs again."""
+    tensors: dict[str, Tensor] = {}
+    names: list[tuple[str, ...]] = []  # many circumstances have the same
+    told: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        rows = {"answers": tuple(run.answers.items()), "gradients": tuple(run.gradients.items()), "modules": run.modules}
+        for what, named in rows.items():
+            if named:
+                tensors[f"{name}|{what}"] = torch.stack([value for _, value in named])
+        of = {what: _numbered(tuple(row for row, _ in named), names) for what, named in rows.items()}
+        told[name] = {**asdict(replace(run, answers={}, gradients={}, modules=())), **of}
+    return tensors, {"runs": told, "names": names}
+
+
+def _unpacked(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> dict[str, Run]:
+    names = _of_type(tuple[tuple[str, ...], ...], about.pop("names"))
+    return {name: _read_run(name, told, tensors, names) for name, told in _of_type(dict, about.pop("runs")).items()}
+
+
+def write_runs(runs: Mapping[str, Run], path: Path) -> None:
+    """Writes runs to a file of their own, as one process gives them to another."""
+    tensors, about = _packed(runs)
+    save_file(tensors, path, {"runs": json.dumps(about)})
+
+
+def read_runs(path: Path) -> dict[str, Run]:
+    """The runs in a file that `write_runs` wrote."""
+    with safe_open(path, "pt") as file:
+        return _unpacked({key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["runs"]))
+
+
+def _numbered(of: tuple[str, ...], names: list[tuple[str, ...]]) -> int:
+    """Where these names stand in the list, to which they are added if it lacks them."""
+    if of not in names:
+        names.append(of)
+    return names.index(of)
 
 
 def read(path: Path) -> Observation:
@@ -107,14 +144,14 @@ def read(path: Path) -> Observation:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         if about["format"] != FORMAT:
             raise InvalidInput(f"{path}: another version of flava_port wrote this observation; observe again")
-        runs = {name: _read_run(name, described, tensors) for name, described in _of_type(dict, about.pop("runs")).items()}
+        runs = _unpacked(tensors, about)
         observation = replace(_of_type(Observation, {**about, "runs": {}}), runs=runs)
         if missing := {"transformers", "torch", *FORMS} - {*observation.versions, *observation.loaded}:
             raise KeyError(*missing)
         return observation
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise InvalidInput(f"{path}: no observation ({type(error).__name__}: {shown(error)})") from None
 
 
@@ -132,11 +169,10 @@ def _of_type(wanted: Any, value: Any) -> Any:
     return value
 
 
-def _read_run(name: str, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Run:
-    def of(what: str) -> dict[str, Tensor]:
-        start = f"{name}|{what}|"
-        return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+def _read_run(name: str, described: Mapping[str, Any], tensors: Mapping[str, Tensor], names: tuple[tuple[str, ...], ...]) -> Run:
+    def of(what: str) -> list[tuple[str, Tensor]]:
+        return list(zip(names[_of_type(int, described[what])], tensors.get(f"{name}|{what}", ()), strict=True))
 
-    modules = tuple(zip(_of_type(tuple[str, ...], described["modules"]), tensors.get(f"{name}|modules", ()), strict=True))
-    distance = _of_type(float | None, described["from_original"])
-    return Run(of("answer"), of("gradient"), modules, _of_type(str, described["error"]), distance)
+    read_elsewhere = ("answers", "gradients", "modules")
+    told = {key: _of_type(kind, described[key]) for key, kind in get_type_hints(Run).items() if key not in read_elsewhere}
+    return Run(dict(of("answers")), dict(of("gradients")), tuple(of("modules")), **told)

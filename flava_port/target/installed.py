@@ -60,6 +60,27 @@ def load_model(folder: Path, part: Part = WHOLE) -> tuple["nn.Module", str]:
     return model.eval(), transformers.__version__
 
 
+def unloaded_model(folder: Path, part: Part = WHOLE) -> tuple["nn.Module", str]:
+    """The model of the folder's config on the meta device, in evaluation mode; and the version of transformers.
+
+    Its weights take no memory and have no values. Buffers of whole numbers, which the model makes itself, are real.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class WholeNumbersAreReal(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), options=None):  # type: ignore[no-untyped-def] # torch's own
+            whole = function is torch.arange or (options or {}).get("dtype") is torch.long
+            return function(*arguments, **({"device": "cpu"} if whole else {}) | (options or {}))
+
+    with quiet():
+        transformers = import_transformers(part)
+        config = getattr(transformers, part.config_class).from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"), WholeNumbersAreReal():
+            model = getattr(transformers, part.model_class)(config)
+    return model.eval(), transformers.__version__
+
+
 def source_digest(package: Path | None = None) -> str | None:
     """The sha256 of the modules in a transformers' folder that make a FLAVA, load it and save it; None where it has no FLAVA.
 

@@ -5,9 +5,17 @@ import pytest
 
 @pytest.fixture(scope="session")
 def observed():
-    from flava_port.releases.observe import observe
+    from flava_port.releases.observe import observe_in_short
 
-    return observe()
+    return observe_in_short()
+
+
+@pytest.fixture(scope="session")
+def observed_widely():
+    """All that an observation has, but for what two processes do together: 15 seconds, for slow tests."""
+    from flava_port.releases.observe import observe_installed
+
+    return observe_installed()
 
 
 @pytest.fixture(scope="session")

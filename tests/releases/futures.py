@@ -78,12 +78,23 @@ FUTURES: Mapping[str, tuple[Edit, ...]] = {
 }  # fmt: skip
 
 
+def installed_text(file: str) -> str:
+    """The installed text of a file of the package; empty where there is none."""
+    path = _installed() / file
+    return path.read_text() if path.exists() else ""
+
+
+def _installed() -> Path:
+    [folder] = find_spec("transformers").submodule_search_locations
+    return Path(folder)
+
+
 def make_future(folder: Path, *edits: Edit, number: str = NUMBER, without: str = "") -> Path:
     """Makes the future in the folder, which is then to be on ``PYTHONPATH``, and returns the folder.
 
     ``without`` names a file or a folder of the package that the future lacks.
     """
-    [installed] = map(Path, find_spec("transformers").submodule_search_locations)
+    installed = _installed()
     package = folder / "transformers"
     texts = {"__init__.py": (installed / "__init__.py").read_text().replace(f'__version__ = "{INSTALLED}"', f'__version__ = "{number}"')}
     for edit in edits:

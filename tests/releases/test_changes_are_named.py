@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flava_port.releases.drift import KINDS, LOOK, RECONVERT, SAFE, STAY, changes, drift_report, verdict
-from flava_port.releases.observe import observe, observe_initial, observe_runs
+from flava_port.releases.circumstances import plain_circumstances
+from flava_port.releases.comparison import drift_report
+from flava_port.releases.drift import KINDS, LOOK, RECONVERT, SAFE, STAY, changes, verdict
+from flava_port.releases.observe import observe_in_short, observe_initial
+from flava_port.releases.runs import observe_runs
 from flava_port.target.installed import quiet
 from flava_port.target.keys import HEADS
 from flava_port.target.schema import observe_schema
@@ -24,7 +27,7 @@ def _lines(old, new) -> str:
 def _with_runs_anew(observed):
     """The observation with runs observed anew, which suffices where a change reaches the forward pass alone."""
     with quiet():
-        return replace(observed, runs=observe_runs())
+        return replace(observed, runs=observe_runs(plain_circumstances()))
 
 
 def _with_schema_anew(observed):
@@ -65,7 +68,7 @@ COMPUTATIONS = {
     "an epsilon": (
         "FlavaLayer",
         lambda module: setattr(module.layernorm_after, "eps", 1e-10),
-        "forward: features of texts, padded: outputs features",
+        "forward: features of texts, padded: outputs ",
         "first module flava.text_model.encoder.layer.0.layernorm_after",
     ),
     "a codebook's activation": (
@@ -95,14 +98,14 @@ def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch
 def test_another_schema_is_named_key_by_key_in_an_observation(observed, name, monkeypatch):
     """`drift` names a planted change with the lines that `flava-port layout` has for it."""
     named = plant(name, observed.schema, monkeypatch)
-    found = _lines(observed, observe())
+    found = _lines(observed, observe_in_short())
     assert all(f"schema: {line}" in found for line in named)
 
 
 def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
     """If a module is renamed, a converted folder does not load, nothing runs with its weights, and the advice is not to upgrade."""
     plant("a renamed submodule", observed.schema, monkeypatch)
-    text, status = drift_report(observed, observe())
+    text, status = drift_report(observed, observe_in_short())
     assert status == 1
     assert "verdict: do not upgrade because a converted folder no longer loads right" in text
     assert "pairs: runs -> stops with InvalidInput: its keys are not those that the rules lead to" in text

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from flava_port.releases.drift import changes
-from flava_port.releases.observe import _said, _sketch, config, weights, write_folder
 from flava_port.releases.processing import observe_processing
+from flava_port.releases.small_model import small_config, small_weights, write_folder
 from flava_port.target.installed import quiet
 
 pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install 'flava-port[images]'")
@@ -22,9 +22,9 @@ def processing(tmp_path):
     """Observes images and texts again."""
 
     def observe():
-        write_folder(tmp_path / "ours", weights())
+        write_folder(tmp_path / "ours", small_weights())
         with quiet():
-            return observe_processing(tmp_path / "ours", config(), _sketch, _said)
+            return observe_processing(tmp_path / "ours", small_config())
 
     return observe
 

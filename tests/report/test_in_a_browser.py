@@ -42,7 +42,7 @@ def browser():
 @pytest.fixture(scope="session")
 def pages(tiny, tmp_path_factory):
     """The page of a proven folder, of a faulty one and of a comparison, as the commands write them."""
-    from flava_port.releases.observe import observe
+    from flava_port.releases.observe import observe_in_short
 
     folder = tmp_path_factory.mktemp("pages")
     convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder / "clean", tokenizer=tiny.vocabulary)
@@ -51,7 +51,7 @@ def pages(tiny, tmp_path_factory):
     for name, status in (("clean", 0), ("faulty", 1)):
         command = ["verify", *sides, "--converted_path", str(folder / name), "--html", str(folder / f"{name}.html"), "--quiet"]
         assert main(command) == status
-    observed = observe()
+    observed = observe_in_short()
     other = replace(observed, versions={**observed.versions, "transformers": "9.9.9"}, loaded={**observed.loaded, OURS: "1 wrong"})
     for name, observation in (("old", observed), ("new", other)):
         write(observation, folder / name)
@@ -115,6 +115,9 @@ def test_a_culprit_is_chosen_and_shown(opened):
     for text in (CULPRIT, "text_encoder.module.encoder.layer.1.attention.attention.query", "rule 11", "values differ: max", "gradients"):
         assert text in detail.text
     assert [cell.get_attribute("data-module") for cell in found(browser, '[aria-pressed="true"]')] == [CULPRIT]
+    assert browser.execute_script("return arguments[0].getBoundingClientRect().top < innerHeight", detail), "it is out of sight"
+    browser.switch_to.active_element.send_keys("\ue00c")  # Escape
+    assert not found(browser, "#detail") and browser.switch_to.active_element.get_attribute("data-module") == CULPRIT
 
 
 def test_the_cause_leads_to_its_place_in_the_model(opened):

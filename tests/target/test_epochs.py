@@ -10,6 +10,7 @@ from packaging.version import Version
 from flava_port.errors import InvalidInput
 from flava_port.target.epochs import EPOCHS, RELEASES, epoch_of, read_releases, recorded_releases, release_with, releases_json
 from flava_port.target.installed import source_digest
+from tests.readme import ROOT
 from tests.releases.in_tox import releases_in_tox
 
 
@@ -44,6 +45,12 @@ def test_no_two_recorded_releases_have_the_same_sources():
 def test_the_newest_release_that_is_tested_is_recorded():
     """So is every release that tox.ini names."""
     assert {*releases_in_tox()} <= {*recorded_releases()}
+
+
+def test_the_weekly_job_compares_with_the_newest_recorded_release():
+    """tox's environment of the newest releases begins with the verdict, against the last that is known."""
+    tox = (ROOT / "tox.ini").read_text()
+    assert f"commands =\n    flava-port drift --from {EPOCHS[-1].releases[-1]} --to installed\n" in tox
 
 
 def test_the_list_of_releases_is_written_as_it_is_committed():

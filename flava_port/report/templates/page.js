@@ -23,19 +23,32 @@
   };
 
   const measuredIn = (measured) => {
+    const titles = ["error", "noise (the original in float32)", "tolerance", "weakest planted fault"];
+    const shown = titles.map((_, n) => n).filter((n) => measured.some((row) => row[4 + n]));
     const head = element("tr");
-    for (const title of ["claim", "measured", "error", "noise (the original in float32)", "tolerance", "weakest planted fault"]) head.append(element("th", title));
+    for (const title of ["claim", "measured", ...shown.map((n) => titles[n])]) head.append(element("th", title));
     const body = element("tbody");
-    for (const [, claim, what, level, error, ...others] of measured) {
+    for (const [, claim, what, level, ...numbers] of measured) {
       const swatch = element("span");
       swatch.className = `cell swatch ${level}`;
-      const numbers = [element("td", "", swatch, error), ...others.map((number) => element("td", number))];
-      body.append(element("tr", "", element("td", claim), element("td", what), ...numbers));
+      const cells = shown.map((n) => element("td", numbers[n]));
+      cells[0].prepend(swatch);
+      body.append(element("tr", "", element("td", claim), element("td", what), ...cells));
     }
     const table = element("div", "", element("table", "", element("thead", "", head), body));
     table.className = "wide-table";
     return table;
   };
+
+  const hide = () => {
+    const chosen = cells.find((cell) => cell.getAttribute("aria-pressed") === "true");
+    detail.hidden = true;
+    for (const cell of cells) cell.setAttribute("aria-pressed", false);
+    if (chosen) chosen.focus({ preventScroll: true });
+  };
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && detail && !detail.hidden) hide();
+  });
 
   const show = (path, scroll) => {
     const known = modules[path];
@@ -46,7 +59,10 @@
       if (chosen && scroll) cell.scrollIntoView({ block: "center" });
       if (chosen) moveTo(cell, scroll);
     }
-    detail.replaceChildren(element("h3", known.said), namesOf(known.names));
+    const close = element("button", "Close");
+    close.className = "close";
+    close.addEventListener("click", hide);
+    detail.replaceChildren(close, element("h3", known.said), namesOf(known.names));
     for (const row of rows.filter((row) => row.dataset.of === path && row.dataset.state === "wrong"))
       detail.append(element("p", row.querySelector("small")?.textContent));
     detail.append(known.measured.length ? measuredIn(known.measured) : element("p", "Nothing of its computation was measured by itself."));

@@ -1,0 +1,338 @@
+"""Compares the blocks of both models where they stand: the same inputs into both, in float64, one block in memory at a time.
+
+Compared are what comes out, and the vector-Jacobian products with respect to every parameter and to what goes in. The
+vectors are the gradients that arrive from above, each side's own; the products lead them on to the blocks below, so that
+the gradients of whole models are compared too. Of a large model's sequences a few tokens take part.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..files.torch_tensors import load
+from ..original.seeded import seeded
+from ..target.keys import POSITIONS
+from .bounds import PlantedFault, faults_of, noise, planted
+from .calls import Arguments, Call, Recorder, first
+from .forward import relative_error, total_of
+from .results import BlockResult, RawGradient
+from .streamed import StreamedBlock, tied
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a block is given, and the gradient that arrives at its output, which are ``seeded`` numbers if none is given.
+
+    ``chosen`` are the tokens that take part.
+    """
+
+    given: Arguments
+    arriving: Tensor | None
+    chosen: Tensor | None = None
+    seeded: bool = False
+
+    def shortened(self, tokens: int) -> "Job":
+        """The first and last tokens of hidden states [B, S, D], or rows of [K, D]: ``tokens`` of them at most."""
+        main = self.given.main
+        if not main.is_floating_point() or main.ndim not in (2, 3) or main.shape[-2] <= tokens:
+            return self
+        length = main.shape[-2]
+        chosen = torch.cat([torch.arange(tokens - tokens // 2), torch.arange(length - tokens // 2, length)])
+        arriving = self.arriving
+        if arriving is not None and arriving.ndim == main.ndim and arriving.shape[-2] == length:
+            arriving = arriving.index_select(-2, chosen)
+
+        def shorter(tensor: Tensor) -> Tensor:
+            if tensor is main:
+                return tensor.index_select(-2, chosen)
+            for axis in (-1, -2):  # of a mask
+                if tensor.ndim > 2 and tensor.shape[axis] == length:
+                    tensor = tensor.index_select(axis, chosen)
+            return tensor
+
+        return Job(self.given.map(shorter), arriving, chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What a block gives for each job, the gradient of each weight, and what goes on to each job's input."""
+
+    outputs: Sequence[Tensor]
+    of_weights: Sequence[Tensor | None] = ()
+    of_inputs: Sequence[Tensor | None] = ()
+
+
+def compute(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool) -> Products:
+    """Runs a block on all jobs, those of like shapes together."""
+    outputs: list[Tensor] = [torch.empty(0)] * len(jobs)
+    mains, results, arriving = [], [], []
+    groups = list(_alike(jobs))
+    leaves = [weight.requires_grad_(gradients and weight.is_floating_point()) for weight in weights]
+    with block.filled(leaves), torch.set_grad_enabled(gradients):
+        for group in groups:
+            given = _together([jobs[number].given for number in group]).cast(dtype)
+            main = given.main.requires_grad_(gradients and given.main.is_floating_point())
+            result = first(block.forward(*given.args, **given.kwargs))
+            for number, output in zip(group, result.detach().split([len(jobs[n].given.main) for n in group])):
+                outputs[number] = output
+            mains.append(main)
+            results.append(result)
+            arriving.append(torch.cat([_arriving(jobs[n], outputs[n]).to(dtype) for n in group]))
+    if not gradients:
+        return Products(outputs)
+    inputs = [leaf for leaf in (*leaves, *mains) if leaf.requires_grad]
+    found = dict(zip(map(id, inputs), torch.autograd.grad(results, inputs, arriving, allow_unused=True)))
+    of_inputs: list[Tensor | None] = [None] * len(jobs)
+    for group, main in zip(groups, mains):
+        if (gradient := found.get(id(main))) is not None:
+            for number, part in zip(group, gradient.split([len(jobs[n].given.main) for n in group])):
+                of_inputs[number] = part
+    return Products(outputs, [found.get(id(leaf)) for leaf in leaves], of_inputs)
+
+
+def _arriving(job: Job, output: Tensor) -> Tensor:
+    if job.seeded:
+        return _seeded_numbers(output, seed=1)
+    return torch.zeros_like(output) if job.arriving is None else job.arriving
+
+
+def _alike(jobs: Sequence[Job]) -> Iterator[list[int]]:
+    """The numbers of jobs that can run as one: their tensors have one shape but for the first axis, which is the batch's."""
+    groups: dict[object, list[int]] = {}
+    for number, job in enumerate(jobs):
+        given, rows = job.given, len(job.given.main)
+        batched = all(tensor.ndim > 1 and len(tensor) == rows for tensor in given.tensors())
+        shapes = [(v.shape[1:], v.dtype) if isinstance(v, Tensor) else v for v in given.values()]
+        groups.setdefault((repr(shapes), tuple(given.kwargs)) if batched else number, []).append(number)
+    yield from groups.values()
+
+
+def _together(given: Sequence[Arguments]) -> Arguments:
+    if len(given) == 1:
+        return given[0]
+    columns = iter([torch.cat(same) for same in zip(*(one.tensors() for one in given))])
+    return given[0].map(lambda _: next(columns))
+
+
+def lead_back(outputs: Iterable[Mapping[str, Tensor]]) -> None:
+    """Takes the gradients of all outputs' totals down to the outputs of the blocks nearest to them."""
+    for found in outputs:
+        total_of(found).backward(retain_graph=True)
+
+
+def _go_on(calls: Sequence[Call], jobs: Sequence[Job], of_inputs: Sequence[Tensor | None]) -> None:
+    """Takes the gradients of the blocks' inputs down to the outputs of the blocks below."""
+    for call, job, gradient in zip(calls, jobs, of_inputs):
+        main = call.given.main
+        if gradient is not None and main.requires_grad:
+            if job.chosen is not None:
+                gradient = torch.zeros_like(main).index_copy_(-2, job.chosen, gradient)
+            main.backward(gradient.to(main.dtype), retain_graph=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One block on both sides; ``theirs`` is None where the converted model has none or does not call it."""
+
+    name: str
+    ours: StreamedBlock
+    our_calls: Sequence[Call]
+    theirs: StreamedBlock | None
+    their_calls: Sequence[Call]
+    tokens: int | None
+
+    def jobs(self, calls: Sequence[Call]) -> list[Job]:
+        """The converted model's block is given what the original's was given."""
+        found = []
+        for call in calls:
+            main = (call.original or call).given.main
+            given = call.given.with_main(main if main.shape == call.given.main.shape else call.given.main)
+            job = Job(given.map(Tensor.detach), call.output.grad)
+            found.append(job.shortened(self.tokens) if self.tokens else job)
+        if self.tokens and found and (positions := self._positions()):
+            # The texts of a large model's scenarios are short: one that is not reaches every position.
+            ids = found[0].given
+            times = -(-positions // ids.main.shape[1])
+            found.append(Job(ids.map(lambda tensor: tensor[:1].repeat(1, times)[:, :positions]), None, seeded=True))
+        return found
+
+    def _positions(self) -> int:
+        """How many positions a text may have, if the block is the text's embeddings."""
+        tables = [weight for weight in self.ours.weights if weight.name == POSITIONS]
+        return tables[0].shape[0] if tables else 0
+
+
+def compare_backwards(ours: Recorder, theirs: Recorder, tokens: int | None, advance: Callable[[int], object]) -> Iterator[BlockResult]:
+    """Each block's result, the last block first. Afterwards the weights between the blocks have their gradients."""
+    for name in [*(name for name in ours.side.blocks if name not in ours.blocks()), *reversed(ours.blocks())]:
+        pair = pair_of(ours, theirs, name, tokens)
+        yield compare_block(pair, gradients=True)
+        for call in (*pair.our_calls, *pair.their_calls):
+            call.output.grad = None
+        advance(2 * pair.ours.elements)
+
+
+def compare_forwards(ours: Recorder, theirs: Recorder, advance: Callable[[int], object]) -> Iterator[BlockResult]:
+    """Each block's result without gradients."""
+    for name in ours.blocks():
+        pair = pair_of(ours, theirs, name, None)
+        yield compare_block(pair, gradients=False)
+        advance(2 * pair.ours.elements)
+
+
+def pair_of(ours: Recorder, theirs: Recorder, name: str, tokens: int | None) -> Pair:
+    """The blocks of one name, with their calls."""
+    calls = theirs.calls(name)
+    return Pair(name, ours.side.blocks[name], ours.calls(name), theirs.side.blocks.get(name) if calls else None, calls, tokens)
+
+
+def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> BlockResult:
+    """Compares one block, and takes the gradients on to what lies below it.
+
+    With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
+    """
+    names = [tied(weight.name) for weight in pair.ours.weights]
+    if not pair.our_calls:  # a head of another width than its states has nothing to predict from
+        raw = {n: RawGradient(0.0, 0.0, 0.0, why_no_output_shows(n, w.shape)) for n, w in zip(names, pair.ours.weights) if w.is_parameter}
+        error = float("inf") if pair.their_calls else 0.0
+        return BlockResult(pair.name, error, 0.0, noise(0.0), {}, raw)
+    prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, _weights)
+    jobs, stored = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours)
+    # How far rounding moves gradients too is seen where all tokens take part.
+    rough = compute(pair.ours, stored, jobs, torch.float32, gradients=gradients and not pair.tokens)
+    weights = [_as_float64(weight) for weight in stored]
+    exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients)
+    effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
+    floor = noise(_worst(rough.outputs, exact.outputs))
+    moved = {name: _distance(b, a) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
+    del rough
+    found = None
+    arrived = error = float("inf")
+    if pair.theirs is not None:
+        their_jobs = [prepare(job) for job in pair.jobs(pair.their_calls)]
+        pairs = {name: both for name, *both in zip(names, stored, weights)}
+        weights = [_as_float64(weight, *pairs.get(tied(w.name), ())) for w, weight in zip(pair.theirs.weights, fill(pair.theirs))]
+        found = compute(pair.theirs, weights, their_jobs, torch.float64, gradients=gradients)
+        del weights, stored, pairs
+        error, arrived = _errors(pair, jobs, their_jobs, exact, found)
+        if gradients and not with_seeded:
+            _go_on(pair.their_calls, their_jobs, found.of_inputs)
+    if gradients and not with_seeded:
+        _go_on(pair.our_calls, jobs, exact.of_inputs)
+    raw = dict(_gradients(pair, names, exact, found, moved)) if gradients else {}
+    return BlockResult(pair.name, error, arrived, floor, {str(fault): effect for fault, effect in effects.items()}, raw)
+
+
+def _gradients(
+    pair: Pair, names: Sequence[str], exact: Products, found: Products | None, moved: Mapping[str, float]
+) -> Iterator[tuple[str, RawGradient]]:
+    """Each parameter's gradient: its size, how far the converted model's lies from it, by how much rounding moves it."""
+    theirs: dict[str, Tensor | None] = {}
+    if found is not None and pair.theirs is not None:
+        for weight, gradient in zip(pair.theirs.weights, found.of_weights):
+            if gradient is not None or tied(weight.name) not in theirs:
+                theirs[tied(weight.name)] = gradient
+    for name, weight, ours in zip(names, pair.ours.weights, exact.of_weights):
+        other = theirs.get(name)
+        if ours is None:
+            if weight.is_parameter:
+                size = 0.0 if other is None else _size(other)
+                yield name, RawGradient(0.0, size, 0.0, why_no_output_shows(name, weight.shape))
+            continue
+        size = _size(ours)
+        difference = float("inf") if other is None or other.shape != ours.shape else _size(other.sub_(ours))  # which is used no more
+        yield name, RawGradient(size, difference, moved.get(name, 0.0), why_no_output_shows(name, weight.shape))
+
+
+def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: Products, found: Products) -> tuple[float, float]:
+    """The largest relative error of what comes out, and of the gradients that arrive.
+
+    Where one model calls twice with the same input what the other calls once, the gradients of both calls count together.
+    """
+    number = {call: n for n, call in enumerate(pair.our_calls)}
+    if any(call.original not in number for call in pair.their_calls):
+        return float("inf"), float("inf")
+    same_as = [next(n for n, other in enumerate(pair.our_calls) if other.given.is_as(call.given)) for call in pair.our_calls]
+    places = [number[call.original] for call in pair.their_calls if call.original is not None]
+    error = max(relative_error(output, exact.outputs[n]) for output, n in zip(found.outputs, places))
+    further = zip(found.outputs[len(pair.their_calls) :], exact.outputs[len(pair.our_calls) :])
+    error = max([error, *(relative_error(*both) for both in further)])
+    ours = _sums(jobs, same_as)
+    theirs = _sums(their_jobs, [same_as[n] for n in places])
+    largest = max(map(_size, ours.values()), default=0.0)
+    arrived = 0.0
+    for n in ours.keys() | theirs.keys():
+        mine, other = torch.broadcast_tensors(ours.get(n, torch.zeros(())), theirs.get(n, torch.zeros(())))
+        arrived = max(arrived, relative_error(other, mine, largest))
+    return error, arrived
+
+
+def _sums(jobs: Sequence[Job], places: Sequence[int]) -> dict[int, Tensor]:
+    """The gradients that arrive, added up by place."""
+    sums: dict[int, Tensor] = {}
+    for job, place in zip(jobs, places):
+        if job.arriving is not None:
+            sums[place] = sums[place] + job.arriving if place in sums else job.arriving
+    return sums
+
+
+def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
+    """What comes out of the original's block with each fault planted in it."""
+    for fault in faults_of(block.name, block.module):
+        with planted(fault, block.module):
+            yield fault, compute(block, [weight.detach() for weight in weights], jobs, torch.float64, gradients=False).outputs
+
+
+def _seeded_job(job: Job) -> Job:
+    main = job.given.main
+    given = job.given.with_main(_seeded_numbers(main, seed=0)) if main.is_floating_point() else job.given
+    return Job(given, None, seeded=True)
+
+
+def _seeded_numbers(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _weights(block: StreamedBlock) -> list[Tensor]:
+    return block.load(torch.float32)
+
+
+def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
+    """Seeded values for every weight, the same for the weights of one name; whole numbers are the model's own."""
+    return [
+        load(seeded(tied(weight.name), weight.shape, seed=0)) if weight.is_parameter else weight.load(torch.float32)
+        for weight in block.weights
+    ]
+
+
+def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
+    """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
+    if name.endswith("attention.attention.key.bias"):
+        return "attention's key.bias adds the same to every score, which softmax cancels"
+    if name.startswith(("flava.image_projection.", "flava.text_projection.")) and shape[0] == 1:
+        return "an embedding of a single number is normalised to its sign"
+    return ""
+
+
+def _as_float64(weight: Tensor, same: Tensor | None = None, in_float64: Tensor | None = None) -> Tensor:
+    """A weight in float64. If it equals another one that already is there in float64, that one."""
+    weight = weight.detach()
+    if same is not None and in_float64 is not None and same.shape == weight.shape and torch.equal(weight, same):
+        return in_float64.detach()
+    return weight.double() if weight.is_floating_point() else weight
+
+
+def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    return max(map(relative_error, actual, expected))
+
+
+def _size(tensor: Tensor) -> float:
+    """The largest absolute value; NaN where there is one."""
+    least, most = torch.aminmax(tensor) if tensor.numel() else (torch.zeros(()), torch.zeros(()))
+    return float(torch.maximum(-least, most))
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return _size(one - other)
