@@ -6,7 +6,7 @@ the gradients of whole models are compared too. Of a large model's sequences a f
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -193,6 +193,7 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
 
     With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
     """
+    pair = _each_once(pair) if with_seeded else pair
     names = [tied(weight.name) for weight in pair.ours.weights]
     if not pair.our_calls:  # a head of another width than its states has nothing to predict from
         raw = {n: RawGradient(0.0, 0.0, 0.0, why_no_output_shows(n, w.shape)) for n, w in zip(names, pair.ours.weights) if w.is_parameter}
@@ -283,6 +284,17 @@ def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence
     for fault in faults_of(block.name, block.module):
         with planted(fault, block.module):
             yield fault, compute(block, [weight.detach() for weight in weights], jobs, torch.float64, gradients=False).outputs
+
+
+def _each_once(pair: Pair) -> Pair:
+    """One call for each input: the seeded gradients of two calls of one model would not add up to that of one of the other."""
+    theirs: dict[int, Call] = {}
+    for call in pair.their_calls:
+        given = (call.original or call).given
+        if (number := next((n for n, other in enumerate(pair.our_calls) if other.given.is_as(given)), None)) is None:
+            return pair
+        theirs.setdefault(number, replace(call, original=pair.our_calls[number]))
+    return replace(pair, our_calls=[pair.our_calls[n] for n in theirs], their_calls=[*theirs.values()]) if theirs else pair
 
 
 def _seeded_job(job: Job) -> Job:
