@@ -48,13 +48,19 @@ def test_weights_that_saturate_are_proven_with_seeded_ones_in_their_place(tmp_pa
     assert "with seeded weights, as the checkpoint's own saturate" in certificate.table()
 
 
+def _times(factor, fragment):
+    return lambda key, value: value * factor if fragment in key else value
+
+
+def _with_nan(key, value):
+    return value.index_fill(0, torch.tensor([7]), float("nan")) if key.endswith("word_embeddings.weight") else value
+
+
 OVERFLOWING = {
-    "norms at 1e38": lambda key, value: value * 1e38 if "layernorm" in key else value,
-    "a NaN in the source": lambda key, value: (
-        value.index_fill(0, torch.tensor([7]), float("nan")) if key.endswith("word_embeddings.weight") else value
-    ),
-    "attention times 1e10": lambda key, value: value * 1e10 if "attention.attention" in key else value,
-    "a scale of 1e4": lambda key, value: value * 1e4 if "logit_scale" in key else value,
+    "norms at 1e38": _times(1e38, "layernorm"),
+    "attention times 1e10": _times(1e10, "attention.attention"),
+    "a NaN in the source": _with_nan,
+    "a scale of 1e4": _times(1e4, "logit_scale"),
 }
 
 
