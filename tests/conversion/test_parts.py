@@ -106,7 +106,7 @@ def test_a_part_takes_no_codebook(run_command, sources, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("layout", ["original", "hf"])
+@pytest.mark.parametrize("layout", [pytest.param("original", marks=pytest.mark.slow), "hf"])
 def test_what_is_converted_of_a_part_is_proven_with_it(run_command, sources, tmp_path, name, layout):
     """`convert --verify` proves keys, values, config and what the part's own class loads, and says what it did not look at."""
     ran = run_command("convert", *sources[layout], "--part", name, "--verify", "--pytorch_dump_folder_path", tmp_path / "out")

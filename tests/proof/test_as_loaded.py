@@ -69,7 +69,11 @@ def _set(module, p):
     module.p, module.inplace = p + 0.25, False
 
 
-@pytest.mark.parametrize("name", [*PARTS, "codebook"])
+# What is proven of these is proven of the others together.
+SLOW = ("image", "multimodal")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in (*PARTS, "codebook")])
 def test_every_class_is_proven_from_its_own_folder_and_a_swap_in_it_is_found(name, tiny, tmp_path):
     """Also as transformers saves it again."""
     if name == "codebook":
@@ -82,11 +86,11 @@ def test_every_class_is_proven_from_its_own_folder_and_a_swap_in_it_is_found(nam
     for folder in (tmp_path / "out", tmp_path / "saved"):
         certificate = verify.verify_flava_checkpoint(*files, folder)
         assert certificate.verdict is Verdict.PROVEN and certificate.not_looked_at, certificate.table()
-    weights = load_file(tmp_path / "saved" / "model.safetensors")
+    weights = load_file(tmp_path / "out" / "model.safetensors")
     one, other = next((a, b) for a, b in combinations(sorted(weights), 2) if weights[a].shape == weights[b].shape and a[-4:] == b[-4:])
     weights[one], weights[other] = weights[other], weights[one]
-    save_file(weights, tmp_path / "saved" / "model.safetensors", {"format": "pt"})
-    certificate = verify.verify_flava_checkpoint(*files, tmp_path / "saved", weights_only=True)
+    save_file(weights, tmp_path / "out" / "model.safetensors", {"format": "pt"})
+    certificate = verify.verify_flava_checkpoint(*files, tmp_path / "out", weights_only=True)
     assert certificate.verdict is Verdict.DIFFERS and one in certificate.table(), certificate.table()
 
 
