@@ -6,7 +6,8 @@ Imports are inside the functions, so that a command imports only what it needs.
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +17,7 @@ from .report.terminal import as_on
 from .text import printable
 
 if TYPE_CHECKING:
+    from .proof.certificate import Claim
     from .releases.bisect import Transition
 
 
@@ -36,9 +38,11 @@ def convert(options: Namespace) -> int:
     from .target.card import add_to_card
     from .verify import verify_flava_checkpoint
 
-    certificate = verify_flava_checkpoint(*files, **for_models | _given(options, *_WHERE, "layout", "no_codebook"))
+    _done("", options)
+    with _claims_shown(options) as settled:
+        certificate = verify_flava_checkpoint(*files, settled=settled, **for_models | _given(options, *_WHERE, "layout", "no_codebook"))
     add_to_card(result.folder, [f"verified: {claim.name}: {claim.verdict.value}. {claim.summary}" for claim in certificate.claims])
-    return _done("\n" + certificate.table(), options, certificate.exit_status)
+    return _done("\n" + certificate.conclusion(), options, certificate.exit_status)
 
 
 _WHERE = "container", "prefix", "drop"  # where the model stands in its file, and what is left out of it
@@ -76,7 +80,8 @@ def verify(options: Namespace) -> int:
     check_report_files([options.json, options.markdown], page=options.html)
     files = options.checkpoint_path, options.codebook_path, options.converted_path, options.config_path
     given = _given(options, *_WHERE, "weights_only", "device", "no_codebook", "head_layer_norm_eps", "tokenizer")
-    certificate = verify_flava_checkpoint(*files, **given)
+    with _claims_shown(options) as settled:
+        certificate = verify_flava_checkpoint(*files, settled=settled, **given)
     if options.json:
         certificate.write(options.json)
     if options.markdown:
@@ -87,7 +92,26 @@ def verify(options: Namespace) -> int:
         from .report.page import proof_page
 
         write_report(options.html, proof_page(certificate))
-    return _done(certificate.table(), options, certificate.exit_status)
+    return _done("\n" + certificate.conclusion(), options, certificate.exit_status)
+
+
+@contextmanager
+def _claims_shown(options: Namespace) -> Iterator[Callable[["Claim"], object]]:
+    """What prints each claim of a proof when it is settled. Where the proof is interrupted, what was proven so far is said."""
+    from .proof.certificate import claim_texts, so_far
+
+    claims: list[Claim] = []
+
+    def settled(claim: "Claim") -> None:
+        claims.append(claim)
+        *_, text = claim_texts(claims)
+        _done(text, options)
+
+    try:
+        yield settled
+    except KeyboardInterrupt:
+        _done("\n" + so_far(claims), options)
+        raise
 
 
 def rules(options: Namespace) -> int:
@@ -223,7 +247,7 @@ def _say(options: Namespace, stream: TextIO | None = None) -> Callable[[str], ob
 def _print(text: str, stream: TextIO | None = None) -> None:
     """Prints as it suits where it is read: a terminal, or a pipe."""
     to = stream or sys.stdout
-    print(as_on(to, text), file=to)
+    print(as_on(to, text), file=to, flush=True)
 
 
 def _done(summary: str, options: Namespace, status: int = 0) -> int:

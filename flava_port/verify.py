@@ -4,7 +4,7 @@ Each claim ends as proven, as differing with the culprits named in both layouts,
 A claim that could not be checked never counts as proven.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,8 @@ from .files.checkpoint import file_sha256
 from .files.shards import INDEX
 from .files.watch import Watch
 from .progress import Progress, in_background, silent
-from .proof.certificate import Certificate, Verdict
-from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_LOADING, ABOUT_THE_PROCESSOR, UNCHANGED, about_the_computation
+from .proof.certificate import Certificate, Claim, Verdict
+from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_LOADING, ABOUT_THE_PROCESSOR, UNCHANGED, Check, about_the_computation
 from .proof.weights import Given, WeightClaims, recorded_keys
 from .rules.layouts import semantics_of
 from .target.config import read_part_config
@@ -48,6 +48,7 @@ class ProofOptions:
     prefix: str | None = None
     drop: Sequence[str] = ()
     progress: Progress = silent
+    settled: Callable[[Claim], object] = lambda _: None  # is given each claim when it is judged
 
 
 def verify_flava_checkpoint(
@@ -84,15 +85,16 @@ def verify_flava_checkpoint(
         certificate = Certificate([], recorded_versions(), _digests(sources, folder), *_asked(asked, part))
 
         weights = WeightClaims(_given(sources, part, folder, converted, opening, asked, certificate.digests))
-        _settle_files(weights, certificate)
+        _settle(ABOUT_THE_FILES, weights, certificate, asked)
+        certificate.digests |= weights.digests
+        certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
         run = runner.result() if runner is not None else None  # two threads that import at once disturb each other
-        certificate.claims += [check.settle(weights) for check in (() if asked.weights_only else ABOUT_THE_LOADING)]
+        _settle(() if asked.weights_only else ABOUT_THE_LOADING, weights, certificate, asked)
         if run is not None:
             computation = run(weights)
-            certificate.claims += [check.settle(computation) for check in about_the_computation(computation)]
-            processing = _processing(computation, asked)
-            certificate.claims += [check.settle(processing) for check in ABOUT_THE_PROCESSOR]
-        certificate.claims.append(UNCHANGED.settle(watch))
+            _settle(about_the_computation(computation), computation, certificate, asked)
+            _settle(ABOUT_THE_PROCESSOR, _processing(computation, asked), certificate, asked)
+        _settle((UNCHANGED,), watch, certificate, asked)
     return replace(certificate, doubts=_doubts(certificate))
 
 
@@ -104,11 +106,11 @@ def _doubts(certificate: Certificate) -> str:
     return doubts_about_the_installed(files_are_right=all(claim.verdict is Verdict.PROVEN or claim.left_open for claim in about_the_files))
 
 
-def _settle_files(weights: WeightClaims, certificate: Certificate) -> None:
-    """Adds the claims about the files, and what judging them has found out of both sides."""
-    certificate.claims += [check.settle(weights) for check in ABOUT_THE_FILES]
-    certificate.digests |= weights.digests
-    certificate.keys, certificate.lost_in = weights.mapped, weights.lost_in
+def _settle(checks: Iterable[Check[Any]], evidence: Any, certificate: Certificate, asked: ProofOptions) -> None:
+    """Adds the claims, and shows each when it is judged."""
+    for check in checks:
+        certificate.claims.append(check.settle(evidence))
+        asked.settled(certificate.claims[-1])
 
 
 def _digests(sources: Sequence[Source], folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..target.keys import POSITIONS
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Arguments, Call, Recorder, first
 from .forward import relative_error, total_of
-from .results import BlockResult, RawGradient
+from .results import BlockResult, RawGradient, why_no_output_shows
 from .streamed import StreamedBlock, tied
 
 
@@ -116,10 +116,13 @@ def _together(given: Sequence[Arguments]) -> Arguments:
     return given[0].map(lambda _: next(columns))
 
 
-def lead_back(outputs: Iterable[Mapping[str, Tensor]]) -> None:
-    """Takes the gradients of all outputs' totals down to the outputs of the blocks nearest to them."""
+def lead_back(outputs: Iterable[Mapping[str, Tensor]], *, with_states: bool) -> None:
+    """Takes the gradients of all outputs' totals down to the outputs of the blocks nearest to them.
+
+    The gradients of hidden states, which are as many as there are layers, take as much memory as the states.
+    """
     for found in outputs:
-        total_of(found).backward(retain_graph=True)
+        total_of(found, with_states=with_states).backward(retain_graph=True)
 
 
 def _go_on(calls: Sequence[Call], jobs: Sequence[Job], of_inputs: Sequence[Tensor | None]) -> None:
@@ -151,12 +154,15 @@ class Pair:
             given = call.given.with_main(main if main.shape == call.given.main.shape else call.given.main)
             job = Job(given.map(Tensor.detach), call.output.grad)
             found.append(job.shortened(self.tokens) if self.tokens else job)
-        if self.tokens and found and (positions := self._positions()):
-            # The texts of a large model's scenarios are short: one that is not reaches every position.
-            ids = found[0].given
-            times = -(-positions // ids.main.shape[1])
-            found.append(Job(ids.map(lambda tensor: tensor[:1].repeat(1, times)[:, :positions]), None, seeded=True))
+        if self.tokens and found and self.name.endswith(".embeddings"):
+            # Of a large model's states few tokens take part, and its texts are short: this reaches every patch and position.
+            longer = found[0].given.map(self._lengthened) if self._positions() else found[0].given
+            found.append(Job(longer, None, seeded=True))
         return found
+
+    def _lengthened(self, ids: Tensor) -> Tensor:
+        """Ids or token types [B, T] -> [1, positions]."""
+        return ids[:1].repeat(1, -(-self._positions() // ids.shape[1]))[:, : self._positions()]
 
     def _positions(self) -> int:
         """How many positions a text may have, if the block is the text's embeddings."""
@@ -171,7 +177,7 @@ def compare_backwards(ours: Recorder, theirs: Recorder, tokens: int | None, adva
         yield compare_block(pair, gradients=True)
         for call in (*pair.our_calls, *pair.their_calls):
             call.output.grad = None
-        advance(2 * pair.ours.elements)
+        advance(2 * pair.ours.nbytes)
 
 
 def compare_forwards(ours: Recorder, theirs: Recorder, advance: Callable[[int], object]) -> Iterator[BlockResult]:
@@ -179,7 +185,7 @@ def compare_forwards(ours: Recorder, theirs: Recorder, advance: Callable[[int], 
     for name in ours.blocks():
         pair = pair_of(ours, theirs, name, None)
         yield compare_block(pair, gradients=False)
-        advance(2 * pair.ours.elements)
+        advance(2 * pair.ours.nbytes)
 
 
 def pair_of(ours: Recorder, theirs: Recorder, name: str, tokens: int | None) -> Pair:
@@ -265,8 +271,8 @@ def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: P
     largest = max(map(_size, ours.values()), default=0.0)
     arrived = 0.0
     for n in ours.keys() | theirs.keys():
-        mine, other = torch.broadcast_tensors(ours.get(n, torch.zeros(())), theirs.get(n, torch.zeros(())))
-        arrived = max(arrived, relative_error(other, mine, largest))
+        mine = ours[n] if n in ours else torch.zeros_like(theirs[n])
+        arrived = max(arrived, relative_error(theirs.get(n, torch.zeros_like(mine)), mine, largest))
     return error, arrived
 
 
@@ -317,15 +323,6 @@ def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
         load(seeded(tied(weight.name), weight.shape, seed=0)) if weight.is_parameter else weight.load(torch.float32)
         for weight in block.weights
     ]
-
-
-def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
-    """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
-    if name.endswith("attention.attention.key.bias"):
-        return "attention's key.bias adds the same to every score, which softmax cancels"
-    if name.startswith(("flava.image_projection.", "flava.text_projection.")) and shape[0] == 1:
-        return "an embedding of a single number is normalised to its sign"
-    return ""
 
 
 def _as_float64(weight: Tensor, same: Tensor | None = None, in_float64: Tensor | None = None) -> Tensor:

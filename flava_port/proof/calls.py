@@ -165,7 +165,7 @@ class Recorder:
             given = given.map(lambda tensor: tensor[:1])
         with torch.no_grad(), block.filled(block.load(self.dtype)):
             result = block.forward(*given.args, **given.kwargs)
-        self.advance(block.elements)
+        self.advance(block.nbytes)
         if repeated:
             output = first(result).expand(rows, *first(result).shape[1:])
             return (output, *result[1:]) if isinstance(result, tuple) else output

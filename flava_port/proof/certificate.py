@@ -1,6 +1,6 @@
 """What a proof states: claims, each proven, refuted or left open; and the certificate that lists them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -114,6 +114,15 @@ def claim_texts(claims: Iterable[Claim]) -> Iterator[str]:
         yield claim_text(claim, most)
         if claim.verdict is Verdict.DIFFERS:
             most = _FOLLOWING_SHOWN
+
+
+def so_far(claims: Sequence[Claim]) -> str:
+    """What a proof that was interrupted has shown, in a line."""
+    found = []
+    for verdict in Verdict:
+        names = [claim.name for claim in claims if claim.verdict is verdict]
+        found += [f"{verdict.value}: {', '.join(names)}"] if names else []
+    return f"verdict: none, since it was interrupted; so far {'; '.join(found) or 'nothing was judged'}"
 
 
 @dataclass

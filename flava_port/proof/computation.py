@@ -64,11 +64,10 @@ class Computation:
 
     def _run(self) -> tuple[Results, Expected]:
         if self._ran is None:
-            with self.progress("run", None) as advance:
-                try:
-                    self._ran = run_both(self.sides, advance)
-                except Exception as error:
-                    self._ran = error
+            try:
+                self._ran = run_both(self.sides, self.progress)
+            except Exception as error:
+                self._ran = error
         if isinstance(self._ran, Exception):
             raise self._ran
         return self._ran

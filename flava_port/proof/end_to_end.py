@@ -17,10 +17,12 @@ from .certificate import Claim, Finding, Measured, NothingToJudge
 from .examples import pictures
 from .forward import CODEBOOK_PIXELS, relative_error, run_converted, run_converted_codebook, run_original
 from .processors import TEXT_INPUTS, processor_of_both, square_size
+from .results import Comparison
 from .scenarios import Scenario
 from .sides import Sides
 
 SENTENCES = ("A photo of a cat.", "Two dogs, running!", "naïve")
+SHORT_PAIR = 24  # tokens, with which the sentence comes to a large model
 LOGITS_OF_PAIRS = ("contrastive_logits_per_image", "contrastive_logits_per_text", "itm_logits")
 
 
@@ -33,6 +35,7 @@ class EndToEnd:
     whole: dict[str, float]  # the folder's processor and model against the original's preprocessing and model
     tokens_of_model: float | None  # None where there is no codebook
     tokens_of_whole: float | None
+    blocks: dict[str, float]  # of a large model each block's, in float32, fed what the original's block gets; else empty
 
 
 @quiet()
@@ -50,7 +53,7 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
     pairs = 1 if is_large(ours.model) else len(SENTENCES)
     with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
         images = _read(_files(Path(scratch), sides))[:pairs]
-    length = min(length, PAIR_LENGTH)
+    length = min(length, PAIR_LENGTH if pairs > 1 else SHORT_PAIR)
     made = dict(
         processor_of_both(sides.folder)(
             images=images, text=list(SENTENCES[:pairs]), padding="max_length", truncation=True, max_length=length, return_tensors="pt", return_codebook_pixels=True
@@ -76,6 +79,7 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
         {name: relative_error(theirs[name], on_own[name]) for name in LOGITS_OF_PAIRS},
         found.get("the folder's"),
         found.get("own"),
+        {name: max(call.left for call in converted.calls(name)) for name in converted.blocks()} if converted.original else {},
     )
 
 
@@ -108,9 +112,14 @@ def _share(labels: Tensor, others: Tensor) -> float:
     return float((labels != others.reshape(labels.shape)).double().mean())
 
 
-def judge_end_to_end(found: EndToEnd, tolerance: float, claim: Claim) -> None:
+def judge_end_to_end(found: EndToEnd, own: Comparison, claim: Claim) -> None:
     """The model computes the original's logits and codebook labels from what the processor makes; what that changes is stated."""
+    tolerance = own.bounds.tolerance
     claim.measured = [Measured(name, error, tolerance) for name, error in found.model.items()]
+    claim.measured += [
+        Measured(f"{name}: end to end", error, own.blocks[name].floor * own.bounds.whole, own.blocks[name].floor)
+        for name, error in found.blocks.items()
+    ]
     claim.findings = [
         Finding(m.what, "", f"relative error {m.error:.1e} on the same inputs, rounding allows {m.tolerance:.1e}")
         for m in claim.measured

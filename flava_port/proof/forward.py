@@ -3,6 +3,7 @@
 The original is `flava_port.original`; the converted model is the installed transformers'.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeAlias, TypeVar, cast
@@ -124,14 +125,20 @@ def outputs_of(run: Runner[ModelT], model: ModelT, case: Scenario) -> dict[str, 
     return found if case.has_labels else {name: value for name, value in found.items() if not name.endswith(" loss")}
 
 
-def total_of(outputs: Mapping[str, Tensor]) -> Tensor:
+_HIDDEN_STATE = re.compile(r" hidden state \d+\Z")
+
+
+def total_of(outputs: Mapping[str, Tensor], *, with_states: bool = True) -> Tensor:
     """The sum of the losses, and of every other output's mean under seeded weights.
 
-    So a parameter that no loss reaches (a unimodal pooler's, say) has a gradient too.
+    So a parameter that no loss reaches (a unimodal pooler's, say) has a gradient too. Hidden states, of which there is
+    one after each layer, can be left out: what is computed from the last one depends on all.
     """
     generator = torch.Generator().manual_seed(0)
     parts = []
     for name, value in sorted(outputs.items()):
+        if _HIDDEN_STATE.search(name) and not with_states:
+            continue
         is_loss = name.endswith(" loss")
         parts.append(value if is_loss else (torch.randn(value.shape, generator=generator).to(value.dtype) * value).mean())
     return torch.stack(parts).sum()

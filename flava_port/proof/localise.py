@@ -94,7 +94,9 @@ def localise(call: Call, case: str, number: int, job: Job, original: Job, tolera
             _run(theirs, job)
         found = first_divergence(their_calls, our_calls, modules, tolerance)
     if found is None:
-        return [Finding(theirs.name, "", f"no single module of it diverges ({case}): what differs lies between its modules")]
+        given, expected = list(call.given.main.shape), list(call.original.given.main.shape)
+        what = "what differs lies between its modules" if given == expected else f"it gets {given}, the original's {expected}"
+        return [Finding(theirs.name, "", f"no single module of it diverges ({case}): {what}")]
     key = source_name(f"{found.name}.weight")
     whose = "its own weights or computation" if found.own_fault else "fed the original's input it agrees, so the cause lies just before it"
     what = f"the first module to diverge ({case}, call {number}), relative error {found.error:.1e}: {whose}"

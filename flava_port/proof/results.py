@@ -1,6 +1,6 @@
 """What running both models showed, in numbers and names. Judging it needs no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
@@ -146,3 +146,12 @@ class Results:
     codebook: Comparison | None
     where: list[Finding]  # the first module to diverge, if an output differs
     deviations: list[Deviation]  # only for a source whose own code computes otherwise
+
+
+def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
+    """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
+    if name.endswith("attention.attention.key.bias"):
+        return "attention's key.bias adds the same to every score, which softmax cancels"
+    if name.startswith(("flava.image_projection.", "flava.text_projection.")) and shape[0] == 1:
+        return "an embedding of a single number is normalised to its sign"
+    return ""

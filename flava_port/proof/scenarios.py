@@ -9,7 +9,7 @@ from torch import Tensor
 from ..original.flava import Flava
 
 IGNORED = -100
-_SHORT_TEXT = 12
+SHORT_TEXT = 12
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scena
     Pixels are float32. ``brief`` is for large models: two short texts beside one image, which is there twice.
     """
     longest = model.config.text_config.max_position_embeddings
-    pairs = _inputs(model, 2, min(longest, _SHORT_TEXT), seed) if brief else _inputs(model, 3, longest, seed)
+    pairs = _inputs(model, 2, min(longest, SHORT_TEXT), seed) if brief else _inputs(model, 3, longest, seed)
     if brief:
         pairs |= {name: pairs[name][:1].expand_as(pairs[name]).clone() for name in ("pixel_values", "bool_masked_pos")}
     image = ("pixel_values", "bool_masked_pos", "mim_labels")

@@ -55,10 +55,6 @@ class Weight:
     loaded_as: torch.dtype = torch.float32
     is_parameter: bool = True  # and no buffer
 
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
     def load(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
         """The values, those of floating point in ``dtype``.
 
@@ -85,8 +81,9 @@ class StreamedBlock:
         self.forward: Callable[..., Any] = self.module.forward  # the module's own, while `running` puts another in its place
 
     @cached_property
-    def elements(self) -> int:
-        return sum(weight.elements for weight in self.weights)
+    def nbytes(self) -> int:
+        """Of all weights, in float32."""
+        return sum(torch.float32.itemsize * prod(weight.shape) for weight in self.weights)
 
     def load(self, dtype: torch.dtype, device: torch.device | None = None) -> list[Tensor]:
         """All weights, in order."""
@@ -110,15 +107,19 @@ class Streamed:
     """A model of which only what stands between the blocks is in memory.
 
     ``model`` is on the meta device. ``weight_of`` gives the `Weight` for a key of its state dict and the slots that it
-    fills; keys that are one tensor, or that ``ties`` says are one, are asked for once, by the first of them.
+    fills. Keys that are one parameter are asked for once, by the first of them: ``ties`` says which; without it, those that
+    are one in the model.
     """
 
-    def __init__(self, model: nn.Module, weight_of: Callable[[str, Tensor, Sequence[Slot]], Weight], ties: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, model: nn.Module, weight_of: Callable[[str, Tensor, Sequence[Slot]], Weight], ties: Mapping[str, str] | None = None
+    ) -> None:
         self.model = model.requires_grad_(False).eval()
         first: dict[int, str] = {}
         places: dict[str, list[tuple[str, Tensor, Slot]]] = {}
         for key, value, slot in _places(model):
-            places.setdefault(ties.get(key) or first.setdefault(id(value), key), []).append((key, value, slot))
+            leader = first.setdefault(id(value), key) if ties is None else ties.get(key, key)
+            places.setdefault(leader, []).append((key, value, slot))
         members: dict[str, list[tuple[str, Weight]]] = {}
         for key, same in places.items():
             weight = weight_of(key, same[0][1], [slot for _, _, slot in same])
@@ -129,11 +130,6 @@ class Streamed:
             name: StreamedBlock(name, modules[_common([key for key, _ in inside])], list(dict.fromkeys(weight for _, weight in inside)))
             for name, inside in members.items()
         }
-
-    @property
-    def elements(self) -> int:
-        """Of all blocks together."""
-        return sum(block.elements for block in self.blocks.values())
 
     @contextmanager
     def running(

@@ -1,5 +1,6 @@
 """Runs both models, whole and then block by block, and gathers what lies apart. `judge` says what the numbers mean."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..original.flava import Flava
-from ..progress import Advance
+from ..progress import Advance, Progress
 from ..rules.layouts import ORIGINAL_SEMANTICS
 from ..target.installed import quiet
 from .blocks import Job, compare_backwards, compare_block, compare_forwards, lead_back, pair_of
@@ -24,14 +25,15 @@ from .forward import (
     run_original,
 )
 from .localise import localise
-from .memory import freed_memory_kept
+from .memory import freed_memory_kept, need_memory
 from .results import BlockResult, Bounds, Comparison, Deviation, RawGradient, Results
-from .scenarios import Scenario, scenarios
+from .scenarios import SHORT_TEXT, Scenario, scenarios
 from .sides import Sides
 from .streamed import Streamed, tied
 
 # Of each sequence of a large model, as many tokens take part where its blocks are compared in float64.
 _TOKENS = 4
+_LIBRARIES = 700 << 20  # bytes: torch and transformers, and what the allocator keeps
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,44 @@ class Both:
 
 @quiet()
 @freed_memory_kept()
-def run_both(sides: Sides, advance: Advance) -> tuple[Results, Expected]:
-    """Everything that the claims about the computation are judged by."""
-    ours, theirs = sides.original(), sides.converted()
+def run_both(sides: Sides, progress: Progress) -> tuple[Results, Expected]:
+    """Everything that the claims about the computation are judged by.
+
+    Raises:
+        InvalidInput: there is less memory than it takes.
+    """
+    ours, theirs, codebook = sides.original(), sides.converted(), sides.streamed_codebook()
+    large = is_large(ours.model)
+    need_memory(memory_for(ours) if large else 0)
+    with progress("run", _bytes_to_run(ours, codebook) if large else None) as advance:
+        return _run_both(sides, ours, theirs, codebook, advance)
+
+
+def _bytes_to_run(ours: Streamed, codebook: Streamed | None) -> int:
+    """The bytes of the weights of all blocks that run, each time that one does: on inputs and masked ones, and compared."""
+    blocks = [*ours.blocks.values(), *(codebook.blocks.values() if codebook else ())]
+    twice = re.compile(r"flava\.\w+_model\.|flava\.\w+_to_mm_")
+    return sum(2 * (3 if twice.match(block.name) else 2) * block.nbytes for block in blocks)
+
+
+def memory_for(ours: Streamed) -> int:
+    """The bytes that a large model takes: the libraries, the states of its scenarios, and a block in float64 with gradients."""
+    assert isinstance(ours.model, Flava)
+    image, text, both = (getattr(ours.model.config, f"{name}_config") for name in ("image", "text", "multimodal"))
+    patches = (image.image_size // image.patch_size) ** 2
+    encoders = ((image, 1 + patches), (text, SHORT_TEXT), (both, 2 + patches + SHORT_TEXT))
+    states = sum(length * encoder.hidden_size * (encoder.num_hidden_layers + 3) for encoder, length in encoders)
+    of_two_pairs_as_they_are_and_masked = 4 * torch.float64.itemsize * states
+    weights_and_gradients_of_both_in_float64 = 4 * 2 * max(block.nbytes for block in ours.blocks.values())
+    return _LIBRARIES + of_two_pairs_as_they_are_and_masked + weights_and_gradients_of_both_in_float64
+
+
+def _run_both(sides: Sides, ours: Streamed, theirs: Streamed, our_codebook: Streamed | None, advance: Advance) -> tuple[Results, Expected]:
     large = is_large(ours.model)
     assert isinstance(ours.model, Flava)
     cases = [case.to(torch.float64) for case in scenarios(ours.model, brief=large)]
     both = _recorded(ours, theirs, cases, advance, large=large)
-    lead_back([*both.expected, *both.found])
+    lead_back([*both.expected, *both.found], with_states=not large)
     own = both.compared(compare_backwards(both.ours, both.theirs, both.tokens, advance))
     own = replace(own, between=_between(both))
     hiding = [name for name, block in own.blocks.items() if own.hidden(block) or block.gradients.keys() & own.unseen]
@@ -117,7 +149,7 @@ def run_both(sides: Sides, advance: Advance) -> tuple[Results, Expected]:
         results = {pair.name: compare_block(pair, gradients=True, with_seeded=True) for pair in pairs}
         floor = max((block.floor for block in results.values() if isfinite(block.floor)), default=own.bounds.floor)
         seeded = Comparison(own.bounds if isfinite(own.bounds.floor) else replace(own.bounds, floor=floor), {}, results)
-    codebook = _codebooks(sides, theirs, advance, large=large)
+    codebook = _codebooks(our_codebook, theirs, advance, large=large)
     wrong = _differs(own)
     where = both.where(own) if wrong else []
     deviations = list(_deviations(sides, both)) if sides.made_by is not ORIGINAL_SEMANTICS else []
@@ -163,9 +195,8 @@ def _between(both: Both) -> dict[str, RawGradient]:
     return found
 
 
-def _codebooks(sides: Sides, theirs: Streamed, advance: Advance, *, large: bool) -> Comparison | None:
+def _codebooks(ours: Streamed | None, theirs: Streamed, advance: Advance, *, large: bool) -> Comparison | None:
     """Both codebooks on pixels of high contrast."""
-    ours = sides.streamed_codebook()
     if ours is None:
         return None
     case = codebook_case(ours.model.config.input_channels, 1 if large else 2)  # type: ignore[union-attr,arg-type] # a DalleEncoder's
