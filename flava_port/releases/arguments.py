@@ -153,6 +153,7 @@ def _of_texts(of: Inputs) -> Choices:
         "left out": LEFT_OUT,
         "that end in padding": with_pads,
         "that are short": of.texts["input_ids"][:, :5],
+        "that are too long": of.texts["input_ids"].repeat(1, 2),
         "of one text": of.texts["input_ids"][:1],
     }
     return {

@@ -57,10 +57,10 @@ def _cut(text: str) -> str:
 def compare(old: Observation, new: Observation) -> DriftReport:
     """The comparison of two observations."""
     found = changes(old, new)
-    return DriftReport(str(old), str(new), verdict(old, new), tuple(found), tuple(_together(found)))
+    return DriftReport(str(old), str(new), verdict(old, new), tuple(found), tuple(together(found)))
 
 
-def _together(found: Sequence[Change]) -> Iterator[Likes]:
+def together(found: Sequence[Change]) -> Iterator[Likes]:
     """Changes that have the same likeness, told by the first of them, wherever in `KINDS` the others stand."""
     groups: dict[object, list[Change]] = {}
     for change in found:

@@ -49,8 +49,8 @@ class Change:
 
 _FACTS = ("interface", "config", "saving", "loading", "processing")
 KINDS = (
-    "schema", "interface", "config", "initialisation", "saving", "loading",
-    "forward", "training", "precision", "two processes", "processing",
+    "schema", "interface", "initialisation", "saving", "loading",
+    "forward", "config", "training", "precision", "two processes", "processing",
 )  # fmt: skip
 
 
@@ -232,8 +232,8 @@ def verdict(old: Observation, new: Observation) -> Advice:
     found = changes(old, new)
     if others := [change.subject for change in found if change.subject and _is_to_be_looked_at(*pairs[change.subject])]:
         looking.append(f"outputs changed where the original offers no reference: {_some(others, '; ')}")
-    if facts := [kind for kind in _FACTS if kind in old.facts and kind in new.facts and old.facts[kind] != new.facts[kind]]:
-        looking.append(f"what is no tensor changed: {', '.join(facts)}")
+    if besides := dict.fromkeys(change.kind for change in found if not change.subject):
+        looking.append(f"what the original says nothing of changed: {', '.join(besides)}")
     return Advice(LOOK, tuple(looking), tuple(notes)) if looking else Advice(SAFE, (), tuple(notes))
 
 

@@ -1,6 +1,8 @@
 """Facts about the installed FLAVA that are no tensors: what can be called, how configs are read, what its answers are made of."""
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,8 @@ def tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 def fields_of(config: Mapping[str, Any], start: str) -> Facts:
     """Every field of a config as it is written, but for the release and the place that it was made in."""
     made_in = ("transformers_version", "_name_or_path")
-    return {f"{start}: {field}": value for field, value in flat(config).items() if not field.endswith(made_in)}
+    own = {field: value for field, value in flat(config).items() if not field.endswith(made_in) and tempfile.gettempdir() not in str(value)}
+    return {f"{start}: {field}": value for field, value in own.items()}
 
 
 def observe_interface() -> Facts:
@@ -58,6 +61,15 @@ def _of_models() -> Iterator[tuple[str, Any]]:
     if isinstance(model, str):
         yield "the small model", model
         return
+    yield "buffers", sorted(f"{name}: {value.dtype}" for name, value in model.named_buffers())
+    # which the state dict of an optimizer relies on
+    yield "order of parameters", hashlib.sha256("\n".join(name for name, _ in model.named_parameters()).encode()).hexdigest()[:12]
+    for name, section in (
+        ("FlavaImageModel", "image_config"),
+        ("FlavaTextModel", "text_config"),
+        ("FlavaMultimodalModel", "multimodal_config"),
+    ):
+        yield f"{name} without a pooling layer", tried(_without_pooling, name, section)
     yield "parameters without a gradient where freeze is off", tried(_frozen_of, ("image_codebook_config.freeze", False))
     images, texts = {"pixel_values": of.images["pixel_values"]}, {"input_ids": of.texts["input_ids"]}
     calls: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
@@ -89,6 +101,29 @@ def parts_of(answer: object) -> str:
 
 def _frozen_of(field: tuple[str, Any]) -> int:
     return sum(not value.requires_grad for value in new_model((field,)).parameters())
+
+
+def _read_from_a_folder(config: Any) -> Facts:
+    """What each class of configs reads of a whole model's folder."""
+    import transformers
+
+    with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
+        config.save_pretrained(folder)
+        return {
+            f"{name}.from_pretrained": tried(_in_short_from, getattr(transformers, name), folder)
+            for name in (*SECTIONS.values(), "FlavaConfig", "AutoConfig")
+        }
+
+
+def _in_short_from(config_class: Any, folder: str) -> str:
+    return _in_short(config_class.from_pretrained(folder))
+
+
+def _without_pooling(name: str, section: str) -> list[str]:
+    import transformers
+
+    config = getattr(transformers.FlavaConfig.from_dict(small_config()), section)
+    return sorted({key.split(".")[0] for key in getattr(transformers, name)(config, add_pooling_layer=False).state_dict()})
 
 
 def _parts(model: "nn.Module", inputs: Mapping[str, Any], *, as_tuple: bool = False) -> str:
@@ -169,7 +204,10 @@ def _round_trips() -> Facts:
         return {"the small model's config": config}
     written = tried(lambda: json.loads(config.to_json_string()))
     again = tried(lambda: transformers.FlavaConfig.from_dict(config.to_dict()).to_dict() == config.to_dict())
+    folder_of = tried(_read_from_a_folder, config)
     return {
+        **(folder_of if isinstance(folder_of, dict) else {"from a folder": folder_of}),
+        "get_text_config()": tried(lambda: type(config.get_text_config()).__name__),
         "to_dict, from_dict": f"the same: {again}",
         "the model type that AutoConfig reads": tried(lambda: type(transformers.AutoConfig.for_model("flava")).__name__),
         **(fields_of(written, "config.json") if isinstance(written, dict) else {"config.json": written}),

@@ -11,11 +11,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..files.safetensors_format import read_safetensors
-from ..target.keys import TIED, TIED_KEYS
+from ..target.keys import POSITION_IDS, TIED, TIED_KEYS
 from .facts import Facts, fields_of, tried
 from .observation import FORMS, Form
 from .runs import said
-from .small_model import small_weights, write_folder
+from .small_model import SMALL_MODEL, small_weights, write_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,13 +73,15 @@ def observe_saved_values(scratch: Path) -> Facts:
     return found
 
 
-def _save_again(folder: Path, to: Path, change: Callable[[Any], Any], part: str = "") -> Any:
-    """Loads a whole folder and saves the model, or a part of it, once it is changed; returns the model."""
-    import transformers
-
-    model: Any = change(transformers.FlavaForPreTraining.from_pretrained(folder))
-    (model.get_submodule(part) if part else model).save_pretrained(to)
+def _save_again(folder: Path, to: Path, change: Callable[[Any], Any]) -> Any:
+    """Loads a whole folder and saves the model once it is changed; returns the model."""
+    model: Any = change(_for_pretraining().from_pretrained(folder))
+    model.save_pretrained(to)
     return model
+
+
+def _save_part(whole: Any, part: str, to: Path) -> None:
+    (whole.get_submodule(part) if part else whole).save_pretrained(to)
 
 
 def _values_in(folder: Path) -> dict[str, Tensor]:
@@ -131,6 +133,7 @@ def observe_classes(scratch: Path) -> Facts:
     import transformers
 
     found: Facts = {}
+    whole = tried(_for_pretraining().from_pretrained, scratch / "ours")
     for name, start in CLASSES.items():
         expected = {key.removeprefix(start): value for key, value in small_weights().items() if key.startswith(start)}
         if not start.startswith("image_codebook") and start:
@@ -138,12 +141,62 @@ def observe_classes(scratch: Path) -> Facts:
         found |= _of_class(f"{name} from a whole folder", getattr(transformers, name, None), scratch / "ours", expected)
         part = scratch / f"part-{name}"
 
-        stopped = tried(_save_again, scratch / "ours", part, lambda model: model, start.removesuffix("."))
-        if isinstance(stopped, str):
+        stopped = whole if isinstance(whole, str) else tried(_save_part, whole, start.removesuffix("."), part)
+        if stopped is not None:
             found[f"{name} from its own folder"] = stopped
         else:
             found |= _of_class(f"{name} from its own folder", getattr(transformers, name, None), part, expected)
-    return found | dict(_dtypes(scratch))
+    return found | dict(_dtypes(scratch)) | dict(_of_unusual_folders(scratch))
+
+
+def _of_unusual_folders(scratch: Path) -> Iterator[tuple[str, Any]]:
+    """What comes of folders that lack a key, have another, a wrong shape or an old name; of shards, of a pickle, of options."""
+    weights = small_weights()
+    norm = "mlm_head.transform.LayerNorm"
+    changed = {
+        "that lacks a head's weight": _without(weights, "itm_head.pooler.dense.weight"),
+        "that lacks an embedding": _without(weights, "flava.image_model.embeddings.cls_token"),
+        "with a key more": weights | {"classifier.weight": weights["itm_head.seq_relationship.weight"]},
+        "with position_ids": weights | {POSITION_IDS: torch.arange(SMALL_MODEL.text_config.max_position_embeddings)[None]},
+        "with a wrong shape": weights | {"itm_head.pooler.dense.bias": torch.ones(3)},
+        "with old names of a norm": _without(weights, f"{norm}.weight", f"{norm}.bias")
+        | {f"{norm}.gamma": weights[f"{norm}.weight"], f"{norm}.beta": weights[f"{norm}.bias"]},
+    }
+    for number, (name, values) in enumerate(changed.items()):
+        folder = scratch / f"unusual-{number}"
+        write_folder(folder, values)
+        yield from _of_class(f"a folder {name}", _for_pretraining(), folder, weights).items()
+    pickled = scratch / "pickled"
+    write_folder(pickled, {})
+    (pickled / "model.safetensors").unlink()
+    torch.save(weights, pickled / "pytorch_model.bin")
+    yield "a folder with a pickle", tried(_values_from, pickled, weights)
+    sharded = scratch / "sharded"
+    yield "saved in shards", tried(_save_otherwise, scratch / "ours", sharded, max_shard_size="100KB")
+    yield "saved as a pickle", tried(_save_otherwise, scratch / "ours", scratch / "as-a-pickle", safe_serialization=False)
+    yield "a folder of shards", tried(_values_from, sharded, weights)
+    for options in ({"attn_implementation": "sdpa"}, {"attn_implementation": "eager"}, {"return_loss": False, "projection_dim": 24}):
+        yield f"loaded with {options}", tried(_values_from, scratch / "ours", weights, **options)
+
+
+def _without(weights: Mapping[str, Tensor], *keys: str) -> dict[str, Tensor]:
+    return {key: value for key, value in weights.items() if key not in keys}
+
+
+def _for_pretraining() -> Any:
+    import transformers
+
+    return transformers.FlavaForPreTraining
+
+
+def _values_from(folder: Path, expected: Mapping[str, Tensor], **options: Any) -> str:
+    model = _for_pretraining().from_pretrained(folder, **options)
+    return f"{how_loaded(model.state_dict(), expected)}; return_loss {model.config.return_loss}"
+
+
+def _save_otherwise(folder: Path, to: Path, **options: Any) -> list[str]:
+    _for_pretraining().from_pretrained(folder).save_pretrained(to, **options)
+    return sorted(path.name for path in to.iterdir())
 
 
 def _of_class(name: str, of: Any, folder: Path, expected: Mapping[str, Tensor]) -> Facts:

@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +101,19 @@ def observe_initial() -> dict[str, str]:
     """
     torch.manual_seed(0)
     state = new_model().state_dict(keep_vars=True)
-    return {key: _initialised(value.detach()) + _frozen(value) for key, value in state.items() if key != POSITION_IDS}
+    found = {key: _initialised(value.detach()) + _frozen(value) for key, value in state.items() if key != POSITION_IDS}
+    return found | {f"all that is random in {what}": spread for what, spread in _spreads(state).items()}
+
+
+def _spreads(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """By part of the model: the deviation of its random values, to two digits, and whether any lies far out."""
+    parts: dict[str, list[Tensor]] = {}
+    for key, value in state.items():
+        if value.is_floating_point() and _initialised(value.detach()).startswith("random"):
+            kind = "embeddings" if "embeddings" in key else "convolutions" if value.ndim == 4 else "matrices"
+            parts.setdefault(kind, []).append(value.detach().flatten())
+    joined = {kind: torch.cat(values) for kind, values in parts.items()}
+    return {kind: f"{float(v.std()):.1e}, {'some' if v.abs().max() > 3 * v.std() else 'none'} beyond 3" for kind, v in joined.items()}
 
 
 def _frozen(value: Tensor) -> str:

@@ -1,9 +1,13 @@
 """What the installed transformers makes of images and texts, by backend and by option, and what comes of it in the small model."""
 
+import ast
+import hashlib
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +68,9 @@ _OPTIONS: Mapping[str, Any] = {
     "mask_group_min_aspect_ratio": 0.9,
     "mask_group_max_aspect_ratio": 1.2,
 }
+
+
+_SQUARES: Mapping[str, Any] = dict.fromkeys(("size", "crop_size", "codebook_size", "codebook_crop_size"), 20)
 
 
 def observe_processing(folder: Path, config: Mapping[str, Any]) -> dict[str, Run]:
@@ -138,6 +145,8 @@ def _of_images(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, C
 
         for name, value in _OPTIONS.items():
             yield f"image by {backend}, option {name} = {value}", partial(run, image, **{name: value})
+        for name, value in _SQUARES.items():
+            yield f"image by {backend}, option {name} = {value}", partial(run, image, **{name: value})
         tensor = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3)
         forms = {
             "three of them": [image] * 3,
@@ -177,6 +186,8 @@ def observe_processors(folder: Path) -> Facts:
     for name in [name for name in dir(transformers) if name.startswith("FlavaImageProcessor") and not name.endswith("Kwargs")]:
         defaults = tried(_defaults_of, name)
         found |= fields_of(defaults, name) if isinstance(defaults, Mapping) else {name: defaults}
+    for field in _SQUARES:
+        found[f"an image processor loaded with {field} = {_SQUARES[field]}"] = tried(_field_when_loaded, folder, field)
     tokenizer = tried(lambda: next(iter(tokenizers(folder).values())))
     for field in (
         "model_max_length",
@@ -190,9 +201,52 @@ def observe_processors(folder: Path) -> Facts:
         found[f"tokenizer: {field}"] = str(getattr(tokenizer, field, None))
     found["tokenizer: decoded"] = tried(lambda: tokenizer.decode(list(range(12))))
     found["tokenizer: decoded, without special tokens"] = tried(lambda: tokenizer.decode(list(range(12)), skip_special_tokens=True))
+    for name in ("AutoTokenizer", "AutoImageProcessor", "AutoProcessor"):
+        found[f"what {name} makes of a folder"] = tried(_class_of, name, folder)
     if find_spec("PIL") is not None:
         found |= _of_the_processor_of_both(folder)
+    return found | _sources_that_do_not_run()
+
+
+def _sources_that_do_not_run() -> Facts:
+    """A digest of each module of FLAVA that cannot be imported here: what it does is not observed, and a change of it is seen.
+
+    Comments and docstrings do not count.
+    """
+    import transformers
+
+    found = {}
+    for path in sorted(Path(transformers.__file__).parent.glob("models/flava/*processing*.py")):
+        try:
+            import_module(f"transformers.models.flava.{path.stem}")
+        except ImportError as error:
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None:
+                    node.body[0] = ast.Pass()
+            digest = hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+            found[f"{path.stem}, which does not run here ({said(error)[:80]})"] = f"sources {digest}"
     return found
+
+
+def _saved_files(of: Any) -> Facts:
+    """What an image processor, a tokenizer or the processor of both writes, as far as it is JSON; of other files the digest."""
+    found: Facts = {}
+    with tempfile.TemporaryDirectory(prefix="flava_port-") as folder:
+        of.save_pretrained(folder)
+        for path in sorted(Path(folder).iterdir()):
+            content = json.loads(path.read_bytes()) if path.suffix == ".json" and path.name != "tokenizer.json" else None
+            if isinstance(content, dict):
+                found |= fields_of(content, path.name)
+            else:
+                found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return found
+
+
+def _class_of(name: str, folder: Path) -> str:
+    import transformers
+
+    return type(getattr(transformers, name).from_pretrained(folder)).__name__
 
 
 def _of_the_processor_of_both(folder: Path) -> Facts:
@@ -206,6 +260,8 @@ def _of_the_processor_of_both(folder: Path) -> Facts:
     }
     processor = tried(lambda: processor_of_both(folder))
     found = {f"FlavaProcessor of {name}": tried(_forms, processor, options) for name, options in calls.items()}
+    saved = tried(_saved_files, processor)
+    found |= {f"FlavaProcessor saved, {name}": value for name, value in saved.items()} if isinstance(saved, dict) else {"saved": saved}
     found["FlavaProcessor: model_input_names"] = tried(lambda: list(processor.model_input_names))
     return found
 
@@ -215,6 +271,13 @@ def _defaults_of(name: str) -> Facts:
 
     defaults: Facts = json.loads(getattr(transformers, name)().to_json_string())
     return defaults
+
+
+def _field_when_loaded(folder: Path, field: str) -> str:
+    import transformers
+
+    processor = transformers.FlavaImageProcessor.from_pretrained(folder, **{field: _SQUARES[field]})
+    return json.dumps(json.loads(processor.to_json_string())[field])
 
 
 def _forms(processor: Any, options: Mapping[str, Any]) -> list[str]:

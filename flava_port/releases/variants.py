@@ -31,7 +31,7 @@ def _alone(of: Inputs) -> Iterator[Circumstance]:
     labels = {"mlm_labels": of.mlm["mlm_labels"].masked_fill(padded, -100)}
     yield Circumstance("one pair, labels", one, judged_by=None)
     yield Circumstance("one pair, which does not match, labels", one | {"itm_labels": torch.tensor([0])}, judged_by=None)
-    yield Circumstance("texts that hold the token of padding, labels", words | labels | of.padding, judged_by=None)
+    yield Circumstance("texts that hold the token of padding, labels", words | of.mlm, judged_by=None)  # and no mask hides it
     yield Circumstance("pairs that hold the token of padding, labels", _labelled(of) | words | labels, judged_by=None)
     for shape, images in (("flat", of.flat_images), ("narrow", of.narrow_images)):
         for called in ("flava.image_model", "flava.get_image_features"):
@@ -82,12 +82,26 @@ FIELDS: tuple[tuple[str, Any], ...] = (
     ("return_dict", False),
     ("tie_word_embeddings", False),
     ("layer_norm_eps", 1e-3),
+    ("text_config.output_attentions", True),
+    ("multimodal_config.output_hidden_states", True),
 )
+
+
+def _inputs_for(field: str, of: Inputs) -> dict[str, dict[str, torch.Tensor]]:
+    """Images alone and texts alone, for the fields that are about the losses of one modality too."""
+    ignored = {"mlm_labels": of.mlm["mlm_labels"].masked_fill(of.mlm["mlm_labels"] == -100, -1)}
+    return {
+        "mim_weight": {"images alone": of.images | of.mim},
+        "mlm_weight": {"texts alone": of.texts | of.mlm},
+        "ce_ignore_index": {"images alone": of.images | of.mim, "texts alone": of.texts | ignored, "pairs": of.pairs | of.mim | ignored},
+    }.get(field, {})
 
 
 def _with_fields(of: Inputs) -> Iterator[Circumstance]:
     labelled = _labelled(of)
     images, texts = {"pixel_values": of.images["pixel_values"]}, {"input_ids": of.texts["input_ids"]}
+    weights = tuple((f"{loss}_weight", 0.0) for loss in ("mim", "mlm", "mmm_image", "mmm_text", "itm", "global_contrastive"))
+    yield Circumstance("every weight of a loss = 0", labelled, judged_by=None, kind=CONFIG, variant=Variant(fields=weights))
     for field, value in FIELDS:
         name, variant = f"{field} = {value}", Variant(fields=((field, value),))
         given = labelled
@@ -96,9 +110,8 @@ def _with_fields(of: Inputs) -> Iterator[Circumstance]:
                 "pixel_values": of.flat_images["pixel_values"][..., :20] if field.endswith("image_size") else images["pixel_values"],
                 **texts,
             }
-        if field in ("mim_weight", "mlm_weight"):
-            alone = of.images | of.mim if field == "mim_weight" else of.texts | of.mlm
-            yield Circumstance(f"{name}, alone", alone, judged_by=None, kind=CONFIG, variant=variant)
+        for what, given in _inputs_for(field, of).items():
+            yield Circumstance(f"{name}, {what}", given, judged_by=None, kind=CONFIG, variant=variant)
         called = "image_codebook" if field.startswith("image_codebook") else ""
         options = {} if called or given is labelled else {"return_loss": False}
         yield Circumstance(

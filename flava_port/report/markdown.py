@@ -1,6 +1,7 @@
 """A proof and a comparison of releases in Markdown, as a pull request, the summary of a CI job or a model card takes it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -67,17 +68,19 @@ def drift_in_markdown(steps: Sequence["Transition"]) -> str:
 
 
 def _step(step: "Transition") -> str:
+    from ..releases.comparison import together
     from ..releases.drift import verdict
 
     advice = verdict(step.old, step.new)
-    kinds: dict[str, list[str]] = {}
-    for change in step.found:
-        kinds.setdefault(change.kind, []).append(f"- {plain(change.text)}")
+    counts = Counter(change.kind for change in step.found)
+    kinds: dict[str, list[str]] = {kind: [] for kind in counts}
+    for likes in together(step.found):
+        kinds[likes.kind].append(f"- {plain(likes.text)}")
     return _document(
         f"FLAVA: {advice.advice}",
         [f"From {plain(str(step.old))} to {plain(str(step.new))}."],
         [f"- {plain(line)}" for line in (*advice.reasons, *advice.notes)],
-        *(_folded(f"{kind}: {count_of(len(lines), 'difference')}", few(lines, _CHANGES_SHOWN)) for kind, lines in kinds.items()),
+        *(_folded(f"{kind}: {count_of(counts[kind], 'difference')}", few(lines, _CHANGES_SHOWN)) for kind, lines in kinds.items()),
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from pathlib import Path
@@ -130,6 +131,7 @@ def _releases(lost_in: Sequence[str]) -> list[tuple[str, bool]]:
 
 def drift_page(steps: Sequence["Transition"]) -> str:
     """The page of a comparison: the verdict, the releases in a row, what changed where, and which agree with the original."""
+    from ..releases.comparison import together
     from ..releases.drift import KINDS, ROUNDING, verdict
 
     observations = [steps[0].old, *(step.new for step in steps)]
@@ -143,7 +145,8 @@ def drift_page(steps: Sequence["Transition"]) -> str:
         reasons=[line for each in advice for line in (*each.reasons, *each.notes)],
         releases=_releases_compared(observations),
         steps=list(zip(steps, advice)),
-        changes=[{kind: [change.text for change in step.found if change.kind == kind] for kind in KINDS} for step in steps],
+        counts=[Counter(change.kind for change in step.found) for step in steps],
+        changes=[{kind: [likes for likes in together(step.found) if likes.kind == kind] for kind in KINDS} for step in steps],
         kinds=KINDS,
         moved=[row for row in circumstances if len(set(row[1])) > 1],
         stayed=[row for row in circumstances if len(set(row[1])) == 1],

@@ -85,7 +85,12 @@ EDITS = {
     "pairs of which none matches": _modeling(r"pos_mask = pos_pairs \| ~pos_pairs\.any\(\)", "pos_mask = pos_pairs", "forward", "none match"),
     "other patches predicted": _modeling(r"sequence_for_image\[:, 2 : 2 \+ end_index, :\]", "sequence_for_image[:, 1 : 1 + end_index, :]", "forward", "no longer as the original"),
     "a loss without its weight": _modeling(r" +mlm_loss \*= self\.mlm_weight\n", "", "config", "mlm_weight = 0.5"),
-    "a tuple in another order": _modeling(r"mim_logits,\n                mlm_logits,\n                itm", "mlm_logits,\n                mim_logits,\n                itm", "forward", "FlavaForPreTraining, return_dict off"),
+    "a tuple in another order": _modeling(
+        r"itm_logits,\n                logits_per_image,\n",
+        "logits_per_image,\n                itm_logits,\n",
+        "forward",
+        "FlavaForPreTraining, return_dict off",
+    ),
     "the codebook's gain": _modeling(r"1 / \(num_layers\*\*2\)", "1 / num_layers", "forward", "FlavaImageCodebook"),
     "the codebook's choice": _modeling(r"torch\.argmax\(z_logits, axis=1\)", "torch.argmin(z_logits, axis=1)", "forward", "get_codebook_indices"),
     "the codebook's pixels": Named(Edit(PIL, r"LOGIT_LAPLACE_EPS: float = 0\.1", "LOGIT_LAPLACE_EPS: float = 0.2"), "processing", "codebook_pixel_values"),
@@ -100,6 +105,6 @@ EDITS = {
     "an encoder that is never skipped": _modeling(r" and not skip_multimodal_encoder:", ":", "forward", "skip_multimodal_encoder on"),
     "a bias that no switch turns off": _modeling(r"(self\.value = .*)bias=config\.qkv_bias", r"\1bias=True", "schema", "value.bias"),
     "one activation for all": _modeling(r"ACT2FN\[config\.hidden_act\]", 'ACT2FN["gelu"]', "config", "hidden_act = relu"),
-    "labels to ignore": _modeling(r"mlm_labels\.ne\(self\.ce_ignore_index\)", "mlm_labels.ne(-100)", "config", "ce_ignore_index = -1"),
+    "labels to ignore": _modeling(r"mlm_labels\.ne\(self\.ce_ignore_index\)", "mlm_labels.ne(-100)", "config", "ce_ignore_index = -1, texts alone"),
     "labels left as they were": _modeling(r"(    mim_labels = self\._resize_to_2d\(mim_labels\))$", r"\1.clone()", "forward", "inputs.mim_labels"),
 }  # fmt: skip

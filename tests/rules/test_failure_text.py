@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import find, settings
+from hypothesis import Phase, find, settings
 
 from flava_port.rules.describe import describe
 from flava_port.rules.engine import Drop, Rule, RuleTable
@@ -85,7 +85,7 @@ def test_the_strategies_shrink_to_the_shortest_guilty_key():
     guilty = find(
         source_keys(),
         lambda key: SWAPPED.rename(key) != FLAVA.rename(key),
-        settings=settings(max_examples=5000, database=None),
+        settings=settings(max_examples=5000, database=None, phases=tuple(Phase)),
     )
     assert guilty == "mm_text_projection.bias"
 
