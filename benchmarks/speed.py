@@ -36,6 +36,15 @@ for source in sys.argv[2:]:
         while copy.read(1 << 20): pass
 """
 
+_LOAD_AND_PASS = """
+import sys, torch, transformers
+transformers.utils.logging.disable_progress_bar()
+model = transformers.FlavaForPreTraining.from_pretrained(sys.argv[1]).eval()
+size = model.config.image_config.image_size
+with torch.no_grad():
+    model(input_ids=torch.ones(1, 12, dtype=torch.long), pixel_values=torch.rand(1, 3, size, size), return_loss=False)
+"""
+
 
 def programs(files: Files, work: Path, upstream: Path | None, full: bool) -> dict[str, Callable[[], Taken]]:
     """The programs by name, in the order in which they run."""
@@ -51,7 +60,8 @@ def programs(files: Files, work: Path, upstream: Path | None, full: bool) -> dic
         "revert": lambda: measure([*ours, "revert", "--converted_path", converted, *reverted, "--force", "--quiet"]),
     }
     if full:
-        found["verify"] = lambda: measure([*ours, "verify", *both, "--converted_path", converted, "--quiet"])
+        found["load the folder, one pass"] = lambda: measure([python, "-c", _LOAD_AND_PASS, converted])
+        found["verify"] = lambda: measure([*ours, "verify", *both, "--converted_path", converted, "--config_path", files.config, "--quiet"])
     if upstream:
         there = [upstream, "-m", CONVERTER, *both, "--config_path", files.config, "--pytorch_dump_folder_path", work / "upstream"]
         found["upstream's convert"] = lambda: measure(there)
@@ -64,7 +74,7 @@ def run(size: str, options: argparse.Namespace, upstream: Path | None) -> dict[s
     runs: dict[str, list[Taken]] = {}
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory(dir=options.files) as folder:
-            for name, program in programs(files, Path(folder), upstream, options.verify and size == "default").items():
+            for name, program in programs(files, Path(folder), upstream, options.verify).items():
                 runs.setdefault(name, []).append(program())
                 print(f"{size}, round {number + 1}: {name} {runs[name][-1].wall:.1f} s", file=sys.stderr)
     return {name: medians(taken) for name, taken in runs.items()}
@@ -91,6 +101,9 @@ def ratios(results: dict[str, dict[str, Taken]], sizes: dict[str, int]) -> str:
         if theirs := found.get("upstream's convert"):
             time, memory = theirs.wall / found["convert"].wall, theirs.peak / found["convert"].peak
             lines.append(f"- {size}: upstream takes {time:.1f} times as long as convert, and {memory:.0f} times the memory")
+        if proof := found.get("verify"):
+            once = found["load the folder, one pass"].wall
+            lines.append(f"- {size}: verify takes {proof.wall / once:.1f} times as long as loading the folder and one pass")
     peaks = {size: found["convert"].peak for size, found in results.items()}
     if len(peaks) > 1:
         smallest, largest = min(peaks.values()), max(peaks.values())
@@ -98,6 +111,11 @@ def ratios(results: dict[str, dict[str, Taken]], sizes: dict[str, int]) -> str:
         (first, *_, last) = results
         slope = (results[last]["convert"].wall - results[first]["convert"].wall) / (sizes[last] - sizes[first])
         ten = checkpoint_bytes("10b")
+        if "verify" in results[first] and "verify" in results[last]:
+            steep = (results[last]["verify"].wall - results[first]["verify"].wall) / (sizes[last] - sizes[first])
+            lines.append(
+                f"- verify of 10b would follow in {results[last]['verify'].wall + steep * (ten - sizes[last]):.0f} s on this machine"
+            )
         seconds = results[last]["convert"].wall + slope * (ten - sizes[last])
         lines.append(f"- 10b would follow with {ten / GIGABYTE:.0f} GB in {seconds:.0f} s and the same memory, in shards of 5 GB")
     return "\n".join(lines)
@@ -131,7 +149,7 @@ def main() -> None:
     )
     parser.add_argument("--upstream", type=Path, metavar="PYTHON", help=f"a Python with {UPSTREAM} and DALL-E; default: made in --files")
     parser.add_argument("--no-upstream", action="store_true", help="leave upstream out")
-    parser.add_argument("--verify", action="store_true", help="run the whole of verify too, at the default size")
+    parser.add_argument("--verify", action="store_true", help="run the whole of verify too, and beside it load the folder for one pass")
     parser.add_argument("--write", action="store_true", help="write the table into docs/speed.md")
     options = parser.parse_args()
     options.files.mkdir(parents=True, exist_ok=True)
