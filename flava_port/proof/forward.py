@@ -29,13 +29,18 @@ def run_original(model: Flava, scenario: Scenario) -> dict[str, Tensor]:
     """Every output of the original, by the name that both sides share."""
     out = model(**scenario.inputs)
     found: dict[str, Tensor | None] = {name: getattr(out, name) for name in LOGITS}
-    losses = {f"{name} loss": getattr(out, f"{name}_loss") for name in LOSSES}
+    losses = {f"{name} loss": _weighted(getattr(out, f"{name}_loss"), getattr(model, "loss_weights", {}).get(name, 1.0)) for name in LOSSES}
     made = [loss for loss in losses.values() if loss is not None]
     found |= losses | {"total loss": torch.stack(made).sum() if made else None}
     for name in _ENCODINGS:
         if (encoding := getattr(out, name)) is not None:
             found |= states_by_name(name, encoding.hidden_states, encoding.last_hidden_state, encoding.pooler_output)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _weighted(loss: Tensor | None, weight: float) -> Tensor | None:
+    """The loss times its weight in the config; none where that is 0."""
+    return loss * weight if loss is not None and weight else None
 
 
 class _Config(Protocol):

@@ -18,6 +18,7 @@ from ..rules.layouts import ORIGINAL_SEMANTICS, Semantics
 from ..rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
 from ..target.installed import unloaded_model as load_model
 from ..target.parts import WHOLE
+from .forward import LOSSES
 from .streamed import Slot, Streamed, Weight
 from .twin import LoadedAs, Origin, loaded_as
 
@@ -42,6 +43,7 @@ class Sides:
         shapes = {key: torch.empty(stored.shape, device="meta") for key, stored in self.state.items()}
         with torch.device("meta"):
             model = Flava(config_of(shapes, **told))
+        model.loss_weights = {name: self.config[f"{name}_weight"] for name in LOSSES}  # type: ignore[assignment]  # nn.Module's are tensors
         return _original(model, self.state, shapes, converted_key)
 
     def codebook(self) -> DalleEncoder | None:

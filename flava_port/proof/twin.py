@@ -10,6 +10,7 @@ Only sizes are not observed: the twin's model is built with the smallest that it
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,25 +75,22 @@ def loaded_as(folder: Path, model_class: str) -> LoadedAs:
     """What ``model_class.from_pretrained(folder)`` ends up with under the installed transformers.
 
     Raises:
-        InvalidInput: a file of weights cannot be read, or there are too many keys to tell apart.
+        InvalidInput: there are too many keys to tell apart.
         Exception: whatever transformers raises where it refuses the folder.
     """
     return load_twin(contents_of(folder), model_class)
 
 
 def contents_of(folder: Path) -> Contents:
-    """What a twin of the folder needs of it. No tensor is read.
-
-    Raises:
-        InvalidInput: a file of weights cannot be read, or holds a tensor of a kind that no FLAVA has.
-    """
+    """What a twin of the folder needs of it. No tensor is read; a file that cannot be read as weights is left out."""
     texts: dict[str, bytes] = {}
     weights: dict[str, Mapping[str, Dtype]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json" and path.is_file() and path.stat().st_size <= CONFIG_BYTES_MAX:
             texts[path.name] = path.read_bytes()
         elif path.suffix in WEIGHT_ENDINGS and path.is_file():
-            weights[path.name] = dict(_dtypes_in(path))
+            with suppress(InvalidInput):  # such as a trainer's arguments; where the loader asks for it, it misses it in the twin
+                weights[path.name] = dict(_dtypes_in(path))
     return Contents(texts, weights)
 
 

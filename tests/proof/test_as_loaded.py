@@ -1,10 +1,12 @@
 """What transformers' loader makes of a folder is judged for every class that loads from it, whatever the folder says of itself."""
 
 import json
+import shutil
 from itertools import combinations
 from unittest import mock
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from flava_port import convert_flava_checkpoint, verify
@@ -113,3 +115,13 @@ def test_heads_that_a_fine_tuned_folder_lacks_or_adds_are_named(converted, tiny,
     assert "mlm_head.transform.dense.weight" in named and "classifier.weight" in named
     assert claims["tied weights"].summary == "3 head biases; 1 are not in the folder", claims["tied weights"].summary
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["architectures"] == ["FlavaForPreTraining"]
+
+
+def test_what_a_trainer_leaves_beside_a_model_is_no_rival(converted, tiny, tmp_path):
+    """Its arguments, pickled, and the optimizer's state are not weights of any class."""
+    folder = shutil.copytree(converted, tmp_path / "trained")
+    torch.save({"lr": 0.1}, folder / "training_args.bin")
+    torch.save({"state": {}, "param_groups": [{"lr": torch.tensor(0.1)}]}, folder / "optimizer.pt")
+    (folder / "trainer_state.json").write_text("{}")
+    claim, certificate = claim_about(tiny, folder)
+    assert claim.verdict is Verdict.PROVEN and certificate.verdict is Verdict.PROVEN, certificate.table()

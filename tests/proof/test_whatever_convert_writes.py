@@ -65,7 +65,15 @@ def conversions(one_width: bool = False):
     codebooks = st.none() | original_codebook_configs()
     layouts = st.sampled_from(("original", "torchmultimodal", "hf"))
     return st.builds(
-        Conversion, original_configs(), codebooks, st.integers(0, 99), dtypes, dtypes, layouts, st.just({}) | stated_fields(), options
+        Conversion,
+        original_configs(one_width),
+        codebooks,
+        st.integers(0, 99),
+        dtypes,
+        dtypes,
+        layouts,
+        st.just({}) | stated_fields(),
+        options,
     )
 
 
