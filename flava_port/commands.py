@@ -40,7 +40,7 @@ def convert(options: Namespace) -> int:
 
     _done("", options)
     with _claims_shown(options) as settled:
-        certificate = verify_flava_checkpoint(*files, settled=settled, **for_models | _given(options, *_WHERE, "no_codebook"))
+        certificate = verify_flava_checkpoint(*files, settled=settled, **for_models | _given(options, *_WHERE, "layout", "no_codebook"))
     add_to_card(result.folder, [f"verified: {claim.name}: {claim.verdict.value}. {claim.summary}" for claim in certificate.claims])
     return _done("\n" + certificate.conclusion(), options, certificate.exit_status)
 
@@ -52,8 +52,6 @@ def _check_convert_options(options: Namespace) -> None:
     """Stops where two options contradict each other."""
     if options.no_codebook and options.codebook_path:
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
-    if options.verify and (options.part or options.layout == "hf"):
-        raise InvalidInput("--verify proves whole models against the checkpoint they came from; it goes with neither --part nor --from hf")
     for_transformers = options.verify or options.max_shard_size or options.head_layer_norm_eps is not None or options.tokenizer
     if options.to == "torchmultimodal" and for_transformers:
         raise InvalidInput("--verify, --max-shard-size, --head-layer-norm-eps and --tokenizer go with --to hf")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from .conversion.sources import read_model_folder
+from .conversion.sources import open_folder
 from .convert import convert_flava_checkpoint
 from .errors import NotFaithful
 from .files.checkpoint import file_sha256
@@ -75,7 +75,7 @@ def _loads_exactly(folder: Path) -> str:
     """Compares what `from_pretrained` loads with the folder's file, bit for bit. Returns the line that says so."""
     model, version = load_model(folder)
     loaded = model.state_dict()
-    for key, stored in read_model_folder(folder).items():
+    for key, stored in open_folder(folder).tensors.items():
         assert isinstance(stored, StoredTensor)  # an unsupported tensor cannot be in a file that we wrote
         if difference := first_difference(stored, MemoryTensor(loaded[key])):
             raise NotFaithful(f"transformers {version} loads {key} wrong, {difference}; please report this")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# The options of `verify` beside its files, as keywords; those of the command line have the same names.
+VERIFY_OPTIONS = ("tokenizer", "no_codebook", "head_layer_norm_eps", "layout", "container", "prefix", "drop")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flava-port", "FLAVA checkpoint under test (flava-port): pytest --pyargs flava_port.acceptance")
@@ -15,6 +18,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--flava-converted", metavar="OUT", help="the folder that was converted from them")
     group.addoption("--flava-tokenizer", metavar="T", help="the original's tokenizer, where it is not bert-base-uncased's; see verify")
     group.addoption("--flava-config", metavar="CFG", help="the original's config.json, where it is not FLAVA's own")
+    group.addoption("--flava-no-codebook", action="store_true", help="the folder was converted without the checkpoint's codebook")
+    group.addoption(
+        "--flava-head-layer-norm-eps", type=float, metavar="EPS", help="of the heads of a torchmultimodal checkpoint; see verify"
+    )
+    group.addoption("--flava-layout", choices=("original", "torchmultimodal", "hf"), help="of the checkpoint (default: told by the keys)")
+    group.addoption("--flava-container", metavar="NAME", help="the dict in the checkpoint's file that is the model; see convert")
+    group.addoption("--flava-prefix", metavar="PREFIX", help="what stands before the model's keys there; see convert")
+    group.addoption(
+        "--flava-drop", action="append", default=[], metavar="KEY", help="a key, or a pattern of keys, to leave out; see convert"
+    )
     group.addoption(
         "--observe",
         metavar="FILE",

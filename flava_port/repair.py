@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .conversion.account import account, rename_all
 from .conversion.folder import loading_dtype, proven_folder
 from .conversion.sources import Source, open_folder
+from .conversion.tuned import Tuned, settle_heads
 from .errors import InvalidInput, NotFaithful
 from .files.checkpoint import open_checkpoint
 from .files.model_folder import weights_file
@@ -18,9 +20,8 @@ from .files.shards import files_of_weights, weight_map
 from .files.staging import check_target, write_json
 from .files.tensors import StoredTensor, TensorSource, is_zero
 from .progress import Progress, silent
-from .target.config import config_json, read_config
+from .target.config import config_json, read_json, read_part_config
 from .target.keys import HEADS, TIED, TIED_KEYS
-from .target.known import shapes_for
 from .target.parts import WHOLE
 from .text import count_of, labelled
 
@@ -33,11 +34,14 @@ class Repair:
     target: Path
     done: tuple[str, ...]
     count: int  # of tensors
+    notes: tuple[str, ...] = ()  # heads that are lacking, or not FLAVA's
 
     def summary(self) -> str:
+        notes = [("note", note) for note in self.notes]
         if not self.done:
-            return f"{self.source}: is in the form that loads right in every release; nothing was changed"
-        lines = [("read", str(self.source)), *(("repaired", line) for line in self.done)]
+            right = f"{self.source}: is in the form that loads right in every release; nothing was changed"
+            return "\n".join([right, *([labelled(notes)] if notes else [])])
+        lines = [("read", str(self.source)), *(("repaired", line) for line in self.done), *notes]
         lines.append(("wrote", f"{self.target}: {count_of(self.count, 'tensor')}"))
         return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit")])
 
@@ -50,10 +54,10 @@ def repair_model_folder(
     force: bool = False,
     progress: Progress = silent,
 ) -> Repair:
-    """Rewrites a folder of `FlavaForPreTraining`'s or `FlavaModel`'s, in place or elsewhere, with every value that it still has.
+    """Rewrites a folder of any of FLAVA's classes, in place or elsewhere, with every value that it still has.
 
     The form: safetensors in which both keys of each head's bias stand, no position_ids, and a config with every field
-    spelled out. Files that are no weights are kept.
+    spelled out. Files that are no weights are kept, and so are heads that FLAVA has not; heads that are lacking are named.
 
     Args:
         converted_path: the folder, from any release.
@@ -67,25 +71,39 @@ def repair_model_folder(
         NotFaithful: values are lost already, missing or contradict each other.
     """
     folder = Path(converted_path)
-    source, config = open_folder(folder), read_config(folder)
-    target = _target(folder, repaired_path, force)
+    whole = open_folder(folder)
+    config, target = read_part_config(folder, whole.part), _target(folder, repaired_path, force)
     _refuse_what_stands_beside_the_weights(folder)
-    source, healed = _without_zero_twins(source)
-    placement = account(rename_all([source]), shapes_for(config, source.part), source.part)
-    weights = {key.removeprefix(source.part.prefix): tensor for key, tensor in placement.tensors().items()}
+    tuned = settle_heads(whole, config)
+    source, healed = _without_zero_twins(tuned.source)
+    weights = _weights(source, tuned)
     if source.part is WHOLE and not keep_zero_biases:
         _refuse_lost(folder, weights)
-    content = config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), source.part)
+    content = _content(folder, tuned, config, weights)
     done = (*healed, *_amiss(folder, weights), *_amiss_in_config(folder, content))
+    repair = Repair(folder, target, done, len(weights), tuned.lines)
     if not done and repaired_path is None:
-        return Repair(folder, target, (), len(weights))
-    old = {path.name for path in _files_that_go(folder)}
-    with proven_folder(target, weights, old if repaired_path is None else owned_in(target), None, progress) as (new, _):
+        return repair
+    old = {path.name for path in _files_that_go(folder)} if repaired_path is None else owned_in(target)
+    with proven_folder(target, weights, old, None, progress) as (new, _):
         write_json(new / "config.json", content)
         _give_the_same_permissions(folder, new)
         if repaired_path is not None:
             _bring_along(folder, new)
-    return Repair(folder, target, done or ("nothing was amiss",), len(weights))
+    return replace(repair, done=done or ("nothing was amiss",))
+
+
+def _weights(source: Source, tuned: Tuned) -> dict[str, TensorSource]:
+    """Every tensor to write, by its key in the file."""
+    tensors = account(rename_all([source]), tuned.expected, source.part).tensors()
+    return {**{key.removeprefix(source.part.prefix): tensor for key, tensor in tensors.items()}, **tuned.added}
+
+
+def _content(folder: Path, tuned: Tuned, config: Mapping, weights: Mapping[str, TensorSource]) -> dict[str, Any]:
+    """The config.json to write; it names the user's class where that has heads of its own."""
+    content = config_json({**config, "tie_word_embeddings": True}, loading_dtype(weights), tuned.source.part)
+    own = read_json(folder)[0].get("architectures")
+    return {**content, "architectures": own} if tuned.added and own else content
 
 
 def _target(source: Path, repaired_path: str | Path | None, force: bool) -> Path:
@@ -125,7 +143,7 @@ def _without_zero_twins(source: Source) -> tuple[Source, list[str]]:
 
 def _refuse_lost(folder: Path, weights: Mapping[str, TensorSource]) -> None:
     """No trained head has a bias of zeros. A release that loses the biases and saves the model again writes zeros for all of them."""
-    if lost := [f"{head}.bias" for head in HEADS if is_zero(weights[f"{head}.bias"])]:
+    if lost := [f"{head}.bias" for head in HEADS if f"{head}.bias" in weights and is_zero(weights[f"{head}.bias"])]:
         raise NotFaithful(
             f"{folder}: {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} zero throughout: lost already, when a release of transformers that "
             "did not read them loaded the model and saved it again; convert the original once more. Of a model that was "

@@ -9,11 +9,11 @@ from .conversion.options import Options
 from .conversion.plan import plan_conversion
 from .conversion.record import described
 from .conversion.sources import open_folder, open_sources
+from .conversion.tuned import settle_heads
 from .errors import InvalidInput
 from .files.tensors import TensorSource
 from .progress import Progress, silent
-from .target.config import read_config
-from .target.known import shapes_for
+from .target.config import read_part_config
 from .target.parts import CODEBOOK_PART, MODEL
 
 
@@ -56,19 +56,27 @@ def revert_flava_checkpoint(
     tensors, lines = _read_folder(source) if layout == "hf" else _read_torchmultimodal(source, progress)
     if to == "torchmultimodal":
         return write_checkpoints({targets[0]: torchmultimodal_layout(tensors)}, lines, progress)
+    if all(map(CODEBOOK_PART.holds, tensors)) and codebook_path is None:  # a codebook alone is a checkpoint of its own
+        return write_checkpoints({targets[0]: codebook_layout(tensors)}, lines, progress)
     _check_that_the_original_can_hold(tensors, source, codebook_path is not None)
     contents = dict(zip(targets, (original_layout(tensors), codebook_layout(tensors))))
-    lost = f"an original checkpoint has no config; convert it with --config_path {source}"
+    return write_checkpoints(contents, [*lines, ("note", _lost(source, layout))], progress)
+
+
+def _lost(source: Path, layout: str) -> str:
+    """What an original checkpoint cannot hold of the model."""
     if layout != "hf":
-        lost = "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"
-    return write_checkpoints(contents, [*lines, ("note", lost)], progress)
+        return "the original's heads have epsilon 1e-12, torchmultimodal's 1e-05: their logits differ in the last digits"
+    return f"an original checkpoint has no config; convert it with --config_path {source}"
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
-    """Every tensor of a folder under `FlavaForPreTraining`'s keys, and what was read."""
-    config, source = read_config(folder), open_folder(folder)
-    placement = account(rename_all([source]), shapes_for(config, source.part), source.part)
-    return placement.tensors(), [("read", f"{folder}, of {source.part.model_class}")]
+    """Every tensor of FLAVA's in a folder under `FlavaForPreTraining`'s keys, and what was read."""
+    whole = open_folder(folder)
+    tuned = settle_heads(whole, read_part_config(folder, whole.part))
+    placement = account(rename_all([tuned.source]), tuned.expected, whole.part)
+    notes = [("note", line) for line in tuned.lines] + [("note", "such heads are left out")] * bool(tuned.added)
+    return placement.tensors(), [("read", f"{folder}, of {whole.part.model_class}"), *notes]
 
 
 def _read_torchmultimodal(path: Path, progress: Progress) -> tuple[dict[str, TensorSource], list[tuple[str, str]]]:
@@ -83,8 +91,10 @@ def _check_that_the_original_can_hold(keys: Collection[str], source: Path, has_p
     """The original has its codebook in a file of its own, and no layout for encoders alone.
 
     Raises:
-        InvalidInput: there are encoders alone, a codebook without a place, or a place without a codebook.
+        InvalidInput: there are encoders alone, a codebook alone with two places, a codebook without a place, or a place without one.
     """
+    if all(map(CODEBOOK_PART.holds, keys)):
+        raise InvalidInput(f"{source}: holds a codebook alone, which --checkpoint_path is for; leave out --codebook_path")
     if all(map(MODEL.holds, keys)):
         raise InvalidInput(f"{source}: holds the encoders alone, for which the original has no layout; --to torchmultimodal has")
     has_codebook = any(map(CODEBOOK_PART.holds, keys))

@@ -4,6 +4,7 @@ import pytest
 
 from ..proof.certificate import Certificate, Verdict, claim_text
 from ..proof.claims import CLAIM_NAMES, ONLY_SOME
+from ..pytest_plugin import VERIFY_OPTIONS
 
 _FINDINGS_SHOWN = 10
 
@@ -14,12 +15,13 @@ def certificate(pytestconfig: pytest.Config) -> Certificate:
     from ..errors import FlavaPortError
     from ..verify import verify_flava_checkpoint
 
-    names = ("checkpoint", "codebook", "converted", "config", "tokenizer")
-    checkpoint, codebook, converted, config, tokenizer = (pytestconfig.getoption(f"--flava-{name}") for name in names)
+    files = "checkpoint", "codebook", "converted", "config"
+    checkpoint, codebook, converted, config = (pytestconfig.getoption(f"--flava-{name}") for name in files)
+    options = {name: pytestconfig.getoption(f"--flava-{name.replace('_', '-')}") for name in VERIFY_OPTIONS}
     if not checkpoint or not converted:
         pytest.skip("pass --flava-checkpoint P --flava-codebook C --flava-converted OUT to prove your own files")
     try:
-        return verify_flava_checkpoint(checkpoint, codebook, converted, config, tokenizer=tokenizer)
+        return verify_flava_checkpoint(checkpoint, codebook, converted, config, **options)
     except FlavaPortError as error:
         message = str(error)
     return pytest.fail(message, pytrace=False)  # the user's files are at fault, and a traceback of ours would hide it
@@ -30,7 +32,7 @@ def test_your_converted_checkpoint(name: str, certificate: Certificate) -> None:
     """The claim is proven, or its culprits are named."""
     claim = next((claim for claim in certificate.claims if claim.name == name), None)
     if claim is None:
-        pytest.skip(ONLY_SOME[name] + (": pass --flava-codebook C" if name == "codebook" else ""))
+        pytest.skip(certificate.not_looked_at or ONLY_SOME[name] + (": pass --flava-codebook C" if name == "codebook" else ""))
     if claim.left_open:
         pytest.skip(claim.summary)
     if claim.verdict is not Verdict.PROVEN:

@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
 from ..rules.layouts import Layout, Semantics, semantics_of
-from ..target.config import read_codebook_config, read_config
+from ..target.allowed import without_questionable
+from ..target.config import read_codebook_config, read_config, read_part_config
 from ..target.keys import HEAD_NAMES, LOGIT_SCALE, TIED_KEYS, is_key_of_flava
 from ..target.known import shapes_for
 from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
@@ -34,6 +35,7 @@ class Plan:
     assumed: list[str]  # the sizes that no shape tells
     placement: Placement
     made_by: Semantics  # how the code behind the checkpoint reads the weights
+    left_out: list[str]  # fields of the given config that are not written
     differs: list[str]  # what the converted model computes differently, because transformers has no config for it
 
 
@@ -46,15 +48,17 @@ def given_config(options: Options) -> dict | None:
     if options.config_path is None:
         return None
     path = Path(options.config_path)
-    return read_config(path) if options.checkpoint_path is not None else read_codebook_config(path)
+    if options.checkpoint_path is None:
+        return read_codebook_config(path)
+    return read_part_config(path, PARTS[options.part]) if options.part is not None else read_config(path)
 
 
-def _config_beside(source: Source, options: Options) -> dict | None:
+def config_beside(source: Source, options: Options) -> dict | None:
     """The config that stands in a folder of transformers' beside its weights, where such a folder is converted."""
     folder = Path(options.checkpoint_path) if options.checkpoint_path is not None else None
     if folder is None or source.layout is not Layout.HUGGING_FACE or not folder.is_dir():
         return None
-    return read_config(folder) if options.layout == "hf" or (folder / "config.json").exists() else None
+    return read_part_config(folder, source.part) if options.layout == "hf" or (folder / "config.json").exists() else None
 
 
 def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: Options) -> Plan:
@@ -67,15 +71,18 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
     part = _choose_part(sources, options)
     made_by = semantics_of(sources[0].layout, options.head_layer_norm_eps)
     renamed = rename_all(sources)
-    given = given if given is not None else _config_beside(sources[0], options)
+    given = given if given is not None else config_beside(sources[0], options)
+    left_out: list[str] = []
+    if given is not None:
+        given, left_out = without_questionable(given)
     config, assumed = _settle_config(given, renamed, made_by)
     config["init_codebook"] = part is CODEBOOK_PART or (part is WHOLE and has_codebook(sources))
     try:
-        placement = account(renamed, shapes_for(config, part), part, _can_be_made(part, config))
+        placement = account(renamed, shapes_for(config, part), part, can_be_made(part, config))
     except NotFaithful as error:
         raise NotFaithful(f"{error}{_hint(part, renamed, config, options)}") from None
     differs = [*_heads_that_differ(config, placement, made_by), *_scale_that_differs(placement, made_by)]
-    return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, differs)
+    return Plan(sources, part, config, [] if part is CODEBOOK_PART else assumed, placement, made_by, left_out, differs)
 
 
 def _choose_part(sources: Sequence[Source], options: Options) -> Part:
@@ -102,7 +109,7 @@ def _settle_config(given: Mapping | None, renamed: Renamed, made_by: Semantics) 
     return {**given, "tie_word_embeddings": True}, []
 
 
-def _can_be_made(part: Part, config: Mapping) -> dict[str, Made]:
+def can_be_made(part: Part, config: Mapping) -> dict[str, Made]:
     """The scale of the contrastive loss, which `FlavaModel` holds and does not use, and encoders alone do not have."""
     if part is not MODEL:
         return {}

@@ -48,6 +48,8 @@ def described(plan: Plan) -> list[tuple[str, str]]:
     lines = [("read", f"{file}: {_contents(source.checkpoint)}; {source.layout.value}") for file, source in files]
     ignored = [(file, source.checkpoint.ignored) for file, source in files if source.checkpoint.ignored]
     lines += [("ignored", f"{file}: {', '.join(few(names, 6))}") for file, names in ignored]
+    if plan.left_out:
+        lines.append(("ignored", f"of the config {', '.join(few(plan.left_out, 6))}: neither FLAVA's nor known to be harmless"))
     lines.append(("renamed", count_of(len(plan.placement.filled), "key")))
     reasons: dict[str, list[Dropped]] = {}
     for dropped in plan.placement.dropped:

@@ -12,12 +12,12 @@ from ..files.checkpoint import Checkpoint, Content, read_content
 from ..files.download import download, is_url, shown_url
 from ..files.model_folder import read_weights, weights_file
 from ..files.shards import WEIGHT_FILES
-from ..files.tensors import TensorInFile, TensorSource, UnsupportedTensor
+from ..files.tensors import TensorSource, UnsupportedTensor
 from ..rules.layouts import LAYOUTS_BY_NAME, WAYS, Layout, Way, recognise
 from ..rules.tables import CODEBOOK_PREFIX
 from ..rules.wrappers import ENCODERS_ALONE
 from ..target.keys import current_name
-from ..target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
+from ..target.parts import CODEBOOK_PART, MODEL, WHOLE, Part, part_with
 from .finding import Wish, find_model
 from .options import Options
 
@@ -116,24 +116,17 @@ def is_model_folder(path: str | Path) -> bool:
 
 
 def open_folder(folder: Path) -> Source:
-    """What `read_model_folder` reads, under the keys of `FlavaForPreTraining` also where the folder is of `FlavaModel`."""
-    tensors = read_model_folder(folder)
-    part = WHOLE if any(map(MODEL.holds, tensors)) else MODEL
-    if part is MODEL:
-        tensors = {MODEL.prefix + key: tensor for key, tensor in tensors.items()}
-    return Source("checkpoint", Layout.HUGGING_FACE, tensors, Checkpoint(weights_file(folder), "transformers", tensors), part)
-
-
-def read_model_folder(folder: Path) -> dict[str, TensorInFile]:
-    """All weights of a folder of transformers' FLAVA, unread, under the keys that stand there.
+    """All weights of a folder of transformers' FLAVA, unread, under the keys of `FlavaForPreTraining` whatever part of it they are.
 
     Raises:
         InvalidInput, NotFaithful: as `read_weights`; the first also where the folder holds another model.
     """
-    tensors = read_weights(folder, current_name)
-    if (layout := recognise(tensors)) is not Layout.HUGGING_FACE:
+    found = read_weights(folder, current_name)
+    part = part_with(found)
+    tensors = {part.prefix + key: tensor for key, tensor in found.items()}
+    if (layout := recognise(tensors)) not in (Layout.HUGGING_FACE, Layout.HUGGING_FACE_CODEBOOK):
         raise InvalidInput(f"{folder}: this is {layout.value}, where {Layout.HUGGING_FACE.value} belongs")
-    return tensors
+    return Source("checkpoint", Layout.HUGGING_FACE, tensors, Checkpoint(weights_file(folder), "transformers", tensors), part)
 
 
 def has_codebook(sources: Sequence[StateDict]) -> bool:

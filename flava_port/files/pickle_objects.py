@@ -9,6 +9,7 @@ from ..errors import InvalidInput
 from ..text import shown
 from .dtypes import Dtype
 from .tensors import StoredTensor
+from .zip_records import Checksum
 
 KEY_CHARS_MAX = 1000
 MODULE_PARTS_MAX = 20_000  # OpenAI's encoder has about 300, a FLAVA of 10 billion parameters about 8,000
@@ -19,7 +20,7 @@ class Storage:
     """A run of elements in the file.
 
     ``start``, the position of its first byte, is set once it is known. If its bytes are deflated, ``deflated`` is
-    how many they are; otherwise it is None.
+    how many they are; otherwise it is None. ``checksum`` is what the file says of its bytes.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Storage:
     nbytes: int
     start: int = -1
     deflated: int | None = None
+    checksum: Checksum | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class PickledTensor:
 
     def stored_in(self, path: Path) -> StoredTensor:
         """The same tensor as it lies in its file."""
-        return StoredTensor(path, self.storage.start, self.dtype, self.shape, self.offset, self.stride, self.storage.deflated)
+        storage = self.storage
+        return StoredTensor(path, storage.start, self.dtype, self.shape, self.offset, self.stride, storage.deflated, storage.checksum)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Nothing here needs torch. Elements of a dtype that numpy lacks are held as their
 
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from .dtypes import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Dtype
-from .zip_records import Inflating
+from .zip_records import Checksum, Inflating, check_storage, damaged
 
 CHUNK_ELEMENTS = 1 << 18  # 1 MiB of float32: large enough for the disk, small enough for the cache
 ALIGNMENT = 64  # bytes: torch.save and safetensors begin their data at a multiple of this
@@ -49,7 +50,8 @@ class StoredTensor:
 
     Its storage begins at byte ``start`` of the file. ``offset`` and ``stride``, in elements, place the
     tensor inside that storage, as in `torch.as_strided`. If the storage is deflated, ``deflated`` is the number of
-    its bytes in the file.
+    its bytes in the file. If the file says what the storage's bytes sum up to, ``checksum`` has that, and reading the
+    tensor raises InvalidInput where they do not.
     """
 
     file: Path
@@ -59,6 +61,7 @@ class StoredTensor:
     offset: int = 0
     stride: tuple[int, ...] | None = None  # None: contiguous
     deflated: int | None = None
+    checksum: Checksum | None = None
 
     @property
     def is_contiguous(self) -> bool:
@@ -78,6 +81,10 @@ class StoredTensor:
         total = prod(self.shape)
         if not total:
             return
+        sums_up = self.checksum is not None and self.is_contiguous and total * self.dtype.itemsize == self.checksum.nbytes
+        if self.checksum is not None and not sums_up:
+            check_storage(self.file, self.file.stat().st_ctime_ns, self.start, self.deflated, self.checksum)
+        crc = 0
         with open(self.file, "rb", buffering=0) as raw:
             file = raw if self.deflated is None else Inflating(raw, self.start, self.deflated)
             file.seek((self.start if file is raw else 0) + self.offset * self.dtype.itemsize)
@@ -89,7 +96,11 @@ class StoredTensor:
                 return
             memory = np.empty(min(total, CHUNK_ELEMENTS), self.dtype.held_in)
             for first in range(0, total, CHUNK_ELEMENTS):
-                yield self._read_into(memory[: total - first], file)
+                chunk = self._read_into(memory[: total - first], file)
+                crc = zlib.crc32(raw_bytes(chunk), crc) if sums_up else 0
+                yield chunk
+        if self.checksum is not None and sums_up and crc != self.checksum.crc:
+            raise damaged(self.file)
 
     def _read_into(self, chunk: np.ndarray, file: io.FileIO | Inflating) -> np.ndarray:
         view = raw_bytes(chunk)

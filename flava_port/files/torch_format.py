@@ -19,7 +19,7 @@ from .pickle_names import SIZE_MAX
 from .pickle_objects import Storage, class_of
 from .staging import sync_path
 from .tensors import ALIGNMENT, TensorSource, nbytes, raw_bytes
-from .zip_records import ZIP_ERRORS, Slice, place_of, read_small_record
+from .zip_records import ZIP_ERRORS, Slice, checksum_of, place_of, read_small_record
 
 # The number that a legacy file (written by torch before 1.6) begins with, pickled.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -96,7 +96,7 @@ class _ZipStorages:
         if record.file_size != storage.nbytes:
             raise InvalidInput(f"storage {storage.key!r} has {record.file_size:,} bytes where the pickle says {storage.nbytes:,}")
         place = place_of(self.file, record)
-        storage.start = self.file.first + place.start
+        storage.start, storage.checksum = self.file.first + place.start, checksum_of(record)
         if place.is_deflated:
             storage.deflated = place.nbytes
             self.inflated += storage.nbytes

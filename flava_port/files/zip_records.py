@@ -5,6 +5,8 @@ import os
 import struct
 import zipfile
 import zlib
+from functools import lru_cache
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..errors import InvalidInput
@@ -60,6 +62,18 @@ class Place(NamedTuple):
     start: int
     nbytes: int
     is_deflated: bool
+
+
+class Checksum(NamedTuple):
+    """How many bytes a storage has, and their CRC-32."""
+
+    nbytes: int
+    crc: int
+
+
+def checksum_of(record: zipfile.ZipInfo) -> Checksum | None:
+    """What the record's bytes, once inflated, must sum up to. A sum of 0 is none: torch writes it where it is told to save the time."""
+    return Checksum(record.file_size, record.CRC) if record.CRC else None
 
 
 def place_of(file: Slice, record: zipfile.ZipInfo) -> Place:
@@ -129,3 +143,24 @@ class Inflating:
         except zlib.error:
             pass
         return 0
+
+
+@lru_cache(maxsize=4096)
+def check_storage(file: Path, _changed: int, start: int, deflated: int | None, checksum: Checksum) -> None:
+    """Reads a storage that several tensors lie in, or one tensor in another order, and raises InvalidInput if it is damaged.
+
+    Once, as long as the file has the same time of its last change.
+    """
+    crc = 0
+    with open(file, "rb", buffering=0) as raw:
+        stream = raw if deflated is None else Inflating(raw, start, deflated)
+        stream.seek(start if stream is raw else 0)
+        view, left = memoryview(bytearray(1 << 20)), checksum.nbytes
+        while left and (read := stream.readinto(view[: min(left, len(view))])):
+            crc, left = zlib.crc32(view[:read], crc), left - read
+    if left or crc != checksum.crc:
+        raise damaged(file)
+
+
+def damaged(file: Path) -> InvalidInput:
+    return InvalidInput(f"{file}: damaged, a tensor's bytes are not those that the file's checksum is of; fetch or copy it again")

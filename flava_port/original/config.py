@@ -6,15 +6,44 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,  # x * Phi(x), by erf: FLAVA's
-    "gelu_new": partial(F.gelu, approximate="tanh"),
+Activation = Callable[[Tensor], Tensor]
+
+
+def _gelu_by_tanh(x: Tensor, scale: float = math.sqrt(2 / math.pi)) -> Tensor:
+    return 0.5 * x * (1 + torch.tanh(scale * (x + 0.044715 * x**3)))
+
+
+# FLAVA's is gelu, x * Phi(x) by erf. The others are what fields of a config may name, by their definitions.
+GELUS_BY_TANH: dict[str, Activation] = {
+    "gelu_new": _gelu_by_tanh,
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_python_tanh": _gelu_by_tanh,
+    "gelu_accurate": _gelu_by_tanh,
+    "gelu_fast": partial(_gelu_by_tanh, scale=0.7978845608),
+}
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_python": F.gelu,
+    "gelu_10": lambda x: F.gelu(x).clamp(-10, 10),
+    **GELUS_BY_TANH,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
+    "relu2": lambda x: F.relu(x) ** 2,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
     "selu": F.selu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "mish": F.mish,
+    "hardswish": F.hardswish,
+    "laplace": lambda x: 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2)))),
+    "linear": lambda x: x,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
 }
 
 

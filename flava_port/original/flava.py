@@ -112,7 +112,7 @@ class Flava(nn.Module):
             kept = kept.replace(".predictions.bias", ".predictions.decoder.bias")
             if kept != key and kept in state_dict:
                 other = state_dict[kept]
-                if other.dtype != tensor.dtype or not torch.equal(other, tensor):
+                if other.dtype != tensor.dtype or other.shape != tensor.shape or not _same_values(other, tensor):
                     raise ValueError(f"{key} and {kept} differ; they are one tensor")
         with torch.device("meta"):
             model = cls(config_of(state_dict, **unseen))
@@ -270,3 +270,8 @@ def _needs(**inputs: Tensor | None) -> None:
     (name, value), (needed, found) = inputs.items()
     if value is not None and found is None:
         raise ValueError(f"{name} without {needed}")
+
+
+def _same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether every element is equal; a NaN equals a NaN."""
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())

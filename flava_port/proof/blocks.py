@@ -6,7 +6,7 @@ the gradients of whole models are compared too. Of a large model's sequences a f
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..target.keys import POSITIONS
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Arguments, Call, Recorder, first
 from .forward import relative_error, total_of
-from .results import BlockResult, RawGradient
+from .results import BlockResult, RawGradient, why_no_output_shows
 from .streamed import StreamedBlock, tied
 
 
@@ -199,6 +199,7 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
 
     With seeded weights in both models, and seeded hidden states and gradients, it takes nothing on.
     """
+    pair = _each_once(pair) if with_seeded else pair
     names = [tied(weight.name) for weight in pair.ours.weights]
     if not pair.our_calls:  # a head of another width than its states has nothing to predict from
         raw = {n: RawGradient(0.0, 0.0, 0.0, why_no_output_shows(n, w.shape)) for n, w in zip(names, pair.ours.weights) if w.is_parameter}
@@ -291,6 +292,17 @@ def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence
             yield fault, compute(block, [weight.detach() for weight in weights], jobs, torch.float64, gradients=False).outputs
 
 
+def _each_once(pair: Pair) -> Pair:
+    """One call for each input: the seeded gradients of two calls of one model would not add up to that of one of the other."""
+    theirs: dict[int, Call] = {}
+    for call in pair.their_calls:
+        given = (call.original or call).given
+        if (number := next((n for n, other in enumerate(pair.our_calls) if other.given.is_as(given)), None)) is None:
+            return pair
+        theirs.setdefault(number, replace(call, original=pair.our_calls[number]))
+    return replace(pair, our_calls=[pair.our_calls[n] for n in theirs], their_calls=[*theirs.values()]) if theirs else pair
+
+
 def _seeded_job(job: Job) -> Job:
     main = job.given.main
     given = job.given.with_main(_seeded_numbers(main, seed=0)) if main.is_floating_point() else job.given
@@ -311,15 +323,6 @@ def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
         load(seeded(tied(weight.name), weight.shape, seed=0)) if weight.is_parameter else weight.load(torch.float32)
         for weight in block.weights
     ]
-
-
-def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
-    """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
-    if name.endswith("attention.attention.key.bias"):
-        return "attention's key.bias adds the same to every score, which softmax cancels"
-    if name.startswith(("flava.image_projection.", "flava.text_projection.")) and shape[0] == 1:
-        return "an embedding of a single number is normalised to its sign"
-    return ""
 
 
 def _as_float64(weight: Tensor, same: Tensor | None = None, in_float64: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..original.config import ACTIVATIONS
+from ..original.config import ACTIVATIONS, GELUS_BY_TANH
 from ..original.encoder import Layer
 from ..original.heads import PredictionHead
 from .forward import relative_error
@@ -77,7 +77,7 @@ def faults_of(name: str, block: nn.Module) -> Iterator[PlantedFault]:
         yield PlantedFault(encoder, "layer_norm_eps", usual if norm.eps == other else other)
     if isinstance(block, Layer | PredictionHead):
         gelu, by_tanh = _ACTIVATIONS
-        yield PlantedFault(encoder, "hidden_act", gelu if getattr(block.activation, "keywords", None) else by_tanh)
+        yield PlantedFault(encoder, "hidden_act", gelu if block.activation in GELUS_BY_TANH.values() else by_tanh)
 
 
 @contextmanager

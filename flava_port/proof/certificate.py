@@ -133,6 +133,7 @@ class Certificate:
     versions: dict[str, str]
     digests: dict[str, str]
     asked: str = "everything"
+    not_looked_at: str = ""  # what nobody asked about, or is not there
     keys: list[MappedKey] = field(default_factory=list)
     lost_in: list[str] = field(default_factory=list)  # releases of transformers that lose biases of the folder: "4.43.0 to 4.57.6"
     doubts: str = ""  # that the installed transformers is the cause of what is not proven
@@ -173,6 +174,7 @@ class Certificate:
         return {
             "verdict": self.verdict.value,
             "asked": self.asked,
+            "not_looked_at": self.not_looked_at,
             "doubts": self.doubts,
             "versions": self.versions,
             "digests": self.digests,
@@ -187,7 +189,7 @@ class Certificate:
 
     def conclusion(self) -> str:
         """The verdict in a line, and the cause in another if it is not proven: the installed transformers, or the first claim."""
-        rest = "" if self.asked == "everything" else f" (of {self.asked}; the computation was not verified)"
+        rest = f" (of {self.asked}; not looked at: {self.not_looked_at})" if self.not_looked_at else ""
         verdict = f"verdict: {self.verdict.value}{rest}{self._left_open()}"
         return f"{verdict}\ncause: {self.why}" if self.why else verdict
 

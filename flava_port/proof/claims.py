@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from ..errors import FlavaPortError, NotFaithful
+from ..files.watch import Watch
 from ..rules.layouts import ORIGINAL_SEMANTICS, TORCHMULTIMODAL_SEMANTICS, Semantics
-from .certificate import Claim, NothingToJudge, Verdict
+from .certificate import Claim, Finding, NothingToJudge, Verdict
 from .judge import (
     judge_codebook,
     judge_deviations,
@@ -61,6 +62,20 @@ def _by_results(judge: Callable[[Results, Claim], None]) -> Callable[["Computati
     return lambda computation, claim: judge(computation.results(), claim)
 
 
+def _unchanged(watch: Watch, claim: Claim) -> None:
+    """No file of either side changed from before it was opened until all was judged, so that one and the same bytes were."""
+    claim.findings = [Finding(path.name, "", "changed while it was verified; verify it again") for path in watch.changed()]
+    claim.settle(f"{len(watch)} files, the same before and after")
+    if claim.findings:
+        claim.verdict = Verdict.NOT_PROVEN
+
+
+def _as_loaded(weights: WeightClaims, claim: Claim) -> None:
+    from .loading import judge_as_loaded  # imports torch and transformers
+
+    judge_as_loaded(weights, claim)
+
+
 ABOUT_THE_FILES: tuple[Check[WeightClaims], ...] = (
     Check("original", WeightClaims.original),
     Check("keys", WeightClaims.keys),
@@ -68,7 +83,10 @@ ABOUT_THE_FILES: tuple[Check[WeightClaims], ...] = (
     Check("values", WeightClaims.values),
     Check("tied weights", WeightClaims.ties),
     Check("config", WeightClaims.config_fields),
+    Check("processor config", WeightClaims.processor_config),
+    Check("other weights", WeightClaims.other_weights),
 )
+ABOUT_THE_LOADING: tuple[Check[WeightClaims], ...] = (Check("as loaded", _as_loaded),)
 ABOUT_EVERY_COMPUTATION: tuple[ComputationCheck, ...] = (
     Check("loaded values", lambda computation, claim: judge_loaded_values(computation.loaded(), claim)),
     Check("forward", _by_results(judge_forward)),
@@ -82,6 +100,7 @@ ABOUT_THE_PROCESSOR: tuple[ProcessingCheck, ...] = (
     Check("tokens", lambda processing, claim: processing.tokens(claim)),
     Check("end to end", lambda processing, claim: processing.end_to_end(claim)),
 )
+UNCHANGED: Check[Watch] = Check("unchanged", _unchanged)
 ABOUT_THE_CODEBOOK: ComputationCheck = Check("codebook", _by_results(judge_codebook))
 
 
@@ -111,5 +130,5 @@ ONLY_SOME = {
     as_its_own_code(TORCHMULTIMODAL_SEMANTICS).name: "the checkpoint is not torchmultimodal's",
 }
 # All claims, by name, except those about a device, which has to be asked for.
-_ALWAYS_MADE: tuple[Check[Any], ...] = (*ABOUT_THE_FILES, *ABOUT_EVERY_COMPUTATION, *ABOUT_THE_PROCESSOR)
+_ALWAYS_MADE: tuple[Check[Any], ...] = (*ABOUT_THE_FILES, *ABOUT_THE_LOADING, *ABOUT_EVERY_COMPUTATION, *ABOUT_THE_PROCESSOR, UNCHANGED)
 CLAIM_NAMES = (*(check.name for check in _ALWAYS_MADE), *ONLY_SOME)

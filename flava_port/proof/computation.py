@@ -2,7 +2,7 @@
 
 import torch
 
-from ..files.dtypes import FLOAT32
+from ..files.dtypes import FLOAT32, promoted
 from ..files.tensors import TensorSource, cast
 from ..files.torch_tensors import dtype_of
 from ..progress import Progress
@@ -46,7 +46,7 @@ class Computation:
             dtype, tensor = dtype_of(getattr(torch, loaded.dtypes[key])), self.sides.tensor_of(origin)
             if dtype != tensor.dtype or not self.weights.is_proven(key, tensor):
                 tensors[key] = cast(tensor, dtype)
-            if dtype not in (FLOAT32, original.dtype):
+            if dtype not in (FLOAT32, promoted((dtype, original.dtype))):  # a wider one holds every value
                 findings.append(Finding(key, name, f"loaded as {dtype}"))
         differing, _ = compare_values(tensors, {key: originals[key] for key in tensors})
         return Loaded(differing + findings, version("transformers"))

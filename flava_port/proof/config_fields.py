@@ -1,26 +1,31 @@
-"""Which fields of a config change what is computed, and in which of them two configs differ."""
+"""Which of FLAVA's own fields of a config change what is computed, and in which of them two configs differ."""
 
 from copy import deepcopy
 
-from ..target.config import DEFAULTS, ENCODERS
+from ..target.config import DEFAULTS
+from ..target.parts import CODEBOOK_PART, MODEL, WHOLE, Part
 from ..target.sizes import COUNTS, SIZES
 
 # Fields that mean nothing once weights are loaded.
 INERT = frozenset(("initializer_range", "logit_scale_init_value"))
 _INERT_AT_TOP = INERT | {"layer_norm_eps"}
 
-# Fields that FLAVA's configs do not have and that would change what is computed, each with its harmless value.
-_HAZARDS = {
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "pruned_heads": {},
-    "quantization_config": None,
-    "chunk_size_feed_forward": 0,
-    "position_embedding_type": "absolute",
-    "return_dict": True,
-    "torchscript": False,
-    "tie_word_embeddings": True,
-}
+
+# What only the pretraining heads and their losses read.
+_OF_HEADS = frozenset((
+    "init_codebook", "ce_ignore_index", "mim_weight", "mlm_weight", "global_contrastive_weight", "itm_weight", "mmm_image_weight",
+    "mmm_text_weight", "global_backprop_contrastive", "skip_unmasked_multimodal_encoder", "return_loss", "hidden_size",
+    "tie_word_embeddings",
+))  # fmt: skip
+
+
+def unused_fields(part: Part, *, has_codebook: bool) -> frozenset[str]:
+    """The fields and sections of a whole config that a part's class does not read."""
+    if part.section:
+        return frozenset(DEFAULTS) - {part.section}
+    if part is MODEL:
+        return _OF_HEADS | {CODEBOOK_PART.section}
+    return frozenset() if has_codebook else frozenset((CODEBOOK_PART.section,))
 
 
 def merged(from_shapes: dict, declared: dict | None) -> dict:
@@ -41,10 +46,13 @@ def merged(from_shapes: dict, declared: dict | None) -> dict:
     return config
 
 
-def config_differences(actual: dict, expected: dict) -> list[tuple[str, object, object]]:
-    """The fields that differ and change the computation: name, actual value, expected value."""
+def config_differences(actual: dict, expected: dict, part: Part = WHOLE) -> list[tuple[str, object, object]]:
+    """FLAVA's own fields that differ and change what a part's class computes: name, actual value, expected value."""
     found = []
+    unused = unused_fields(part, has_codebook=bool(expected["init_codebook"] or actual["init_codebook"]))
     for section, default in DEFAULTS.items():
+        if section in unused:
+            continue
         if not isinstance(default, dict):
             if section not in _INERT_AT_TOP and actual[section] != expected[section]:
                 found.append((section, actual[section], expected[section]))
@@ -52,13 +60,6 @@ def config_differences(actual: dict, expected: dict) -> list[tuple[str, object, 
         for field in default:
             if field not in INERT and actual[section][field] != expected[section][field]:
                 found.append((f"{section}.{field}", actual[section][field], expected[section][field]))
-    for section in ("", *ENCODERS):
-        fields = actual[section] if section else actual
-        found += [
-            (f"{section}.{name}".lstrip("."), fields[name], harmless)
-            for name, harmless in _HAZARDS.items()
-            if (section or name not in DEFAULTS) and fields.get(name, harmless) not in (harmless, None)
-        ]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from math import isfinite
 
 from ..rules.layouts import Semantics
 from ..rules.tables import source_name
@@ -22,11 +23,15 @@ def judge_forward(results: Results, claim: Claim) -> None:
     """Every output and every block agrees, and the weakest planted fault would show: otherwise agreement would mean little."""
     judge_measured(_errors(results, lambda output: not output.endswith(" loss")) + _blocks(results), claim)
     shown = _planted(results)
+    if not shown:  # of no block there is a tolerance
+        return
     claim.planted, claim.floor = {fault: effect for fault, (effect, _) in shown.items()}, results.own.bounds.floor
     weakest = min(shown, key=lambda fault: shown[fault][0] / shown[fault][1])
     size, tolerance = shown[weakest]
-    if claim.verdict is not Verdict.PROVEN:
+    if claim.verdict is Verdict.DIFFERS:
         claim.findings[:0] = results.where
+    elif claim.verdict is Verdict.NOT_PROVEN:
+        return
     elif size > tolerance:
         claim.summary += f"; {weakest} would show {size / tolerance:,.0f} times that"
     else:
@@ -42,7 +47,7 @@ def _planted(results: Results) -> dict[str, tuple[float, float]]:
         if results.seeded and comparison.hidden(block):
             comparison, block = results.seeded, results.seeded.blocks[name]
         tolerance = comparison.tolerance_of(block)
-        for fault, effect in block.planted.items():
+        for fault, effect in block.planted.items() if isfinite(tolerance) else ():
             before, allowed = found.get(fault, (float("inf"), tolerance))
             if effect / tolerance < before / allowed:
                 found[fault] = effect, tolerance
@@ -61,7 +66,7 @@ def judge_gradients(results: Results, claim: Claim) -> None:
         measured += _as_seeded(_measured(shown))
     judge_measured(measured, claim)
     first = next((block for block in results.own.blocks.values() if any(m.what in _names(block) for m in measured if m.is_too_large)), None)
-    if first is not None:
+    if first is not None and claim.verdict is Verdict.DIFFERS:
         key = source_name(f"{first.name}.weight").removesuffix(".weight")
         claim.findings.insert(0, Finding(first.name, key, "the first block, from the end, in which gradients differ"))
 
@@ -104,7 +109,10 @@ def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None
     losses = [deviation for deviation in results.deviations if deviation.what.endswith(" loss")]
     others = [deviation for deviation in results.deviations if not deviation.what.endswith(" loss")]
     claim.measured = [Measured(loss.what, loss.absolute, OWN_LOSS_TOLERANCE) for loss in losses]
-    wrong = [m for m in claim.measured if m.is_too_large]
+    wrong = [m for m in claim.measured if m.is_too_large and isfinite(m.error)]
+    if len(wrong) < len([m for m in claim.measured if m.is_too_large]):
+        claim.summary = "with the checkpoint's own weights a loss is no finite number"
+        return
     allowed = f"the tests of {made_by.name} allow {OWN_LOSS_TOLERANCE:.0e}"
     claim.findings = [Finding(m.what, "", f"{m.error:.1e} from {made_by.name}'s; {allowed}") for m in wrong]
     claim.verdict = Verdict.DIFFERS if wrong else Verdict.PROVEN if losses else Verdict.NOT_PROVEN
@@ -116,17 +124,29 @@ def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None
     )
 
 
+_SEEDED = "seeded weights: "
+OVERFLOWS = "with the checkpoint's own weights numbers overflow in float32, so that no rounding can be told from a difference"
+
+
 def judge_measured(measured: list[Measured], claim: Claim) -> None:
-    """Proven if every error lies within its tolerance. Where nothing was measured, the claim stays not proven."""
+    """Proven if every error lies within its tolerance. Where nothing was measured, the claim stays not proven.
+
+    A tolerance that is no finite number judges nothing. Where no seeded weights stand in, the claim stays not proven, with the reason.
+    """
     claim.measured = measured
-    wrong = [m for m in measured if m.is_too_large]
+    judged = [m for m in measured if isfinite(m.tolerance)]
+    wrong = [m for m in judged if m.is_too_large]
     claim.findings += [Finding(m.what, "", f"relative error {m.error:.1e}, rounding allows {m.tolerance:.1e}") for m in wrong]
     if wrong:
         claim.verdict, claim.summary = Verdict.DIFFERS, f"{len(wrong)} of {len(measured)} differ"
-    elif measured:
-        worst = max(measured, key=lambda m: m.error / m.tolerance)
+    elif judged and (len(judged) == len(measured) or any(m.what.startswith(_SEEDED) for m in judged)):
+        worst = max(judged, key=lambda m: m.error / m.tolerance)
         claim.verdict = Verdict.PROVEN
-        claim.summary = f"{len(measured)} compared; largest relative error {worst.error:.1e}, rounding allows {worst.tolerance:.1e}"
+        claim.summary = f"{len(judged)} compared; largest relative error {worst.error:.1e}, rounding allows {worst.tolerance:.1e}"
+        if len(judged) < len(measured):
+            claim.summary += f"; {OVERFLOWS}, and these are of seeded ones"
+    elif measured:
+        claim.summary = OVERFLOWS
 
 
 def _errors(results: Results, chosen: Callable[[str], bool]) -> list[Measured]:
@@ -161,4 +181,4 @@ def _measured(gradients: Mapping[str, Gradient]) -> list[Measured]:
 
 
 def _as_seeded(measured: Iterable[Measured]) -> list[Measured]:
-    return [replace(m, what=f"seeded weights: {m.what}") for m in measured]
+    return [replace(m, what=_SEEDED + m.what) for m in measured]

@@ -1,11 +1,13 @@
 """The evidence of the claims about the folder's processor: what it makes of images and of texts, and where that leads."""
 
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .certificate import Claim
+from .certificate import Claim, NothingToJudge
 from .computation import Computation
+from .judge import OVERFLOWS
 from .processors import need_pillow
 from .tokens import TextEvidence, judge_tokens
 
@@ -54,4 +56,6 @@ class Processing:
         from .end_to_end import judge_end_to_end, run_end_to_end
 
         own = self.computation.results().own  # what stops them stops this too
+        if not isfinite(own.bounds.tolerance):
+            raise NothingToJudge(OVERFLOWS)
         judge_end_to_end(run_end_to_end(self.sides, texts.original, texts.length), own, claim)

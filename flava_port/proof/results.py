@@ -1,7 +1,8 @@
 """What running both models showed, in numbers and names. Judging it needs no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, isfinite
 
 from .certificate import Finding
 
@@ -100,10 +101,10 @@ class Comparison:
 
     @property
     def unseen(self) -> set[str]:
-        """Parameters whose gradient is nothing but rounding, though an output should show them."""
+        """Parameters whose gradient is nothing but rounding, or no number at all, though an output should show them."""
         raw = self._raw
         least = self.bounds.gradient_rounding * usual_size(raw.values())
-        return {name for name, g in raw.items() if g.size <= least and not g.excuse}
+        return {name for name, g in raw.items() if not (least < g.size < inf) and not g.excuse}
 
     def tolerance_of(self, block: BlockResult) -> float:
         return block.floor * self.bounds.scale
@@ -114,8 +115,8 @@ class Comparison:
 
 
 def usual_size(gradients: Iterable[RawGradient]) -> float:
-    """The median size of a gradient; 1 where that is 0."""
-    sizes = sorted(g.size for g in gradients)
+    """The median size of a gradient, of those that are finite; 1 where that is 0, or none is."""
+    sizes = sorted(g.size for g in gradients if isfinite(g.size))
     return (sizes[len(sizes) // 2] if sizes else 0.0) or 1.0
 
 
@@ -145,3 +146,12 @@ class Results:
     codebook: Comparison | None
     where: list[Finding]  # the first module to diverge, if an output differs
     deviations: list[Deviation]  # only for a source whose own code computes otherwise
+
+
+def why_no_output_shows(name: str, shape: Sequence[int]) -> str:
+    """Why a parameter cannot influence any output, so that only a comparison of values sees it; empty where it can."""
+    if name.endswith("attention.attention.key.bias"):
+        return "attention's key.bias adds the same to every score, which softmax cancels"
+    if name.startswith(("flava.image_projection.", "flava.text_projection.")) and shape[0] == 1:
+        return "an embedding of a single number is normalised to its sign"
+    return ""

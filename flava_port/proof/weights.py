@@ -5,42 +5,40 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..conversion.account import Placed, account, counts_up, rename_all, shapes_of
+from ..conversion.account import Made, Placed, account, counts_up, rename_all, shapes_of
 from ..conversion.checkpoints import codebook_layout, original_layout
 from ..conversion.folder import loading_dtype
+from ..conversion.plan import can_be_made
 from ..conversion.sources import Source, has_codebook, source_for
-from ..errors import FlavaPortError, InvalidInput
+from ..errors import InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.owned import RECORD
 from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
 from ..rules.layouts import Layout, Semantics
-from ..target.config import declared_dtypes, declared_fields, normal_form
+from ..target.allowed import questionable_fields
+from ..target.config import declared_dtypes, declared_fields, read_json
 from ..target.keys import POSITION_IDS, TIED, lost_in
 from ..target.known import shapes_of_folder
-from ..target.parts import WHOLE, Part
-from ..target.preprocessor import preprocessor_differences
+from ..target.parts import CODEBOOK_PART, WHOLE, Part
+from ..target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, preprocessor_differences, takes_images
 from ..target.sizes import config_from_shapes
-from .certificate import Claim, Finding, MappedKey, Verdict
+from .certificate import Claim, Finding, MappedKey, NothingToJudge, Verdict
 from .config_fields import config_differences, merged, unusual
+from .rivals import judge_rivals
 from .values import compare_values
 
 
-@dataclass(frozen=True)
-class FolderRecord:
-    """What `convert` recorded in a folder: the config of the model that it wrote, and the keys."""
+def recorded_keys(folder: Path, digests: Collection[str]) -> Set[str]:
+    """The keys that the folder's record says were written, if it was converted from files with these sha256 digests.
 
-    config: dict
-    keys: Set[str]
-
-
-def read_record(folder: Path, digests: Collection[str]) -> FolderRecord | None:
-    """The folder's record, if it was converted from the files with these sha256 digests."""
+    They can only be missed: nothing that stands in the folder is believed of the original.
+    """
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        same_files = all(source["sha256"] in digests for source in record["sources"].values())
-        return FolderRecord(normal_form(record["config"]), set(record["tensors"])) if same_files else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FlavaPortError):
-        return None
+        made_from = {source["sha256"] for source in record["sources"].values()}
+        return set(record["tensors"]) if made_from and made_from <= set(digests) else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,13 @@ class Given:
     """What is known of both sides before anything is compared."""
 
     sources: Sequence[Source]
-    part: Part  # with the codebook or without
+    part: Part  # that the folder is of
     made_by: Semantics
     folder: Path
-    converted: Mapping[str, TensorSource | UnsupportedTensor]
-    config: dict  # the folder's
-    declared: dict | None  # the original's, where --config_path or the folder's record says it
-    recorded: Set[str]  # the keys that the folder's record says were written
+    converted: Mapping[str, TensorSource | UnsupportedTensor]  # by the keys of `FlavaForPreTraining`
+    config: dict  # the folder's, in normal form
+    declared: dict | None  # the original's, where --config_path says it, or the original is a folder that has one
+    recorded: Set[str]  # the keys that the folder's record says were written, as the folder has them
 
 
 class WeightClaims:
@@ -69,6 +67,7 @@ class WeightClaims:
         self.renamed: Mapping[str, Placed] = {}
         self.placed: Mapping[str, Placed] = {}  # the original's tensors, by converted key
         self.digests: dict[str, str] = {}
+        self.made: Mapping[str, Made] = {}  # what the original lacks and no output shows
         self.mapped: list[MappedKey] = []  # of the original, in the order of its files
         self.lost_in: list[str] = []  # the releases that lose a head's bias, which the folder holds under one key
         self.whole = False
@@ -77,7 +76,7 @@ class WeightClaims:
     def expected_config(self) -> dict:
         """Sizes from the original's shapes; the rest as declared, or FLAVA's."""
         from_shapes, _ = config_from_shapes(shapes_of(self.renamed), self.given.made_by)
-        with_codebook = self.given.part is WHOLE and has_codebook(self.given.sources)
+        with_codebook = self.given.part is CODEBOOK_PART or (self.given.part is WHOLE and has_codebook(self.given.sources))
         return merged(from_shapes, self.given.declared) | {"init_codebook": with_codebook}
 
     def name_of(self, target: str) -> str:
@@ -114,8 +113,9 @@ class WeightClaims:
         renamed = rename_all(self.given.sources)
         self.placed = self.renamed = renamed.targets
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
-        placement = account(renamed, shapes_of_folder(self.expected_config(), self.given.part), self.given.part)
-        self.placed, self.whole = dict(placement.filled), True
+        expected, part = self.expected_config(), self.given.part
+        placement = account(renamed, shapes_of_folder(expected, part), part, can_be_made(part, expected))
+        self.placed, self.whole, self.made = dict(placement.filled), True, placement.made
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         self.mapped += [MappedKey(dropped.placed.name_in_file, dropped=dropped.because) for dropped in placement.dropped]
         claim.settle(f"{len(self.placed)} keys placed, {len(placement.dropped)} dropped with proof")
@@ -124,9 +124,11 @@ class WeightClaims:
         """The folder has every key of the original and no other. One key of a tied pair is enough, unless both were written."""
         twins = {**dict(TIED), **{other: one for one, other in TIED}}
         absent = [key for key in self.placed if key not in self.converted]
-        missing = [key for key in absent if key in self.given.recorded or twins.get(key) not in self.converted]
-        extra = [key for key in self.converted if key not in self.placed]
-        claim.findings += [Finding(key, self.placed[key].name_in_file, "missing in the converted folder") for key in missing]
+        written = {self.given.part.prefix + key for key in self.given.recorded}
+        missing = [key for key in absent if key in written or twins.get(key) not in self.converted]
+        missing += [key for key in self.made if key not in self.converted]
+        extra = [key for key in self.converted if key not in self.placed and key not in self.made]
+        claim.findings += [Finding(key, self.name_of(key), "missing in the converted folder") for key in missing]
         claim.findings += [Finding(key, self.name_of(key), "the original has no such key") for key in extra]
         claim.settle(f"{len(self.converted)} keys on the converted side")
 
@@ -163,34 +165,61 @@ class WeightClaims:
 
     def ties(self, claim: Claim) -> None:
         """Each head's bias is one value under both its keys. Where one key is left out, some releases lose the bias."""
-        if not self.given.config["tie_word_embeddings"]:
+        pairs = [pair for pair in TIED if self.given.part.holds(pair[0])]
+        if pairs and not self.given.config["tie_word_embeddings"]:
             claim.findings.append(Finding("tie_word_embeddings", "", "false in the config: transformers 5 loads the heads untied"))
         says_tied = "tie_word_embeddings" in declared_fields(self.given.folder)
-        has = [(one in self.converted, other in self.converted) for one, other in TIED]
+        has = [(one in self.converted, other in self.converted) for one, other in pairs]
         held = ["bias" if has_bias else "decoder.bias" for has_bias, has_decoder_bias in has if has_bias != has_decoder_bias]
         lost = self.lost_in = sorted({release for key in held for release in lost_in(key, says_tied=says_tied)})
         note = f"; {_under_one_key(len(held))}" if held else ""
         if lost:
             note += f"; transformers {' and '.join(lost)} drops {'it' if len(held) == 1 else 'them'}; flava-port repair writes both keys"
-        claim.settle(f"{len(TIED)} head biases{note}")
+        there = sum(map(any, has))
+        claim.settle(f"{there} head biases{note}" if pairs else f"{self.given.part.model_class} has none")
+        if there < len(pairs) and not claim.findings:
+            claim.verdict = Verdict.NOT_PROVEN
+            claim.summary += f"; {len(pairs) - there} are not in the folder"
 
     def config_fields(self, claim: Claim) -> None:
-        """Every field that changes what is computed, the dtype to load in, and what was written of the image processing."""
-        expected = self.expected_config()
-        for name, actual, wanted in config_differences(self.given.config, expected):
+        """Every field is the original's or known to be harmless, and so is the dtype to load in."""
+        expected, folder = self.expected_config(), self.given.folder
+        for name, actual, wanted in config_differences(self.given.config, expected, self.given.part):
             claim.findings.append(Finding(name, "", f"{actual!r}, the original's is {wanted!r}{self._source_of_field(name)}"))
         held = loading_dtype(_stored(self.converted))
-        for name, declared in declared_dtypes(self.given.folder):
+        for name, declared in declared_dtypes(folder):
             if declared != held:
                 claim.findings.append(Finding(name, "", f"{declared!r}, the weights are {held}: transformers 5 loads what the config says"))
-        for name, actual, wanted in preprocessor_differences(self.given.folder, expected) if self.given.recorded else ():
-            claim.findings.append(Finding(name, "", f"{actual!r}, {wanted!r} was written; images would reach the model otherwise"))
+        fields = list(questionable_fields(read_json(folder)[0], held, self.given.part))
+        claim.findings += [Finding(field.name, "", field.what) for field in fields if field.harmless]
         told = unusual(self.given.declared) if self.given.declared else []
-        claim.settle(("as declared: " + ", ".join(told)) if told else "FLAVA's own, for what no shape tells")
+        claim.settle(("as the given config says: " + ", ".join(told)) if told else "FLAVA's own, for what no shape tells")
+        if unknown := [Finding(field.name, "", field.what) for field in fields if not field.harmless]:
+            claim.verdict = claim.verdict if claim.findings else Verdict.NOT_PROVEN
+            claim.findings += unknown
+            claim.summary = f"{len(claim.findings)} found"
 
     def _source_of_field(self, name: str) -> str:
-        assumed = name.endswith("num_attention_heads") and not self.given.declared
+        told = name.rpartition(".")[2] in ("num_attention_heads", "hidden_act", "layer_norm_eps")
+        assumed = told and not self.given.declared
         return ", assumed as no shape tells it; --config_path takes the original's config" if assumed else ""
+
+    def processor_config(self, claim: Claim) -> None:
+        """What the folder says of its image processing is FLAVA's, for images of the size that the model takes."""
+        folder = self.given.folder
+        if not takes_images(self.given.part):
+            claim.settle(f"{self.given.part.model_class} takes no images")
+            return
+        files = [name for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG) if (folder / name).exists()]
+        if not files:
+            raise NothingToJudge(f"there is no {PREPROCESSOR_CONFIG} in the folder")
+        for name, actual, wanted in preprocessor_differences(folder, self.expected_config(), self.given.part):
+            claim.findings.append(Finding(name, "", f"{actual!r}, where {wanted!r} belongs; images would reach the model otherwise"))
+        claim.settle(f"every field of {' and '.join(files)}")
+
+    def other_weights(self, claim: Claim) -> None:
+        """No other file of the folder could be loaded in place of what was compared, and be another model."""
+        judge_rivals(self.given.folder, self.given.part.prefix, self.originals(), claim)
 
     def _common(self) -> list[str]:
         return [key for key in self.placed if key in self.converted]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -146,7 +147,8 @@ def _run_both(sides: Sides, ours: Streamed, theirs: Streamed, our_codebook: Stre
         # Where a softmax or a tanh saturates, no output shows what comes before it. Other weights show how it is wired.
         pairs = (pair_of(both.ours, both.theirs, name, both.tokens) for name in hiding)
         results = {pair.name: compare_block(pair, gradients=True, with_seeded=True) for pair in pairs}
-        seeded = Comparison(own.bounds, {}, results)
+        floor = max((block.floor for block in results.values() if isfinite(block.floor)), default=own.bounds.floor)
+        seeded = Comparison(own.bounds if isfinite(own.bounds.floor) else replace(own.bounds, floor=floor), {}, results)
     codebook = _codebooks(our_codebook, theirs, advance, large=large)
     wrong = _differs(own)
     where = both.where(own) if wrong else []

@@ -41,7 +41,7 @@ def proof_in_markdown(certificate: Certificate) -> str:
 
 
 def _verdict(certificate: Certificate) -> str:
-    rest = "" if certificate.asked == "everything" else f" (of {certificate.asked}; the computation was not verified)"
+    rest = f" (of {certificate.asked}; not looked at: {certificate.not_looked_at})" if certificate.not_looked_at else ""
     return certificate.verdict.value + rest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..files.shards import no_such_file
-from .parts import WHOLE, Part
+from .parts import CODEBOOK_PART, WHOLE, Part
 
 ENCODER_DEFAULTS = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
@@ -73,18 +73,25 @@ def read_config(path: Path) -> dict[str, Any]:
     return _read_normal_form(path, "'flava'")
 
 
+def read_part_config(path: Path, part: Part) -> dict[str, Any]:
+    """The normal form of a whole config, read from a part's own config or from a whole model's; raises as `read_config`."""
+    return _read_normal_form(path, part.name if part.section else "'flava'", part.section)
+
+
 def read_codebook_config(path: Path) -> dict[str, Any]:
-    """The normal form of a whole config, read from a codebook's own config or from a whole model's; raises as `read_config`."""
-    return _read_normal_form(path, "a codebook", "flava_image_codebook")
+    """The same of a codebook."""
+    return _read_normal_form(path, "a codebook", CODEBOOK_PART.section)
 
 
-def _read_normal_form(path: Path, wanted: str, of_codebook: str = "") -> dict[str, Any]:
+def _read_normal_form(path: Path, wanted: str, section: str = "") -> dict[str, Any]:
     content, path = read_json(path)
-    model_type = content.get("model_type", of_codebook or "flava")
-    if model_type not in ("flava", of_codebook):
+    own = DEFAULTS[section]["model_type"] if section else "flava"
+    is_whole = any(isinstance(default, dict) and name in content for name, default in DEFAULTS.items())
+    model_type = content.get("model_type", "flava" if is_whole else own)
+    if model_type not in ("flava", own):
         raise InvalidInput(f"{path}: the config of a {model_type!r} model, not of {wanted}")
     try:
-        return normal_form(content if model_type == "flava" else {"image_codebook_config": content})
+        return normal_form(content if model_type == "flava" else {section: content})
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
 
@@ -137,7 +144,8 @@ def _normal_section(name: str, defaults: Mapping, content: Mapping) -> dict[str,
         value = content.get(key)
         if not isinstance(value, dict | None):
             raise InvalidInput(f"{key} is a {type(value).__name__}, not a dict")
-        given.update(value or {})
+        # transformers fills what the second leaves out with defaults, and not from the first.
+        given.update({**defaults, **value} if value is not None and key != name else value or {})
     known = {k: _of_type(f"{name}.{k}", given.get(k, default), default) for k, default in defaults.items()}
     known["model_type"] = defaults["model_type"]
     return {**known, **{k: v for k, v in given.items() if k not in known and k not in _WRITTEN_ANEW}}

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 version = cache(metadata.version)
+_importing = RLock()
 
 
 def recorded_versions() -> dict[str, str]:
@@ -39,11 +40,15 @@ def empty_model(config: Mapping, part: Part = WHOLE) -> "nn.Module":
 
 
 def import_transformers(part: Part = WHOLE) -> ModuleType:
-    """The installed transformers, with its model imported too, which takes seconds; its progress bars are off."""
-    import transformers
+    """The installed transformers, with its model imported too, which takes seconds; its progress bars are off.
 
-    transformers.utils.logging.disable_progress_bar()
-    getattr(transformers, part.model_class)
+    One thread at a time: transformers imports its models when they are first asked for, and a second thread may not find them.
+    """
+    with _importing:
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        getattr(transformers, part.model_class)
     return transformers
 
 

@@ -1,6 +1,6 @@
 """FLAVA as a whole, and the parts of it that transformers has classes of their own for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..rules.tables import CODEBOOK_PREFIX
@@ -40,3 +40,18 @@ PARTS = {
        for name in ("image", "text", "multimodal")},
     MODEL.name: MODEL,
 }  # fmt: skip
+
+# How the keys of each part's own file begin, as its class has them.
+_BEGINNINGS = (
+    (WHOLE, ("flava.", "image_codebook.", "mim_head.", "mlm_head.", "mmm_image_head.", "mmm_text_head.", "itm_head.")),
+    (CODEBOOK_PART, ("blocks.",)),
+    (PARTS["image"], ("embeddings.patch_embeddings.", "embeddings.cls_token", "embeddings.mask_token")),
+    (PARTS["text"], ("embeddings.word_embeddings.", "embeddings.token_type_embeddings.", "embeddings.LayerNorm.")),
+    (MODEL, ("image_model.", "text_model.", "multimodal_model.")),
+    (PARTS["multimodal"], ("cls_token", "encoder.layer.")),
+)
+
+
+def part_with(keys: Collection[str]) -> Part:
+    """The part in whose class's own file these keys stand; the whole where they are of none."""
+    return next((part for part, beginnings in _BEGINNINGS if any(key.startswith(beginnings) for key in keys)), WHOLE)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import both_sides, read_json
+from .config import DEFAULTS, both_sides, read_json
 from .parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK, Part
 from .tokenizer import PROCESSOR
 
@@ -47,10 +47,57 @@ def preprocessor_json(config: Mapping, part: Part = WHOLE) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def preprocessor_differences(folder: Path, config: dict) -> list[tuple[str, object, object]]:
-    """The fields in which the folder's ``preprocessor_config.json``, if it has one, is not FLAVA's: name, actual, expected."""
-    if not (path := folder / PREPROCESSOR_CONFIG).exists():
-        return []
-    content, _ = read_json(path)
-    wanted = preprocessor_json(config)
-    return [(f"{path.name}: {name}", content.get(name), value) for name, value in wanted.items() if content.get(name) != value]
+# A processor of images and texts together; releases from 4.46 on may keep the image processor's fields in it.
+PROCESSOR_CONFIG = "processor_config.json"
+
+# Fields that a release writes besides, or leaves out, and the values that change nothing. None is as if it were not there.
+_ALLOWED: Mapping[str, tuple[object, ...]] = {
+    "image_processor_type": ("FlavaImageProcessor", "FlavaImageProcessorFast", "FlavaImageProcessorPil", "FlavaFeatureExtractor", None),
+    "feature_extractor_type": ("FlavaFeatureExtractor", None),
+    "processor_class": (PROCESSOR, None),
+    "do_convert_rgb": (True, None),
+    "data_format": ("channels_first", None),
+    "default_to_square": (True, None),
+    **dict.fromkeys(
+        ("input_data_format", "device", "return_tensors", "disable_grouping", "do_pad", "pad_size", "size_divisor", "image_seq_length"),
+        (None,),
+    ),
+}
+_ANY = frozenset(("_valid_processor_keys", "transformers_version", "name_or_path", "_name_or_path"))
+
+
+def preprocessor_differences(folder: Path, config: dict, part: Part = WHOLE) -> list[tuple[str, object, object]]:
+    """The fields in which the folder's image processing, where it has any, is not FLAVA's: name, actual, expected.
+
+    It is an allowlist: a field that is neither FLAVA's nor known to change nothing is one of them; None is expected of it.
+    """
+    found: list[tuple[str, object, object]] = []
+    if (path := folder / PREPROCESSOR_CONFIG).exists():
+        found += _differences(path.name, read_json(path)[0], config, part)
+    if (path := folder / PROCESSOR_CONFIG).exists():
+        content = read_json(path)[0]
+        images = content.get("image_processor")
+        if isinstance(images, dict):
+            found += _differences(f"{path.name}: image_processor", images, config, part)
+        rest = {name: value for name, value in content.items() if name != "image_processor" or not isinstance(images, dict | None)}
+        found += [(f"{path.name}: {name}", value, PROCESSOR if name == "processor_class" else None)
+                  for name, value in rest.items() if name not in _ANY and (name, value) != ("processor_class", PROCESSOR)]  # fmt: skip
+    return found
+
+
+def _differences(file: str, content: Mapping[str, Any], config: Mapping, part: Part) -> list[tuple[str, object, object]]:
+    wanted, defaults = preprocessor_json(config, part), preprocessor_json(DEFAULTS)
+    found: list[tuple[str, object, object]] = []
+    for name, expected in wanted.items():
+        actual = content.get(name, None if name in _ALLOWED else defaults[name])
+        if actual != expected and _as_sides(name, actual) != expected and actual not in _ALLOWED.get(name, ()):
+            found.append((f"{file}: {name}", actual, expected))
+    for name in content.keys() - wanted.keys() - _ANY:
+        if content[name] not in _ALLOWED.get(name, ()):
+            found.append((f"{file}: {name}", content[name], None))
+    return sorted(found)
+
+
+def _as_sides(name: str, value: object) -> object:
+    """A size as its two sides; releases before 4.26 wrote one number."""
+    return {"height": value, "width": value} if name.endswith("size") and type(value) is int else value

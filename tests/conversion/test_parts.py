@@ -105,12 +105,12 @@ def test_a_part_takes_no_codebook(run_command, sources, tiny, tmp_path):
     assert run_command("convert", *flags, "--part", "image").status == 0
 
 
-def test_verify_is_for_whole_models_and_says_so(run_command, sources, tmp_path):
-    """`convert --verify` refuses a part before it writes anything, and `verify` refuses a part's folder."""
-    out = tmp_path / "out"
-    ran = run_command("convert", *sources["original"], "--part", "text", "--verify", "--pytorch_dump_folder_path", out)
-    assert ran.status == 2 and "--verify proves whole models" in ran.err and not out.exists()
-    for name in ("text", "model"):
-        assert run_command("convert", *sources["original"], "--part", name, "--force", "--pytorch_dump_folder_path", out).status == 0
-        ran = run_command("verify", *sources["original"], "--converted_path", out)
-        assert ran.status == 2 and f"is for {PARTS[name].model_class}; verify proves whole models" in ran.err
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("layout", [pytest.param("original", marks=pytest.mark.slow), "hf"])
+def test_what_is_converted_of_a_part_is_proven_with_it(run_command, sources, tmp_path, name, layout):
+    """`convert --verify` proves keys, values, config and what the part's own class loads, and says what it did not look at."""
+    ran = run_command("convert", *sources[layout], "--part", name, "--verify", "--pytorch_dump_folder_path", tmp_path / "out")
+    assert ran.status == 0, ran.out + ran.err
+    of = PARTS[name].model_class
+    assert f"verdict: proven (of {of}'s weights, configs and loading; not looked at: the computation" in ran.out
+    assert ("4 head biases" in ran.out) is False and f"{of} has none" in ran.out

@@ -113,6 +113,43 @@ def test_a_deflated_storage_that_is_broken_ends_the_reading(saved):
             pass
 
 
+@pytest.mark.parametrize("key", ["long", "a part of it", "transposed", "half", "scalar"])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_storage_with_a_wrong_checksum_is_refused_while_it_is_read(saved, key, compression):
+    """One bit of it is flipped: whether a tensor fills its storage or is a part of it, in order or not."""
+    path = zipped_again(saved, compression)
+    tensor = open_checkpoint(path).tensors[key]
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        record = next(info for info in archive.infolist() if tensor.checksum.crc == info.CRC)
+        at = content.index(struct.pack("<I", record.CRC), content.index(b"PK\x01\x02"))
+    # What the directory says is changed, and not the bytes: a deflated run may not inflate with a bit flipped.
+    content[at] ^= 1
+    path.write_bytes(content)
+    damaged = open_checkpoint(path).tensors
+    with pytest.raises(InvalidInput, match="damaged, a tensor's bytes are not those that the file's checksum is of"):
+        list(damaged[key].chunks())
+    assert all(
+        list(tensor.chunks()) for name, tensor in damaged.items() if name not in (key, "empty") and tensor.checksum != damaged[key].checksum
+    )
+
+
+def test_a_damaged_checkpoint_is_neither_converted_nor_proven(run_command, tiny, tmp_path):
+    """One bit of a weight is flipped on the disk, and the file's own checksum tells."""
+    flags = ["--codebook_path", tiny.codebook, "--pytorch_dump_folder_path", tmp_path / "out"]
+    assert run_command("convert", "--checkpoint_path", tiny.checkpoint, *flags).status == 0
+    content = bytearray(tiny.checkpoint.read_bytes())
+    tensor = open_checkpoint(tiny.checkpoint).tensors["text_encoder.module.encoder.layer.0.output.dense.weight"]
+    content[tensor.start + 5] ^= 1
+    (tmp_path / "damaged.pt").write_bytes(content)
+    ran = run_command(
+        "verify", "--checkpoint_path", tmp_path / "damaged.pt", *flags[:2], "--converted_path", tmp_path / "out", "--weights-only"
+    )
+    assert ran.status == 1 and "damaged.pt: damaged" in ran.out, ran.out
+    ran = run_command("convert", "--checkpoint_path", tmp_path / "damaged.pt", *flags, "--force")
+    assert ran.status == 2 and "damaged.pt: damaged" in ran.err
+
+
 def test_safetensors_whose_metadata_is_null_read_the_same(tmp_path):
     """As some writers have it; the library takes it too."""
     header = json.dumps({"__metadata__": None, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()

@@ -4,12 +4,15 @@
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from flava_port.proof.certificate import Verdict
 
 TEXT = "flava.text_model.encoder.layer"
 QUERY, KEY = (f"{TEXT}.1.attention.attention.{name}.weight" for name in ("query", "key"))
@@ -18,6 +21,7 @@ IMAGE_QUERY = "flava.image_model.encoder.layer.1.attention.attention.query.weigh
 
 Weights = dict[str, torch.Tensor]
 Plant = Callable[[Weights, dict], None]  # edits the weights and the config in place
+PlantInFolder = Callable[[Path], None]  # edits the folder's files
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -26,9 +30,11 @@ class Fault:
     """What to plant, the culprit that the report must name, and what it must say that the culprit looks like."""
 
     name: str
-    plant: Plant
+    plant: Plant | None
     culprit: str
     looks_like: str = ""
+    in_folder: PlantInFolder | None = None  # in place of ``plant``
+    verdict: Verdict = Verdict.DIFFERS  # of the weights and configs alone
 
 
 def _value(key: str, change: Change) -> Plant:
@@ -197,14 +203,131 @@ CONFIG = [
     ]
 ]
 
-FAULTS = VALUES + CONFIG
+
+def _json(name: str, section: str = "", /, **fields: object) -> PlantInFolder:
+    """Sets fields of a JSON file, or of a section in it; the file is made if there is none."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        content = json.loads(path.read_text()) if path.exists() else {}
+        (content[section] if section else content).update(fields)
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
+def _both(*edits: PlantInFolder) -> PlantInFolder:
+    return lambda folder: [edit(folder) for edit in edits] and None
+
+
+def _other_weights(name: str, change: Change = lambda tensor: tensor + 1) -> PlantInFolder:
+    """A second file of weights, all of them changed."""
+
+    def write(folder: Path) -> None:
+        weights = {key: change(tensor) for key, tensor in load_file(folder / WEIGHTS).items()}
+        torch.save(weights, folder / name) if name.endswith(".bin") else save_file(weights, folder / name, {"format": "pt"})
+
+    return write
+
+
+def _in_shards(leave_out: str = "", misplace: str = "") -> PlantInFolder:
+    """The weights in two files, and an index that leaves out one key, or looks for it in the wrong file."""
+
+    def split(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        files = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+        where = {key: files[number % 2] for number, key in enumerate(sorted(weights))}
+        for file in files:
+            save_file({key: value for key, value in weights.items() if where[key] == file}, folder / file, {"format": "pt"})
+        where.pop(leave_out, None)
+        if misplace:
+            where[misplace] = files[1 - files.index(where[misplace])]
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+        (folder / WEIGHTS).unlink()
+
+    return split
+
+
+def _witness(section: str, name: str, value: object, **record: object) -> PlantInFolder:
+    """A field of the config, and the same in the record, as if the conversion had been told so."""
+
+    def edit(folder: Path) -> None:
+        for file in ("config.json", "conversion.json"):
+            content = json.loads((folder / file).read_text())
+            config = content["config"] if file == "conversion.json" else content
+            config[section][name] = value
+            (folder / file).write_text(json.dumps(content | (record if file == "conversion.json" else {})))
+
+    return edit
+
+
+def _another_config(folder: Path) -> None:
+    """A config of another version, which transformers reads in place of config.json."""
+    (folder / "config.4.0.0.json").write_bytes((folder / "config.json").read_bytes())
+    _json("config.4.0.0.json", mlm_weight=0.5)(folder)
+    _json("config.json", configuration_files=["config.4.0.0.json"])(folder)
+
+
+def _rival_processor(folder: Path) -> None:
+    images = json.loads((folder / "preprocessor_config.json").read_text()) | {"image_mean": [0.5, 0.5, 0.5]}
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "FlavaProcessor", "image_processor": images}))
+
+
+def _touch(name: str) -> PlantInFolder:
+    return lambda folder: (folder / name).write_bytes(b"?") and None
+
+
+WEIGHTS = "model.safetensors"
+LEFT_OUT = "flava.text_model.layernorm.weight"
+PREPROCESSOR = "preprocessor_config.json"
+UNKNOWN = Verdict.NOT_PROVEN  # a field that nobody knows, a file that nobody can read
+
+FOLDER = [
+    Fault(name, None, culprit, in_folder=in_folder, verdict=verdict)
+    for name, in_folder, culprit, verdict in [
+        ("configuration_files leads to another config", _another_config, "configuration_files", UNKNOWN),
+        ("attribute_map in a section", _json("config.json", "text_config", attribute_map={"layer_norm_eps": "initializer_range"}), "text_config.attribute_map", UNKNOWN),
+        ("attribute_map at the top", _json("config.json", attribute_map={"mlm_weight": "itm_weight"}), "attribute_map", UNKNOWN),
+        ("text_config_dict fills the rest with defaults", _json("config.json", text_config_dict={"hidden_act": "gelu"}), "text_config.num_attention_heads", Verdict.DIFFERS),
+        ("image_config_dict with a dropout", _json("config.json", image_config_dict={"hidden_dropout_prob": 0.1}), "image_config.hidden_dropout_prob", Verdict.DIFFERS),
+        ("sub_configs", _json("config.json", sub_configs={}), "sub_configs", UNKNOWN),
+        ("transformers_weights names another file", _both(_other_weights("others.safetensors"), _json("config.json", transformers_weights="others.safetensors")), "others.safetensors", Verdict.DIFFERS),
+        ("auto_map with code", _both(_json("config.json", auto_map={"AutoModel": "code.Model"}), _touch("code.py")), "auto_map", UNKNOWN),
+        ("a section with a dtype of its own", _json("config.json", "text_config", torch_dtype="float16"), "text_config.torch_dtype", Verdict.DIFFERS),
+        ("a field that nobody knows", _json("config.json", "multimodal_config", norm_first=False), "multimodal_config.norm_first", UNKNOWN),
+        ("quantization", _json("config.json", quantization_config={"quant_method": "bitsandbytes"}), "quantization_config", Verdict.DIFFERS),
+        ("an index that leaves out a key", _in_shards(leave_out=LEFT_OUT), LEFT_OUT, Verdict.DIFFERS),
+        ("an index that looks in the wrong shard", _in_shards(misplace=LEFT_OUT), LEFT_OUT, Verdict.DIFFERS),
+        ("a shard that no index names", _other_weights("model-00003-of-00003.safetensors"), "model-00003-of-00003.safetensors", Verdict.DIFFERS),
+        ("other weights, pickled", _other_weights("pytorch_model.bin"), "pytorch_model.bin", Verdict.DIFFERS),
+        ("a variant in half precision", _other_weights("model.fp16.safetensors", lambda tensor: tensor.half()), "model.fp16.safetensors", Verdict.DIFFERS),
+        ("pickled weights that cannot be read", _touch("pytorch_model.bin"), "pytorch_model.bin", UNKNOWN),
+        ("TensorFlow's weights", _touch("tf_model.h5"), "tf_model.h5", UNKNOWN),
+        ("an adapter", _json("adapter_config.json", peft_type="LORA"), "adapter_config.json", UNKNOWN),
+        ("a distributed checkpoint", _touch("__0_0.distcp"), "__0_0.distcp", UNKNOWN),
+        ("another processor config", _rival_processor, "processor_config.json: image_processor: image_mean", Verdict.DIFFERS),
+        ("images with their channels last", _json(PREPROCESSOR, input_data_format="channels_last"), "input_data_format", Verdict.DIFFERS),
+        ("images that need not be square", _json(PREPROCESSOR, default_to_square=False), "default_to_square", Verdict.DIFFERS),
+        ("code for the processor", _json(PREPROCESSOR, auto_map={"AutoImageProcessor": "code.Processor"}), "auto_map", Verdict.DIFFERS),
+        ("the record edited with the config: epsilon", _witness("image_config", "layer_norm_eps", 1e-5), "image_config.layer_norm_eps", Verdict.DIFFERS),
+        ("the record edited with the config: activation", _witness("text_config", "hidden_act", "relu"), "text_config.hidden_act", Verdict.DIFFERS),
+        ("the record edited with the config: heads, of no source", _witness("text_config", "num_attention_heads", 4, sources={}), "text_config.num_attention_heads", Verdict.DIFFERS),
+    ]
+]  # fmt: skip
+
+FAULTS = VALUES + CONFIG + FOLDER
 
 
 def plant(fault: Fault, clean: Path, folder: Path) -> None:
     """Writes to ``folder`` a copy of the clean one with the fault in it."""
+    if fault.in_folder is not None:
+        shutil.copytree(clean, folder)
+        fault.in_folder(folder)
+        return
     folder.mkdir()
-    weights, config = load_file(clean / "model.safetensors"), json.loads((clean / "config.json").read_text())
+    weights, config = load_file(clean / WEIGHTS), json.loads((clean / "config.json").read_text())
+    assert fault.plant is not None
     fault.plant(weights, config)
-    save_file({key: value.clone() for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file({key: value.clone() for key, value in weights.items()}, folder / WEIGHTS, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "conversion.json").write_bytes((clean / "conversion.json").read_bytes())

@@ -72,6 +72,15 @@ def test_every_claim_about_a_torchmultimodal_checkpoint_is_proven(accepted, thei
 
 
 @pytest.mark.slow
+def test_every_claim_about_a_folder_that_was_converted_on_is_proven(accepted, converted, tiny, tmp_path):
+    """A folder of transformers' as the checkpoint, with the layout named as for the command."""
+    convert_flava_checkpoint(converted, None, tmp_path / "again", layout="hf", tokenizer=tiny.vocabulary)
+    files = "--flava-checkpoint", converted, "--flava-layout", "hf", "--flava-converted", tmp_path / "again"
+    status, outcomes, output = accepted(*files, "--flava-tokenizer", tiny.vocabulary)
+    assert status == 0 and outcomes["SKIPPED"] == ["as torchmultimodal"], output
+
+
+@pytest.mark.slow
 def test_the_claim_that_differs_fails_and_no_other(accepted, theirs, tmp_path):
     """A head in which torchmultimodal's epsilon decides: transformers computes something else with the same weights."""
     state = torch.load(theirs)

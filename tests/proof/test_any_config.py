@@ -31,7 +31,7 @@ def test_a_converted_model_of_any_config_computes_the_same(config, codebook, see
         (folder / "config.json").write_text(json.dumps(fields))
         files = folder / "flava.pt", folder / "codes.pt"
         convert_flava_checkpoint(*files, folder / "out", folder / "config.json")
-        certificate = verify_flava_checkpoint(*files, folder / "out")
+        certificate = verify_flava_checkpoint(*files, folder / "out", folder / "config.json")
         of_images = {check.name for check in ABOUT_THE_PROCESSOR}  # tests/proof/test_processor.py is about these
         assert all(claim.verdict is Verdict.PROVEN for claim in certificate.claims if claim.name not in of_images), certificate.table()
         assert torch.get_default_dtype() is torch.float32

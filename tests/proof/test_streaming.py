@@ -88,7 +88,7 @@ def test_an_interrupted_proof_says_what_was_proven_so_far(run_command, flags, mo
     assert ran.status == 130 and ran.err.startswith("flava-port: interrupted")
     first, *_, last = ran.out.splitlines()
     assert first.startswith("proven      original")
-    so_far = "original, keys, shapes, dtypes, values, tied weights, config, loaded values"
+    so_far = "original, keys, shapes, dtypes, values, tied weights, config, processor config, other weights, as loaded, loaded values"
     assert last == f"verdict: none, since it was interrupted; so far proven: {so_far}"
 
 

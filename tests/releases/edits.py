@@ -106,5 +106,11 @@ EDITS = {
     "a bias that no switch turns off": _modeling(r"(self\.value = .*)bias=config\.qkv_bias", r"\1bias=True", "schema", "value.bias"),
     "one activation for all": _modeling(r"ACT2FN\[config\.hidden_act\]", 'ACT2FN["gelu"]', "config", "hidden_act = relu"),
     "labels to ignore": _modeling(r"mlm_labels\.ne\(self\.ce_ignore_index\)", "mlm_labels.ne(-100)", "config", "ce_ignore_index = -1, texts alone"),
+    "another order of parameters": _modeling(
+        r"(        self\.text_model = .*\n)(        self\.image_model = .*\n)", r"\2\1", "interface", "order of parameters"
+    ),
+    "a size that is not handed on": Named(
+        Edit(PIL, r'image_processor_dict\["codebook_size"\] = kwargs', "kwargs"), "processing", "loaded with codebook_size = 20"
+    ),
     "labels left as they were": _modeling(r"(    mim_labels = self\._resize_to_2d\(mim_labels\))$", r"\1.clone()", "forward", "inputs.mim_labels"),
 }  # fmt: skip

@@ -7,9 +7,9 @@ FROM = "text_encoder.module.encoder.layer.1.attention.attention.query.weight"
 HOSTILE = "flava.</script><script>alert(1)</script>|`*[x](y)*`\n\x1b[2Jproven"
 
 
-def a_certificate(*claims: Claim, asked: str = "everything") -> Certificate:
+def a_certificate(*claims: Claim, asked: str = "everything", not_looked_at: str = "") -> Certificate:
     """These claims, as some software checked them."""
-    return Certificate(list(claims), {"flava-port": "0", "transformers": "5.24.0"}, {"flava.pt": "ab" * 32}, asked)
+    return Certificate(list(claims), {"flava-port": "0", "transformers": "5.24.0"}, {"flava.pt": "ab" * 32}, asked, not_looked_at)
 
 
 def proven(name: str, measured: list[Measured] | None = None) -> Claim:
