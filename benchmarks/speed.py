@@ -61,7 +61,7 @@ def programs(files: Files, work: Path, upstream: Path | None, full: bool) -> dic
     }
     if full:
         found["load the folder, one pass"] = lambda: measure([python, "-c", _LOAD_AND_PASS, converted])
-        found["verify"] = lambda: measure([*ours, "verify", *both, "--converted_path", converted, "--config_path", files.config, "--quiet"])
+        found["verify"] = lambda: measure([*ours, "verify", *both, "--converted_path", converted, "--quiet"])
     if upstream:
         there = [upstream, "-m", CONVERTER, *both, "--config_path", files.config, "--pytorch_dump_folder_path", work / "upstream"]
         found["upstream's convert"] = lambda: measure(there)
