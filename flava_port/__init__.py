@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .revert import revert_flava_checkpoint
     from .to_torchmultimodal import convert_to_torchmultimodal
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FlavaPortError",
