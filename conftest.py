@@ -80,6 +80,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyFiles":
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def converted(tiny: "TinyFiles", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint and its codebook, converted once: the form that loads right everywhere. Not to be changed."""
+    from flava_port import convert_flava_checkpoint
+
+    folder = tmp_path_factory.mktemp("converted") / "out"
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
+    return folder
+
+
 @pytest.fixture
 def run_command(capsys: pytest.CaptureFixture[str]) -> "Callable[..., Ran]":
     """Runs the command line in this process: ``run_command("rules")`` gives its status and what it printed."""

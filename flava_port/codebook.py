@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .conversion.account import account, rename_all
-from .conversion.options import Options
 from .conversion.plan import given_config, plan_conversion
 from .conversion.record import Conversion
-from .conversion.sources import in_memory, open_sources
 from .convert import convert_to_folder, count_parameters
 from .errors import InvalidInput
 from .progress import Progress, silent
+from .reading.options import Options
+from .reading.sources import in_memory, open_sources
 from .rules.layouts import Layout, recognise
 from .rules.tables import CODEBOOK_PREFIX
 

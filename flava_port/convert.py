@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from .conversion.account import account, rename_all
 from .conversion.folder import choose_dtypes, loading_dtype, proven_folder
-from .conversion.options import Options
 from .conversion.plan import given_config, plan_conversion
 from .conversion.record import Conversion, conversion_record
-from .conversion.sources import in_memory, open_sources
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .files.owned import RECORD, check_folder, is_written, owned_in
 from .files.staging import clear_leftovers, write_files
 from .files.vocabulary import read_vocabulary
 from .progress import Progress, in_background, silent
+from .reading.options import Options
+from .reading.sources import in_memory, open_sources
 from .rules.layouts import Layout, recognise
 from .rules.tables import CODEBOOK_PREFIX
 from .target.card import own_card_in, write_card

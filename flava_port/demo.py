@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from .conversion.sources import open_folder
 from .convert import convert_flava_checkpoint
 from .errors import NotFaithful
 from .files.checkpoint import file_sha256
@@ -17,6 +16,7 @@ from .files.torch_tensors import MemoryTensor
 from .original.config import CodebookConfig, FlavaConfig, ImageConfig, MultimodalConfig, TextConfig
 from .original.seeded import made_up_words, seeded_state_dict, write_pickled_codebook
 from .progress import Progress, silent
+from .reading.sources import open_folder
 from .revert import revert_flava_checkpoint
 from .target.installed import load_model
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from .conversion.account import account, rename_all
 from .conversion.folder import loading_dtype, proven_folder
-from .conversion.sources import Source, open_folder
-from .conversion.tuned import Tuned, settle_heads
 from .errors import InvalidInput, NotFaithful
 from .files.checkpoint import open_checkpoint
 from .files.model_folder import weights_file
@@ -20,6 +18,8 @@ from .files.shards import files_of_weights, weight_map
 from .files.staging import check_target, write_json
 from .files.tensors import StoredTensor, TensorSource, is_zero
 from .progress import Progress, silent
+from .reading.sources import Source, open_folder
+from .reading.tuned import Tuned, settle_heads
 from .target.config import config_json, read_json, read_part_config
 from .target.keys import HEADS, TIED, TIED_KEYS
 from .target.parts import WHOLE

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from .conversion.account import account, rename_all
 from .conversion.checkpoints import Written, check_checkpoint, codebook_layout, original_layout, torchmultimodal_layout, write_checkpoints
-from .conversion.options import Options
 from .conversion.plan import plan_conversion
 from .conversion.record import described
-from .conversion.sources import open_folder, open_sources
-from .conversion.tuned import settle_heads
 from .errors import InvalidInput
 from .files.tensors import TensorSource
 from .progress import Progress, silent
+from .reading.options import Options
+from .reading.sources import open_folder, open_sources
+from .reading.tuned import settle_heads
 from .target.config import read_part_config
 from .target.parts import CODEBOOK_PART, MODEL
 

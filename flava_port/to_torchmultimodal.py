@@ -5,11 +5,11 @@ from typing import Any
 
 from .conversion.checkpoints import Written, check_checkpoint, torchmultimodal_layout, write_checkpoints
 from .conversion.folder import choose_dtypes
-from .conversion.options import Options
 from .conversion.plan import Plan, given_config, plan_conversion
 from .conversion.record import described
-from .conversion.sources import open_sources
 from .errors import InvalidInput
+from .reading.options import Options
+from .reading.sources import open_sources
 from .target.parts import MODEL
 
 CHOICES = ("layout", "part", "no_codebook", "container", "prefix", "drop", "dtype", "force", "progress")

@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .conversion.options import Options
 from .conversion.plan import config_beside
-from .conversion.sources import Source, has_codebook, open_folder, open_sources
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
 from .files.shards import INDEX
@@ -21,6 +19,8 @@ from .progress import Progress, in_background, silent
 from .proof.certificate import Certificate, Claim, Verdict
 from .proof.claims import ABOUT_THE_FILES, ABOUT_THE_LOADING, ABOUT_THE_PROCESSOR, UNCHANGED, Check, about_the_computation
 from .proof.weights import Given, WeightClaims, recorded_keys
+from .reading.options import Options
+from .reading.sources import Source, has_codebook, open_folder, open_sources
 from .rules.layouts import semantics_of
 from .target.config import read_part_config
 from .target.installed import import_transformers, quiet, recorded_versions

@@ -16,13 +16,13 @@ import numpy as np
 from ..errors import NotFaithful
 from ..files.dtypes import FLOATS
 from ..files.tensors import ArrayTensor, TensorSource, UnsupportedTensor, cast, first_difference, whole
+from ..reading.sources import StateDict, source_for
 from ..rules.engine import Trace
 from ..rules.layouts import Layout
 from ..target.keys import POSITION_IDS, POSITIONS, TIED
 from ..target.parts import WHOLE, Part
 from ..target.shapes import Shapes
 from ..text import few
-from .sources import StateDict, source_for
 
 PROBLEMS_SHOWN = 6
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import InvalidInput, NotFaithful
 from ..files.tensors import ArrayTensor, values
+from ..reading.options import Options
+from ..reading.sources import Source, has_codebook
 from ..rules.layouts import Layout, Semantics, semantics_of
 from ..target.allowed import without_questionable
 from ..target.config import read_codebook_config, read_config, read_part_config
@@ -21,8 +23,6 @@ from ..target.parts import CODEBOOK_PART, MODEL, PARTS, WHOLE, WITHOUT_CODEBOOK,
 from ..target.sizes import config_from_shapes, contradictions
 from ..text import few
 from .account import Made, Placement, Renamed, account, rename_all, shapes_of, stop_on
-from .options import Options
-from .sources import Source, has_codebook
 
 
 @dataclass(frozen=True)

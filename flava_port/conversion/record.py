@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ..files.checkpoint import Checkpoint
 from ..files.model_folder import ProvenTensor
+from ..reading.sources import Source
 from ..target.installed import recorded_versions
 from ..target.keys import is_key_of_flava
 from ..target.tokenizer import ChosenTokenizer
 from ..text import count_of, few, labelled
 from .account import Dropped
 from .plan import Plan
-from .sources import Source
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from ..conversion.account import Made, Placed, account, counts_up, rename_all, s
 from ..conversion.checkpoints import codebook_layout, original_layout
 from ..conversion.folder import loading_dtype
 from ..conversion.plan import can_be_made
-from ..conversion.sources import Source, has_codebook, source_for
 from ..errors import InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.owned import RECORD
 from ..files.tensors import StoredTensor, TensorSource, UnsupportedTensor
+from ..reading.sources import Source, has_codebook, source_for
 from ..rules.layouts import Layout, Semantics
 from ..target.allowed import questionable_fields
 from ..target.config import declared_dtypes, declared_fields, read_json

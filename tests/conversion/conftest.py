@@ -4,16 +4,6 @@ import shutil
 
 import pytest
 
-from flava_port import convert_flava_checkpoint
-
-
-@pytest.fixture(scope="session")
-def converted(tiny, tmp_path_factory):
-    """The tiny checkpoint and its codebook, converted once: the form that loads right everywhere. Not to be changed."""
-    folder = tmp_path_factory.mktemp("converted") / "out"
-    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder)
-    return folder
-
 
 @pytest.fixture
 def folder(converted, tmp_path):

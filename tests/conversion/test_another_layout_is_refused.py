@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flava_port.conversion.finding import Wish, find_model
 from flava_port.errors import InvalidInput
 from flava_port.files.checkpoint import read_content
+from flava_port.reading.finding import Wish, find_model
 from flava_port.rules.layouts import LAYOUTS_BY_NAME, Layout
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.refusal import UNREADABLE, assert_one_short_message, assert_refused, listing

@@ -8,10 +8,10 @@ import torch
 
 from flava_port import NotFaithful, convert_flava_checkpoint, upgrade_state_dict
 from flava_port.conversion.account import account, counts_up, rename_all
-from flava_port.conversion.sources import StateDict
 from flava_port.files.checkpoint import open_checkpoint
 from flava_port.files.torch_format import write_torch_zip
 from flava_port.files.torch_tensors import MemoryTensor
+from flava_port.reading.sources import StateDict
 from flava_port.rules.layouts import Layout
 from tests.builders import tiny_state_dict
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flava_port import InvalidInput, convert_flava_checkpoint
-from flava_port.conversion.options import Options
+from flava_port.reading.options import Options
 
 NOWHERE = Path("no-such-file.pt")
 

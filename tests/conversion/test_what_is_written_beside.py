@@ -12,7 +12,7 @@ from flava_port.target.parts import PARTS, WHOLE
 from flava_port.target.preprocessor import preprocessor_json
 from tests.builders import tiny_state_dict
 from tests.comparing import assert_same_tensors
-from tests.conversion.found import hugging_face
+from tests.reading.found import hugging_face
 from tests.rules.grammar import tiny_torchmultimodal
 
 pytestmark = pytest.mark.peers

@@ -30,6 +30,7 @@ MODULES = (
 TESTS = (
     "tests/rules",
     "tests/conversion",
+    "tests/reading",
     "tests/commands",
     "tests/target",
     "tests/files/test_urls.py",

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flava_port import codebook
-from flava_port.conversion.finding import Wish, find_model
 from flava_port.convert import count_parameters, upgrade_state_dict
 from flava_port.errors import InvalidInput, NotFaithful
 from flava_port.files.checkpoint import read_content
+from flava_port.reading.finding import Wish, find_model
 from flava_port.rules.layouts import Layout
 from flava_port.rules.tables import CODEBOOK, FLAVA
 from tests.strategies import adversarial_state_dicts, codebook_keys, original_state_dicts, twin_of, wrapped_state_dicts

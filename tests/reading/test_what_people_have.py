@@ -14,9 +14,9 @@ from torch import nn
 
 from tests.builders import TINY, TINY_CODEBOOK, TinyFiles, from_pretrained, tiny_state_dict
 from tests.comparing import assert_same_tensors
-from tests.conversion.found import hugging_face
 from tests.files.two_ranks import as_module
 from tests.original.peers import stand_in_for_torchvision
+from tests.reading.found import hugging_face
 from tests.readme import section
 from tests.refusal import assert_refused
 from tests.rules.grammar import tiny_torchmultimodal

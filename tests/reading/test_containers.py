@@ -17,7 +17,7 @@ from flava_port.errors import InvalidInput, NotFaithful
 from flava_port.rules.layouts import Layout
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.comparing import assert_same_tensors
-from tests.conversion.found import CODEBOOKS, by_name, find, hugging_face
+from tests.reading.found import CODEBOOKS, by_name, find, hugging_face
 from tests.rules.grammar import tiny_torchmultimodal
 
 

@@ -12,7 +12,7 @@ from flava_port.target.keys import POSITION_IDS
 from flava_port.target.shapes import expected_shapes
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.comparing import assert_same_tensors
-from tests.conversion.found import CODEBOOKS, MODELS, by_name, find, hugging_face
+from tests.reading.found import CODEBOOKS, MODELS, by_name, find, hugging_face
 from tests.rules.grammar import tiny_torchmultimodal
 
 TARGETS = (*expected_shapes({}), POSITION_IDS)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from flava_port.conversion.finding import Found, Wish, find_model
 from flava_port.files.checkpoint import read_content
 from flava_port.files.torch_tensors import load
+from flava_port.reading.finding import Found, Wish, find_model
 from flava_port.rules.layouts import Layout
 from tests.builders import tiny_codebook, tiny_state_dict
 from tests.rules.grammar import first_release, tiny_torchmultimodal

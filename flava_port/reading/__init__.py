@@ -1,0 +1,1 @@
+"""Finds the model in whatever file or folder it stands: which keys are its own, and what stands beside it."""
