@@ -84,7 +84,6 @@ GAPS = (
             "tests/proof/test_tolerances.py::test_agreement_counts_for_nothing_where_rounding_would_hide_a_fault",
             "tests/proof/test_tolerances.py::test_weights_that_overflow_or_are_no_numbers_are_not_accused[norms at 1e38]",
             "tests/proof/test_tolerances.py::test_weights_that_overflow_or_are_no_numbers_are_not_accused[attention times 1e10]",
-            "tests/proof/test_streaming.py::test_weights_of_no_more_than_a_block_of_each_model_are_in_memory",
             "tests/proof/test_tolerances.py::test_the_report_prints_the_margin_between_rounding_and_the_weakest_fault",
             "tests/proof/test_verify_command.py::test_a_proven_folder_exits_0_with_a_certificate",
             "tests/proof/test_verify_command.py::test_converting_with_verify_proves_the_computation_too",
