@@ -63,6 +63,7 @@ def test_every_claim_about_an_original_checkpoint_is_proven(accepted, tiny, conv
     assert outcomes["SKIPPED"] == ["as torchmultimodal"] and "the checkpoint is not torchmultimodal's" in output
 
 
+@pytest.mark.slow
 def test_every_claim_about_a_torchmultimodal_checkpoint_is_proven(accepted, theirs, tiny, tmp_path):
     """None is skipped: the checkpoint holds its codebook, and is compared with its own code too."""
     convert_flava_checkpoint(theirs, None, tmp_path / "hf", tokenizer=tiny.vocabulary)

@@ -32,7 +32,7 @@ FORMS = {
 
 
 # What is proven of these is proven of the others together.
-SLOW = ("without either", "in double precision")
+SLOW = ("without second copies of the embeddings", "without either", "in double precision", "nested, each key with a prefix")
 
 
 @pytest.mark.parametrize("form", [pytest.param(form, marks=pytest.mark.slow) if form in SLOW else form for form in FORMS])
