@@ -13,6 +13,8 @@ _EXACT = 40
 _LOWEST, _HIGHEST = -6, 2  # powers of ten that the axis shows at least
 _FARTHEST = 18
 
+_CHARACTER = WIDTH / 120  # about the width of one in a label
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -46,9 +48,9 @@ class Strip:
     about: str
 
     @property
-    def label_end(self) -> str:
-        """Whether the weakest fault's label begins or ends at its mark, so that it stays inside."""
-        return "end" if self.planted and self.planted[0].x > WIDTH / 2 else "start"
+    def label_x(self) -> float:
+        """Where the label of the weakest fault begins: at its mark, or so far before it that it ends inside."""
+        return max(0.0, min(self.planted[0].x, WIDTH - _CHARACTER * len(f"weakest planted fault: {self.planted[0].says}")))
 
 
 def strip_of(claim: Claim) -> Strip | None:
