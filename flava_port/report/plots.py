@@ -87,11 +87,15 @@ def strip_of(claim: Claim) -> Strip | None:
 
 
 def _planted(claim: Claim) -> list[tuple[float, str]]:
-    """The faults planted in the whole model, or else the weakest in each block: by their powers, the weakest first."""
+    """The weakest fault in each block, in the comparison that shows it best, or else those of the whole model; the weakest first."""
     common = max(each.tolerance for each in claim.measured)
     whole = [(power_of(size, common), f"{name} would show {size:.1e}") for name, size in claim.planted.items() if size]
-    blocks = [(power_of(m.weakest, m.tolerance), f"in {m.what} {m.weakest:.1e}") for m in claim.measured if m.weakest]
-    return sorted(whole or blocks)
+    blocks: dict[str, tuple[float, str]] = {}  # a block is compared in more ways than one: "NAME: on whole inputs"
+    for each in claim.measured:
+        if each.weakest:
+            block, fault = each.what.partition(":")[0], (power_of(each.weakest, each.tolerance), f"in {each.what} {each.weakest:.1e}")
+            blocks[block] = max(fault, blocks.get(block, fault))
+    return sorted(blocks.values() or whole)
 
 
 def _floor(claim: Claim) -> tuple[float, str] | None:

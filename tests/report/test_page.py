@@ -190,3 +190,11 @@ def test_names_lead_through_the_three_layouts(key):
 def test_a_name_that_is_none_of_flavas_stays_alone():
     """No rule is applied to it."""
     assert names_of("zzz") == names_of_module("zzz") and names_of("zzz").original == ""
+
+
+def test_a_block_is_marked_by_the_comparison_that_shows_its_fault_best():
+    """On whole inputs float32 may hide what float64 shows by orders of magnitude; the mark is right of the tolerance then."""
+    ways = [Measured("layer.0: on whole inputs", 0.0, 1e-6, weakest=1e-8), Measured("layer.0", 0.0, 1e-13, weakest=1e-8)]
+    strip = strip_of(Claim("forward", measured=ways))
+    assert [mark.says for mark in strip.planted] == ["in layer.0 1.0e-08"] and strip.planted[0].x > strip.tolerance
+    assert 0 <= strip.label_x <= strip.planted[0].x
