@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..files.torch_tensors import load
 from ..original.seeded import seeded
-from ..target.keys import POSITIONS
+from ..target.keys import POSITIONS, tied
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Arguments, Call, Recorder, first
 from .forward import relative_error, total_of
 from .results import BlockResult, RawGradient, why_no_output_shows
-from .streamed import StreamedBlock, tied
+from .streamed import StreamedBlock
 
 
 @dataclass(frozen=True, eq=False)

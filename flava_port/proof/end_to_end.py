@@ -117,7 +117,7 @@ def judge_end_to_end(found: EndToEnd, own: Comparison, claim: Claim) -> None:
     tolerance = own.bounds.tolerance
     claim.measured = [Measured(name, error, tolerance) for name, error in found.model.items()]
     claim.measured += [
-        Measured(f"{name}: end to end", error, own.blocks[name].floor * own.bounds.whole, own.blocks[name].floor)
+        Measured(f"{name}: end to end", error, own.whole_tolerance_of(own.blocks[name]), own.blocks[name].floor)
         for name, error in found.blocks.items()
     ]
     claim.findings = [

@@ -171,7 +171,7 @@ def _of_blocks(comparison: Comparison) -> list[Measured]:
         weakest = min(block.planted.values(), default=None)
         found.append(Measured(block.name, block.error, tolerance, block.floor, weakest))
         found.append(Measured(f"{block.name}: what goes in", block.entered, comparison.bounds.tolerance, block.floor))
-        found.append(Measured(f"{block.name}: on whole inputs", block.left, block.floor * comparison.bounds.whole, block.floor, weakest))
+        found.append(Measured(f"{block.name}: on whole inputs", block.left, comparison.whole_tolerance_of(block), block.floor, weakest))
     return found
 
 

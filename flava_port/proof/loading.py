@@ -19,7 +19,7 @@ from ..rules.tables import source_name
 from ..target.allowed import DTYPE_FIELDS, HARMLESS, MEANINGLESS
 from ..target.config import config_json
 from ..target.installed import version
-from ..target.keys import POSITION_IDS, TIED, TIED_KEYS, current_name
+from ..target.keys import POSITION_IDS, TIED, TIED_KEYS, current_name, tied
 from ..target.parts import PARTS, Part
 from ..text import count_of, few
 from .certificate import Claim, Finding, Verdict
@@ -125,8 +125,7 @@ class _Comparison:
 
     def _name(self, origin: Origin) -> str:
         """The key of `FlavaForPreTraining` that it stands for; one of the two for a tied bias."""
-        key = self.prefix + current_name(origin.key)
-        return dict(TIED).get(key, key)
+        return tied(self.prefix + current_name(origin.key))
 
     def _of_parameters(self) -> Iterator[Finding]:
         for key, wanted in self.wanted.dtypes.items():

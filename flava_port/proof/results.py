@@ -109,6 +109,10 @@ class Comparison:
     def tolerance_of(self, block: BlockResult) -> float:
         return block.floor * self.bounds.scale
 
+    def whole_tolerance_of(self, block: BlockResult) -> float:
+        """Of what leaves the block on whole inputs, in float32 where the model is large."""
+        return block.floor * self.bounds.whole
+
     def hidden(self, block: BlockResult) -> bool:
         """Whether a fault planted in the block would stay within its tolerance."""
         return any(not effect > self.tolerance_of(block) for effect in block.planted.values())

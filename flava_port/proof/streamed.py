@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import NotFaithful
 from ..files.tensors import TensorSource
 from ..files.torch_tensors import mapped
-from ..target.keys import HEADS, TIED
+from ..target.keys import HEADS
 
 _BLOCK = re.compile(
     r"flava\.\w+_model\.(encoder\.layer\.\d+|embeddings|layernorm|pooler\.dense)\b|flava\.\w+_projection\b"
@@ -34,11 +34,6 @@ def block_of(key: str) -> str:
     """The name of the block that a converted key belongs to; empty for what stands between the blocks."""
     found = _BLOCK.match(key)
     return found[0] if found else ""
-
-
-def tied(key: str) -> str:
-    """The decoder's key for a head's bias, whichever of its two keys is given; any other key as it is."""
-    return dict(TIED).get(key, key)
 
 
 @dataclass(frozen=True, eq=False)

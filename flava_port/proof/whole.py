@@ -12,6 +12,7 @@ from ..original.flava import Flava
 from ..progress import Advance, Progress
 from ..rules.layouts import ORIGINAL_SEMANTICS
 from ..target.installed import quiet
+from ..target.keys import tied
 from .blocks import Job, compare_backwards, compare_block, compare_forwards, lead_back, pair_of
 from .bounds import GRADIENT_MARGIN, MARGIN, is_large, scale
 from .calls import Recorder
@@ -29,7 +30,7 @@ from .memory import freed_memory_kept, need_memory
 from .results import BlockResult, Bounds, Comparison, Deviation, RawGradient, Results
 from .scenarios import SHORT_TEXT, Scenario, scenarios
 from .sides import Sides
-from .streamed import Streamed, tied
+from .streamed import Streamed
 
 # Of each sequence of a large model, as many tokens take part where its blocks are compared in float64.
 _TOKENS = 4
@@ -87,7 +88,7 @@ class Both:
                     if block is None or call.original is None:
                         continue
                     enters = call.entered <= bounds.tolerance
-                    leaves = block.error <= comparison.tolerance_of(block) and call.left <= block.floor * bounds.whole
+                    leaves = block.error <= comparison.tolerance_of(block) and call.left <= comparison.whole_tolerance_of(block)
                     if not enters or not leaves:
                         ours, theirs = (Job(one.given.map(Tensor.detach), None) for one in (call.original, call))
                         if enters:
@@ -171,9 +172,7 @@ def _differs(own: Comparison) -> bool:
     tolerance = own.bounds.tolerance
     wrong = any(not error <= tolerance for error in own.errors.values())
     for block in own.blocks.values():
-        wrong |= not (
-            block.error <= own.tolerance_of(block) and block.entered <= tolerance and block.left <= block.floor * own.bounds.whole
-        )
+        wrong |= not (block.error <= own.tolerance_of(block) and block.entered <= tolerance and block.left <= own.whole_tolerance_of(block))
     return wrong
 
 

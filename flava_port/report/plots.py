@@ -9,7 +9,6 @@ from .model_map import level_of, power_of
 
 WIDTH, HEIGHT = 720, 104
 _LEFT, _RIGHT = 96, 700  # where the axis begins and ends; what is exactly equal stands left of it
-_EXACT = 40
 _LOWEST, _HIGHEST = -6, 2  # powers of ten that the axis shows at least
 _FARTHEST = 18
 

@@ -172,12 +172,6 @@ def _of_type(name: str, value: object, default: object) -> object:
     return value
 
 
-def declared_class(folder: Path) -> str:
-    """The class of transformers that the folder's ``config.json`` names; empty where it names none."""
-    architectures = read_json(folder)[0].get("architectures")
-    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-
-
 def declared_fields(folder: Path) -> set[str]:
     """The fields that stand in the folder's ``config.json``, whatever their values."""
     return set(read_json(folder)[0])

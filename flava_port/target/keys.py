@@ -13,6 +13,12 @@ HEADS = ("mim_head", "mlm_head", "mmm_image_head", "mmm_text_head")
 HEAD_NAMES = {*HEADS, "itm_head"}
 TIED = tuple((f"{head}.bias", f"{head}.decoder.bias") for head in HEADS)
 TIED_KEYS = frozenset(key for pair in TIED for key in pair)
+_DECODERS = dict(TIED)
+
+
+def tied(key: str) -> str:
+    """The decoder's key for a head's bias, whichever of its two keys is given; any other key as it is."""
+    return _DECODERS.get(key, key)
 
 
 def is_key_of_flava(key: str) -> bool:
