@@ -70,9 +70,3 @@ def together(found: Sequence[Change]) -> Iterator[Likes]:
         subjects = [change.subject for change in others]
         also = f"; and so in {count_of(len(others), 'other')}: {'; '.join(map(str, few(subjects, _SUBJECTS_SHOWN)))}" if others else ""
         yield Likes(first.kind, f"{_cut(first.text)}{also}", tuple(likes))
-
-
-def drift_report(old: Observation, new: Observation, *, everything: bool = False) -> tuple[str, int]:
-    """The comparison in words; and the exit status, 0 only where it is safe to upgrade."""
-    report = compare(old, new)
-    return report.text(everything=everything), report.exit_status

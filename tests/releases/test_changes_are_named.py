@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flava_port.releases.circumstances import plain_circumstances
-from flava_port.releases.comparison import drift_report
+from flava_port.releases.comparison import compare
 from flava_port.releases.drift import KINDS, LOOK, RECONVERT, SAFE, STAY, changes, verdict
 from flava_port.releases.observe import observe_in_short, observe_initial
 from flava_port.releases.runs import observe_runs
@@ -105,7 +105,8 @@ def test_another_schema_is_named_key_by_key_in_an_observation(observed, name, mo
 def test_a_renamed_module_is_a_reason_to_stay(observed, monkeypatch):
     """If a module is renamed, a converted folder does not load, nothing runs with its weights, and the advice is not to upgrade."""
     plant("a renamed submodule", observed.schema, monkeypatch)
-    text, status = drift_report(observed, observe_in_short())
+    report = compare(observed, observe_in_short())
+    text, status = report.text(), report.exit_status
     assert status == 1
     assert "verdict: do not upgrade because a converted folder no longer loads right" in text
     assert "pairs: runs -> stops with InvalidInput: its keys are not those that the rules lead to" in text
@@ -161,7 +162,8 @@ def test_a_folder_that_only_the_old_release_can_read_again_is_to_be_converted_ag
         observed, saved={**observed.saved, "left out": [f"{head}.bias" for head in HEADS], "config says that they are tied": True}
     )
     new = replace(observed, loaded={**observed.loaded, "decoder.bias alone": "4 wrong: mim_head.bias is zero"})
-    text, status = drift_report(old, new)
+    report = compare(old, new)
+    text, status = report.text(), report.exit_status
     assert status == 1 and f"verdict: {RECONVERT} because what " in text and "flava-port repair" in text
 
 
@@ -176,7 +178,7 @@ def test_gradients_that_change_or_go_are_named_and_to_be_looked_at(observed):
     gradients = dict(observed.runs[name].gradients)
     moved = _with_run(observed, name, gradients={**gradients, "itm_head.pooler.dense.bias": gradients["itm_head.pooler.dense.bias"] * 2})
     assert f"forward: {name}: gradients itm_head.pooler.dense.bias by " in _lines(observed, moved)
-    assert verdict(observed, moved).advice == LOOK and drift_report(observed, moved)[1] == 1
+    assert verdict(observed, moved).advice == LOOK and compare(observed, moved).exit_status == 1
     del gradients["itm_head.pooler.dense.bias"]
     gone = _with_run(observed, name, gradients=gradients)
     assert f"forward: {name}: no longer with a gradient: itm_head.pooler.dense.bias" in _lines(observed, gone)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flava_port.releases.arguments import signatures, used_arguments
-from flava_port.releases.comparison import compare, drift_report
+from flava_port.releases.comparison import compare
 from flava_port.releases.drift import KINDS, LOOK, SAFE, changes, verdict
 from flava_port.releases.folders import CLASSES
 from flava_port.releases.observation import Observation, Run, read, write
@@ -78,7 +78,8 @@ def test_a_new_argument_is_a_difference_by_itself(observed):
     """If no circumstance uses it, the report says that what it does was not observed."""
     old = replace(observed, facts={"interface": {"FlavaModel.forward(input_ids)": "None"}})
     new = replace(observed, facts={"interface": {**old.facts["interface"], "FlavaModel.forward(window)": "None"}})
-    text, status = drift_report(old, new, everything=True)
+    report = compare(old, new)
+    text, status = report.text(everything=True), report.exit_status
     assert status == 1 and "FlavaModel.forward(window): absent -> None" in text
     assert "FlavaModel.forward(window): new, and used in no circumstance" in text
     assert "what the original says nothing of changed: interface" in text.splitlines()[0]
