@@ -21,7 +21,7 @@ class Computation:
 
     def __init__(self, weights: WeightClaims, progress: Progress, device: torch.device | None = None) -> None:
         self.weights, self.progress, self.device = weights, progress, device
-        self.sides = Sides(*weights.state_dicts(), weights.given.folder, weights.expected_config(), weights.given.made_by)
+        self.sides = Sides(*weights.state_dicts(), weights.given.folder, weights.expected_config(), weights.given.made_by, weights.twin)
         self._ran: tuple[Results, Expected] | Exception | None = None
 
     @property

@@ -50,10 +50,11 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
     if channels != 3:
         raise NothingToJudge(f"the model takes images of {channels} channels, and the original's preprocessing makes 3")
     ours = sides.original()
-    pairs = 1 if is_large(ours.model) else len(SENTENCES)
+    large = is_large(ours.model)
+    pairs, dtype = (1, torch.float32) if large else (len(SENTENCES), torch.float64)
     with tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
         images = _read(_files(Path(scratch), sides))[:pairs]
-    length = min(length, PAIR_LENGTH if pairs > 1 else SHORT_PAIR)
+    length = min(length, SHORT_PAIR if large else PAIR_LENGTH)
     made = dict(
         processor_of_both(sides.folder)(
             images=images, text=list(SENTENCES[:pairs]), padding="max_length", truncation=True, max_length=length, return_tensors="pt", return_codebook_pixels=True
@@ -62,11 +63,10 @@ def run_end_to_end(sides: Sides, tokenizer: WordPiece, length: int) -> EndToEnd:
     own = _original_inputs(images, tokenizer, length, square_size(sides.config))
     pixels = {"the folder's": made.pop("codebook_pixel_values"), "own": own.pop("codebook_pixel_values")}
     cases = [Scenario("the folder's", made).to(torch.float64), Scenario("the original's", own).to(torch.float64)]
-    dtype = torch.float32 if is_large(ours.model) else torch.float64
     original = Recorder(ours, dtype)
     ours_on_theirs, on_own = (original.run(run_original, case) for case in cases)
     model = sides.converted()
-    converted = Recorder(model, dtype, original if dtype is torch.float32 else None)
+    converted = Recorder(model, dtype, original if large else None)
     theirs = converted.run(run_converted, cases[0])
     found = {}
     if (codebook := sides.codebook()) is not None:

@@ -24,15 +24,14 @@ from ..target.parts import PARTS, Part
 from ..text import count_of, few
 from .certificate import Claim, Finding, Verdict
 from .config_fields import INERT, unused_fields
-from .twin import Contents, LoadedAs, Origin, contents_of, load_twin
+from .twin import Contents, LoadedAs, Origin, load_twin
 from .weights import WeightClaims
 
 
 def judge_as_loaded(weights: WeightClaims, claim: Claim) -> None:
     """Each class reads every parameter from where it stands, in the right dtype, with the original's config and settings."""
-    folder, part = weights.given.folder, weights.given.part
-    contents, right = contents_of(folder), _converted_right(weights)
-    compared = weights_file(folder)
+    part, right = weights.given.part, _converted_right(weights)
+    compared = weights_file(weights.given.folder)
     files = {file.name for file in files_of_weights(compared)}
     names = []
     for loaded_part in (part, *_parts_in(part)):
@@ -46,7 +45,7 @@ def judge_as_loaded(weights: WeightClaims, claim: Claim) -> None:
             continue
         if not any(wanted.keys.values()):  # of FlavaModel's folder an encoder's class reads nothing
             continue
-        found = load_twin(contents, loaded_part.model_class)
+        found = weights.twin.loaded_as(loaded_part.model_class)
         claim.findings += _Comparison(found, wanted, part.prefix, files, loaded_part).findings()
         names.append(loaded_part.model_class)
     claim.settle(f"transformers {version('transformers')} makes of the folder what it should: {', '.join(names)}")

@@ -20,7 +20,7 @@ from ..target.installed import unloaded_model as load_model
 from ..target.parts import WHOLE
 from .forward import LOSSES
 from .streamed import Slot, Streamed, Weight
-from .twin import LoadedAs, Origin, loaded_as
+from .twin import LoadedAs, Origin, Twin
 
 _NOT_IN_SHAPES = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 
@@ -34,6 +34,7 @@ class Sides:
     folder: Path
     config: dict
     made_by: Semantics = ORIGINAL_SEMANTICS
+    twin: Twin | None = None  # of the folder, where there is one already
 
     def original(self, made_by: Semantics = ORIGINAL_SEMANTICS) -> Streamed:
         """The reference implementation with the original's weights, computing as ``made_by`` does."""
@@ -61,7 +62,7 @@ class Sides:
     @cached_property
     def loaded(self) -> LoadedAs:
         """What `from_pretrained` of the installed transformers makes of the folder."""
-        return loaded_as(self.folder, WHOLE.model_class)
+        return (self.twin or Twin(self.folder)).loaded_as(WHOLE.model_class)
 
     def tensor_of(self, origin: Origin) -> TensorSource:
         """A tensor in the folder's files of weights."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,14 +72,27 @@ class Contents:
     weights: Mapping[str, Mapping[str, Dtype]]
 
 
-def loaded_as(folder: Path, model_class: str) -> LoadedAs:
-    """What ``model_class.from_pretrained(folder)`` ends up with under the installed transformers.
+class Twin:
+    """The twin of one folder, of which each class is loaded once."""
 
-    Raises:
-        InvalidInput: there are too many keys to tell apart.
-        Exception: whatever transformers raises where it refuses the folder.
-    """
-    return load_twin(contents_of(folder), model_class)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._loaded: dict[str, LoadedAs] = {}
+
+    @cached_property
+    def contents(self) -> Contents:
+        return contents_of(self.folder)
+
+    def loaded_as(self, model_class: str) -> LoadedAs:
+        """What ``model_class.from_pretrained`` of the folder ends up with under the installed transformers.
+
+        Raises:
+            InvalidInput: there are too many keys to tell apart.
+            Exception: whatever transformers raises where it refuses the folder.
+        """
+        if model_class not in self._loaded:
+            self._loaded[model_class] = load_twin(self.contents, model_class)
+        return self._loaded[model_class]
 
 
 def contents_of(folder: Path) -> Contents:
@@ -102,7 +116,7 @@ def _dtypes_in(path: Path) -> Iterator[tuple[str, Dtype]]:
 
 
 def load_twin(contents: Contents, model_class: str) -> LoadedAs:
-    """As `loaded_as`, of a folder with these contents."""
+    """As `Twin.loaded_as`, of a folder with these contents."""
     origins = [Origin(file, key) for file, dtypes in contents.weights.items() for key in dtypes]
     if len(origins) > _CODES:
         raise InvalidInput(f"the folder has {len(origins):,} tensors; transformers' loader can be observed on at most {_CODES:,}")

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..conversion.account import Made, Placed, account, counts_up, rename_all, shapes_of
 from ..conversion.checkpoints import codebook_layout, original_layout
@@ -26,6 +28,9 @@ from .certificate import Claim, Finding, MappedKey, NothingToJudge, Verdict
 from .config_fields import config_differences, merged, unusual
 from .rivals import judge_rivals
 from .values import compare_values
+
+if TYPE_CHECKING:
+    from .twin import Twin
 
 
 def recorded_keys(folder: Path, digests: Collection[str]) -> Set[str]:
@@ -72,6 +77,13 @@ class WeightClaims:
         self.lost_in: list[str] = []  # the releases that lose a head's bias, which the folder holds under one key
         self.whole = False
         self._proven: dict[str, TensorSource] = {}  # the folder's tensors that have the original's values, by key
+
+    @cached_property
+    def twin(self) -> "Twin":
+        """What shows how transformers loads the folder. It imports torch, which the claims about files do without."""
+        from .twin import Twin
+
+        return Twin(self.given.folder)
 
     def expected_config(self) -> dict:
         """Sizes from the original's shapes; the rest as declared, or FLAVA's."""

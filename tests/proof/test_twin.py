@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from flava_port.proof.twin import Origin, loaded_as
+from flava_port.proof.twin import Origin, Twin
 from flava_port.target.keys import POSITION_IDS, TIED_KEYS
 from tests.builders import from_pretrained
 
@@ -38,7 +38,7 @@ def edit(path, **fields):
 )
 def test_a_clean_folder_gives_every_parameter_its_own_values(converted, model_class, prefix):
     """Each class takes every key from the file's key of the same name, or a tied bias from the pair's other key."""
-    loaded = loaded_as(converted, model_class)
+    loaded = Twin(converted).loaded_as(model_class)
     assert loaded.keys.keys() == getattr(transformers, model_class).from_pretrained(converted).state_dict().keys()
     for key, origin in loaded.keys.items():
         if prefix + key not in {POSITION_IDS, *TIED_KEYS}:  # position_ids are computed
@@ -49,7 +49,7 @@ def test_a_clean_folder_gives_every_parameter_its_own_values(converted, model_cl
 
 def test_the_config_and_the_settings_are_those_of_the_model_that_is_really_loaded(converted):
     """Sizes apart, the twin has what the whole model has: epsilons, probabilities, heads, classes, what is frozen."""
-    loaded, model = loaded_as(converted, "FlavaForPreTraining"), from_pretrained(converted)
+    loaded, model = Twin(converted).loaded_as("FlavaForPreTraining"), from_pretrained(converted)
     assert loaded.config.text_config.vocab_size == model.config.text_config.vocab_size == 60
     modules = dict(model.named_modules())
     assert {name for name in loaded.settings if name in modules} == modules.keys()
@@ -64,9 +64,9 @@ def test_a_key_that_the_file_lacks_comes_from_nowhere(folder):
     weights = load_file(folder / WEIGHTS)
     del weights[QUERY]
     save_file(weights, folder / WEIGHTS, {"format": "pt"})
-    assert [key for key, origin in loaded_as(folder, "FlavaForPreTraining").keys.items() if origin is None and key != POSITION_IDS] == [
-        QUERY
-    ]
+    assert [
+        key for key, origin in Twin(folder).loaded_as("FlavaForPreTraining").keys.items() if origin is None and key != POSITION_IDS
+    ] == [QUERY]
 
 
 def test_a_config_that_leads_to_another_file_shows_what_is_read_there(folder):
@@ -74,7 +74,7 @@ def test_a_config_that_leads_to_another_file_shows_what_is_read_there(folder):
     (folder / "config.4.0.0.json").write_bytes((folder / "config.json").read_bytes())
     edit(folder / "config.4.0.0.json", mlm_weight=0.25)
     edit(folder / "config.json", configuration_files=["config.4.0.0.json"])
-    loaded = loaded_as(folder, "FlavaForPreTraining")
+    loaded = Twin(folder).loaded_as("FlavaForPreTraining")
     assert loaded.config.mlm_weight == loaded.settings["mlm_weight"] == 0.25
 
 
@@ -84,7 +84,7 @@ def test_an_alias_in_a_section_shows_in_the_modules(folder):
     config["text_config"] |= {"attribute_map": {"layer_norm_eps": "initializer_range"}}
     edit(folder / "config.json", text_config=config["text_config"])
     real = from_pretrained(folder).flava.text_model.layernorm.eps
-    assert loaded_as(folder, "FlavaForPreTraining").settings["flava.text_model.layernorm.eps"] == real
+    assert Twin(folder).loaded_as("FlavaForPreTraining").settings["flava.text_model.layernorm.eps"] == real
 
 
 @pytest.mark.parametrize("ending, winner", [("bin", WEIGHTS), ("safetensors", WEIGHTS)])
@@ -93,21 +93,21 @@ def test_of_two_files_of_weights_the_one_that_transformers_reads_is_named(folder
     weights = load_file(folder / WEIGHTS)
     other = folder / f"pytorch_model.{ending}"
     torch.save(weights, other) if ending == "bin" else save_file(weights, other, {"format": "pt"})
-    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Origin(winner, QUERY)
+    assert Twin(folder).loaded_as("FlavaForPreTraining").keys[QUERY] == Origin(winner, QUERY)
 
 
 def test_a_pickled_file_alone_is_read(folder):
     """Nothing of the folder's own pickle is executed: the twin's is written anew."""
     torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
     (folder / WEIGHTS).unlink()
-    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Origin("pytorch_model.bin", QUERY)
+    assert Twin(folder).loaded_as("FlavaForPreTraining").keys[QUERY] == Origin("pytorch_model.bin", QUERY)
 
 
 def test_a_dtype_in_the_config_shows_where_the_release_follows_it(folder):
     """transformers 5 loads in the config's dtype; releases before load in float32."""
     edit(folder / "config.json", torch_dtype="bfloat16")
     wanted = str(from_pretrained(folder).state_dict()[QUERY].dtype).removeprefix("torch.")
-    loaded = loaded_as(folder, "FlavaForPreTraining")
+    loaded = Twin(folder).loaded_as("FlavaForPreTraining")
     assert loaded.dtypes[QUERY] == wanted and loaded.keys[QUERY] == Origin(WEIGHTS, QUERY)
 
 
@@ -117,4 +117,4 @@ def test_a_large_model_takes_a_second_and_little_memory(tmp_path, converted):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"] |= {"hidden_size": 1 << 20, "intermediate_size": 1 << 22, "vocab_size": 1 << 24}
     edit(folder / "config.json", text_config=config["text_config"])
-    assert loaded_as(folder, "FlavaForPreTraining").keys[QUERY] == Origin(WEIGHTS, QUERY)
+    assert Twin(folder).loaded_as("FlavaForPreTraining").keys[QUERY] == Origin(WEIGHTS, QUERY)
