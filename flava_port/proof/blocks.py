@@ -15,105 +15,12 @@ from ..files.torch_tensors import load
 from ..original.seeded import seeded
 from ..target.keys import POSITIONS, tied
 from .bounds import PlantedFault, faults_of, noise, planted
-from .calls import Arguments, Call, Recorder, first
-from .forward import relative_error, total_of
+from .calls import Call, Recorder
+from .forward import magnitude, relative_error, total_of
+from .memory import return_freed_memory
+from .products import Job, Products, compute, seeded_numbers
 from .results import BlockResult, RawGradient, why_no_output_shows
 from .streamed import StreamedBlock
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What a block is given, and the gradient that arrives at its output, which are ``seeded`` numbers if none is given.
-
-    ``chosen`` are the tokens that take part.
-    """
-
-    given: Arguments
-    arriving: Tensor | None
-    chosen: Tensor | None = None
-    seeded: bool = False
-
-    def shortened(self, tokens: int) -> "Job":
-        """The first and last tokens of hidden states [B, S, D], or rows of [K, D]: ``tokens`` of them at most."""
-        main = self.given.main
-        if not main.is_floating_point() or main.ndim not in (2, 3) or main.shape[-2] <= tokens:
-            return self
-        length = main.shape[-2]
-        chosen = torch.cat([torch.arange(tokens - tokens // 2), torch.arange(length - tokens // 2, length)])
-        arriving = self.arriving
-        if arriving is not None and arriving.ndim == main.ndim and arriving.shape[-2] == length:
-            arriving = arriving.index_select(-2, chosen)
-
-        def shorter(tensor: Tensor) -> Tensor:
-            if tensor is main:
-                return tensor.index_select(-2, chosen)
-            for axis in (-1, -2):  # of a mask
-                if tensor.ndim > 2 and tensor.shape[axis] == length:
-                    tensor = tensor.index_select(axis, chosen)
-            return tensor
-
-        return Job(self.given.map(shorter), arriving, chosen)
-
-
-@dataclass(frozen=True, eq=False)
-class Products:
-    """What a block gives for each job, the gradient of each weight, and what goes on to each job's input."""
-
-    outputs: Sequence[Tensor]
-    of_weights: Sequence[Tensor | None] = ()
-    of_inputs: Sequence[Tensor | None] = ()
-
-
-def compute(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool) -> Products:
-    """Runs a block on all jobs, those of like shapes together."""
-    outputs: list[Tensor] = [torch.empty(0)] * len(jobs)
-    mains, results, arriving = [], [], []
-    groups = list(_alike(jobs))
-    leaves = [weight.requires_grad_(gradients and weight.is_floating_point()) for weight in weights]
-    with block.filled(leaves), torch.set_grad_enabled(gradients):
-        for group in groups:
-            given = _together([jobs[number].given for number in group]).cast(dtype)
-            main = given.main.requires_grad_(gradients and given.main.is_floating_point())
-            result = first(block.forward(*given.args, **given.kwargs))
-            for number, output in zip(group, result.detach().split([len(jobs[n].given.main) for n in group])):
-                outputs[number] = output
-            mains.append(main)
-            results.append(result)
-            arriving.append(torch.cat([_arriving(jobs[n], outputs[n]).to(dtype) for n in group]))
-    if not gradients:
-        return Products(outputs)
-    inputs = [leaf for leaf in (*leaves, *mains) if leaf.requires_grad]
-    found = dict(zip(map(id, inputs), torch.autograd.grad(results, inputs, arriving, allow_unused=True)))
-    of_inputs: list[Tensor | None] = [None] * len(jobs)
-    for group, main in zip(groups, mains):
-        if (gradient := found.get(id(main))) is not None:
-            for number, part in zip(group, gradient.split([len(jobs[n].given.main) for n in group])):
-                of_inputs[number] = part
-    return Products(outputs, [found.get(id(leaf)) for leaf in leaves], of_inputs)
-
-
-def _arriving(job: Job, output: Tensor) -> Tensor:
-    if job.seeded:
-        return _seeded_numbers(output, seed=1)
-    return torch.zeros_like(output) if job.arriving is None else job.arriving
-
-
-def _alike(jobs: Sequence[Job]) -> Iterator[list[int]]:
-    """The numbers of jobs that can run as one: their tensors have one shape but for the first axis, which is the batch's."""
-    groups: dict[object, list[int]] = {}
-    for number, job in enumerate(jobs):
-        given, rows = job.given, len(job.given.main)
-        batched = all(tensor.ndim > 1 and len(tensor) == rows for tensor in given.tensors())
-        shapes = [(v.shape[1:], v.dtype) if isinstance(v, Tensor) else v for v in given.values()]
-        groups.setdefault((repr(shapes), tuple(given.kwargs)) if batched else number, []).append(number)
-    yield from groups.values()
-
-
-def _together(given: Sequence[Arguments]) -> Arguments:
-    if len(given) == 1:
-        return given[0]
-    columns = iter([torch.cat(same) for same in zip(*(one.tensors() for one in given))])
-    return given[0].map(lambda _: next(columns))
 
 
 def lead_back(outputs: Iterable[Mapping[str, Tensor]], *, with_states: bool) -> None:
@@ -172,8 +79,12 @@ class Pair:
 
 def compare_backwards(ours: Recorder, theirs: Recorder, tokens: int | None, advance: Callable[[int], object]) -> Iterator[BlockResult]:
     """Each block's result, the last block first. Afterwards the weights between the blocks have their gradients."""
+    before = 0
     for name in [*(name for name in ours.side.blocks if name not in ours.blocks()), *reversed(ours.blocks())]:
         pair = pair_of(ours, theirs, name, tokens)
+        if pair.ours.nbytes > before:  # it does not fit into what the last one left
+            return_freed_memory()
+        before = pair.ours.nbytes
         yield compare_block(pair, gradients=True)
         for call in (*pair.our_calls, *pair.their_calls):
             call.output.grad = None
@@ -209,20 +120,18 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     jobs, stored = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours)
     # How far rounding moves gradients too is seen where all tokens take part.
     rough = compute(pair.ours, stored, jobs, torch.float32, gradients=gradients and not pair.tokens)
-    weights = [_as_float64(weight) for weight in stored]
+    weights, their_weights = _both_in_float64(pair, stored, fill)
+    del stored  # what is mapped from a file is in memory too
     exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients)
     effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
     floor = noise(_worst(rough.outputs, exact.outputs))
-    moved = {name: _distance(b, a) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
-    del rough
+    moved = {name: _distance(a, b) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
+    del rough, weights
     found = None
     arrived = error = float("inf")
     if pair.theirs is not None:
         their_jobs = [prepare(job) for job in pair.jobs(pair.their_calls)]
-        pairs = {name: both for name, *both in zip(names, stored, weights)}
-        weights = [_as_float64(weight, *pairs.get(tied(w.name), ())) for w, weight in zip(pair.theirs.weights, fill(pair.theirs))]
-        found = compute(pair.theirs, weights, their_jobs, torch.float64, gradients=gradients)
-        del weights, stored, pairs
+        found = compute(pair.theirs, their_weights, their_jobs, torch.float64, gradients=gradients)
         error, arrived = _errors(pair, jobs, their_jobs, exact, found)
         if gradients and not with_seeded:
             _go_on(pair.their_calls, their_jobs, found.of_inputs)
@@ -245,11 +154,11 @@ def _gradients(
         other = theirs.get(name)
         if ours is None:
             if weight.is_parameter:
-                size = 0.0 if other is None else _size(other)
+                size = 0.0 if other is None else magnitude(_stored(other))
                 yield name, RawGradient(0.0, size, 0.0, why_no_output_shows(name, weight.shape))
             continue
-        size = _size(ours)
-        difference = float("inf") if other is None or other.shape != ours.shape else _size(other.sub_(ours))  # which is used no more
+        size = magnitude(_stored(ours))
+        difference = float("inf") if other is None or other.shape != ours.shape else _distance(other, ours)
         yield name, RawGradient(size, difference, moved.get(name, 0.0), why_no_output_shows(name, weight.shape))
 
 
@@ -268,7 +177,7 @@ def _errors(pair: Pair, jobs: Sequence[Job], their_jobs: Sequence[Job], exact: P
     error = max([error, *(relative_error(*both) for both in further)])
     ours = _sums(jobs, same_as)
     theirs = _sums(their_jobs, [same_as[n] for n in places])
-    largest = max(map(_size, ours.values()), default=0.0)
+    largest = max(map(magnitude, ours.values()), default=0.0)
     arrived = 0.0
     for n in ours.keys() | theirs.keys():
         mine = ours[n] if n in ours else torch.zeros_like(theirs[n])
@@ -305,12 +214,8 @@ def _each_once(pair: Pair) -> Pair:
 
 def _seeded_job(job: Job) -> Job:
     main = job.given.main
-    given = job.given.with_main(_seeded_numbers(main, seed=0)) if main.is_floating_point() else job.given
+    given = job.given.with_main(seeded_numbers(main, seed=0)) if main.is_floating_point() else job.given
     return Job(given, None, seeded=True)
-
-
-def _seeded_numbers(like: Tensor, seed: int) -> Tensor:
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _weights(block: StreamedBlock) -> list[Tensor]:
@@ -325,11 +230,22 @@ def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
     ]
 
 
-def _as_float64(weight: Tensor, same: Tensor | None = None, in_float64: Tensor | None = None) -> Tensor:
-    """A weight in float64. If it equals another one that already is there in float64, that one."""
+def _both_in_float64(
+    pair: Pair, stored: Sequence[Tensor], fill: Callable[[StreamedBlock], list[Tensor]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Both sides' weights in float64. One of theirs that equals ours of the same name shares its memory."""
+    ours = [_as_float64(weight) for weight in stored]
+    same = {tied(weight.name): both for weight, *both in zip(pair.ours.weights, stored, ours)}
+    theirs = []
+    for weight, value in zip(pair.theirs.weights, fill(pair.theirs)) if pair.theirs else ():
+        our_value, in_float64 = same.get(tied(weight.name), (None, None))
+        is_ours = our_value is not None and our_value.shape == value.shape and torch.equal(our_value, value)
+        theirs.append(in_float64.detach() if in_float64 is not None and is_ours else _as_float64(value))
+    return ours, theirs
+
+
+def _as_float64(weight: Tensor) -> Tensor:
     weight = weight.detach()
-    if same is not None and in_float64 is not None and same.shape == weight.shape and torch.equal(weight, same):
-        return in_float64.detach()
     return weight.double() if weight.is_floating_point() else weight
 
 
@@ -337,11 +253,13 @@ def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return max(map(relative_error, actual, expected))
 
 
-def _size(tensor: Tensor) -> float:
-    """The largest absolute value; NaN where there is one."""
-    least, most = torch.aminmax(tensor) if tensor.numel() else (torch.zeros(()), torch.zeros(()))
-    return float(torch.maximum(-least, most))
-
-
 def _distance(one: Tensor, other: Tensor) -> float:
-    return _size(one - other)
+    """The largest difference of two gradients, the first of which is used no more."""
+    if one.is_sparse != other.is_sparse:
+        one, other = one.to_dense(), other.to_dense()
+    return magnitude(_stored(one - other if one.is_sparse else one.sub_(other)))
+
+
+def _stored(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, those that are stored of a sparse one."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient

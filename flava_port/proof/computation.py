@@ -57,10 +57,10 @@ class Computation:
 
     def on_device(self, dtype: torch.dtype) -> list[Measured]:
         """Every output's error in ``dtype`` on the device that was asked for."""
-        _, expected = self._run()
+        results, expected = self._run()
         assert self.device is not None, "no device was asked for"
         with quiet():
-            return compare_on(self.device, dtype, self.sides, expected)
+            return compare_on(self.device, dtype, self.sides, expected, results.own.bounds.whole_tolerance)
 
     def _run(self) -> tuple[Results, Expected]:
         if self._ran is None:

@@ -6,6 +6,7 @@ The original is `flava_port.original`; the converted model is the installed tran
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 import torch
@@ -115,13 +116,25 @@ def relative_error(actual: Tensor, expected: Tensor, least: float = 0.0) -> floa
     if not actual.numel():
         return 0.0
     actual, expected = actual.detach().double(), expected.detach().double()
+    difference, size = magnitude(actual - expected), magnitude(expected)
+    if isfinite(difference) and isfinite(size):
+        return difference / max(size, least, _TINY)
     both_nan = actual.isnan() & expected.isnan()
-    difference = (actual - expected).abs().masked_fill(both_nan | (actual == expected), 0.0)
-    if difference.isnan().any():
+    apart = (actual - expected).abs().masked_fill(both_nan | (actual == expected), 0.0)
+    if apart.isnan().any():
         return float("inf")
     finite = expected.isfinite()
-    scale = expected.abs().masked_fill(~finite, 0.0).max() if finite.any() else torch.tensor(1.0)
-    return float(difference.max() / scale.clamp(min=max(least, 1e-30)))
+    size = magnitude(expected[finite]) if finite.any() else 1.0
+    return float(apart.max()) / max(size, least, _TINY)
+
+
+_TINY = 1e-30
+
+
+def magnitude(tensor: Tensor) -> float:
+    """The largest absolute value; NaN where there is one, 0 where there is nothing."""
+    least, most = torch.aminmax(tensor) if tensor.numel() else (torch.zeros(()), torch.zeros(()))
+    return abs(float(torch.maximum(-least, most)))  # of zeros it may be -0.0
 
 
 def outputs_of(run: Runner[ModelT], model: ModelT, case: Scenario) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..rules.tables import FLAVA, source_name
-from .blocks import Job
 from .calls import Call
 from .certificate import Finding
 from .forward import relative_error
+from .products import Job
 from .streamed import StreamedBlock
 
 

@@ -13,7 +13,7 @@ from ..errors import InvalidInput
 # mallopt(3). An allocation above the first threshold is requested from the system by itself; of freed memory, up to
 # the second is kept.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-_USUAL, _LARGE, _MOST_KEPT = 128 << 10, 256 << 20, 512 << 20  # bytes: the library's own, one tensor's, one block's
+_USUAL, _LARGE, _MOST_KEPT = 128 << 10, 128 << 20, 512 << 20  # bytes: the library's own, one tensor's, one block's
 
 
 @contextmanager
@@ -29,11 +29,11 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         _malloc("mallopt", _M_MMAP_THRESHOLD, _USUAL)
         _malloc("mallopt", _M_TRIM_THRESHOLD, _USUAL)
-        _return_freed_memory()
+        return_freed_memory()
 
 
-def _return_freed_memory() -> None:
-    """Returns a freed model's memory to the system. The C library would keep it, and the next model would come on top."""
+def return_freed_memory() -> None:
+    """Returns freed memory to the system. The C library would keep it, and what comes next would come on top."""
     _malloc("malloc_trim", 0)
 
 

@@ -37,12 +37,15 @@ def check_device(name: str) -> torch.device:
     return device
 
 
-def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected: Expected) -> list[Measured]:
-    """Every output's error against the exact one, and the error that the original's own error on the device allows."""
+def compare_on(device: torch.device, dtype: torch.dtype, sides: Sides, expected: Expected, own: float) -> list[Measured]:
+    """Every output's error against the exact one, and the error that the original's own error on the device allows.
+
+    It allows no less than ``own``, how far off the outputs that count as exact may be: those of a large model are float32's.
+    """
     with _full_precision(), torch.no_grad():
         rounding = _errors(device, dtype, run_original, sides.original(), expected)
         errors = _errors(device, dtype, run_converted, sides.converted(), expected)
-    allowed = _MARGIN * max(rounding.values())
+    allowed = max(_MARGIN * max(rounding.values()), own)
     return [Measured(name, error, allowed) for name, error in errors.items()]
 
 

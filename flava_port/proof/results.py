@@ -55,6 +55,10 @@ class Bounds:
         return self.floor * self.scale
 
     @property
+    def whole_tolerance(self) -> float:
+        return self.floor * self.whole
+
+    @property
     def gradient_tolerance(self) -> float:
         return self.tolerance * self.gradient_margin
 

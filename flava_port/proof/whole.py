@@ -13,7 +13,7 @@ from ..progress import Advance, Progress
 from ..rules.layouts import ORIGINAL_SEMANTICS
 from ..target.installed import quiet
 from ..target.keys import tied
-from .blocks import Job, compare_backwards, compare_block, compare_forwards, lead_back, pair_of
+from .blocks import compare_backwards, compare_block, compare_forwards, lead_back, pair_of
 from .bounds import GRADIENT_MARGIN, MARGIN, is_large, scale
 from .calls import Recorder
 from .certificate import Finding
@@ -27,6 +27,7 @@ from .forward import (
 )
 from .localise import localise
 from .memory import freed_memory_kept, need_memory
+from .products import Job
 from .results import BlockResult, Bounds, Comparison, Deviation, RawGradient, Results
 from .scenarios import SHORT_TEXT, Scenario, scenarios
 from .sides import Sides
@@ -162,7 +163,7 @@ def _recorded(ours: Streamed, theirs: Streamed, cases: Sequence[Scenario], advan
     dtype = torch.float32 if large else torch.float64
     original = Recorder(ours, dtype, gradients=True, advance=advance)
     expected = [original.run(run_original, case) for case in cases]
-    converted = Recorder(theirs, dtype, original, gradients=True, advance=advance)
+    converted = Recorder(theirs, dtype, original, gradients=True, each_shape_once=large, advance=advance)
     found = [converted.run(run_converted, case) for case in cases]
     return Both(original, converted, cases, expected, found, _TOKENS if large else None)
 
