@@ -1,6 +1,6 @@
 """Puts into words what a table holds, and what the tables do to a key."""
 
-from .engine import RuleTable, Trace
+from .engine import RuleTable, Step, Trace
 from .layouts import WAYS, Layout, recognise
 from .tables import table_for
 
@@ -9,21 +9,25 @@ STEPS_SHOWN = 30
 
 def describe(trace: Trace) -> str:
     """What became of the key, step by step: the rule on one line, the key after it on the next. Of many, the first and the last."""
-    lines = [trace.source]
-    left_out = len(trace.steps) - STEPS_SHOWN
-    for step in trace.steps[: STEPS_SHOWN - 1] + trace.steps[-1:] if left_out > 0 else trace.steps:
-        if left_out > 0 and step is trace.steps[-1]:
-            lines.append(f"  ... and {left_out:,} more")
-        rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
-        which = f"rule {step.number:<2}" if step.number else "older  "
-        where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""
-        lines.append(f"  {which} {rule}{where}\n          {step.key}")
+    steps = [_describe_step(step) for step in trace.steps]
+    shown, rest = steps[: STEPS_SHOWN - 1], steps[STEPS_SHOWN - 1 :]
+    lines = [trace.source, *shown]
+    if len(rest) > 1:
+        lines.append(f"  ... and {len(rest) - 1:,} more")
+    lines += rest[-1:]
     if trace.dropped:
         lines.append(f"  dropped: contains {trace.dropped.fragment!r}; {trace.dropped.because}")
         lines.append(f"          kept as {trace.dropped.kept_key(trace.source)}")
     elif not trace.steps:
         lines.append("  no rule touches it")
     return "\n".join(lines)
+
+
+def _describe_step(step: Step) -> str:
+    rule = f"{step.rule.target} -> {step.rule.source}" if step.undone else str(step.rule)
+    which = f"rule {step.number:<2}" if step.number else "older  "
+    where = f"  ({step.table}{', undone' if step.undone else ''})" if step.table else ""
+    return f"  {which} {rule}{where}\n          {step.key}"
 
 
 def describe_table(table: RuleTable) -> str:

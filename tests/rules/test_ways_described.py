@@ -70,9 +70,13 @@ def test_a_rule_for_the_end_of_a_key_is_undone_at_the_end_alone():
     assert table.source_of("a.weights") == "a.weights"
 
 
-def test_of_a_long_way_the_first_steps_and_the_last_are_shown():
-    """And how many are left out."""
-    table = replace(TORCHMULTIMODAL, name="chain", drops=(), older=(), rules=tuple(Rule(f"k{i}.", f"k{i + 1}.") for i in range(100)))
-    lines = describe(table.trace("k0.weight")).splitlines()
-    assert len(lines) == 1 + 2 * STEPS_SHOWN + 1
-    assert lines[-3:] == ["  ... and 70 more", "  rule 100 k99. -> k100.", "          k100.weight"]
+@pytest.mark.parametrize(("steps", "left_out"), [(1, 0), (STEPS_SHOWN - 1, 0), (STEPS_SHOWN, 0), (STEPS_SHOWN + 1, 1), (1100, 1070)])
+def test_of_a_long_way_the_first_steps_and_the_last_are_shown(steps, left_out):
+    """And how many are left out, where some are."""
+    table = replace(TORCHMULTIMODAL, name="chain", drops=(), older=(), rules=tuple(Rule(f"k{i}.", f"k{i + 1}.") for i in range(steps)))
+    source, *lines = describe(table.trace("k0.weight")).splitlines()
+    assert source == "k0.weight"
+    told = [f"  rule {i + 1:<2} k{i}. -> k{i + 1}.\n          k{i + 1}.weight" for i in range(steps)]
+    if left_out:
+        told[STEPS_SHOWN - 1 : -1] = [f"  ... and {left_out:,} more"]
+    assert "\n".join(lines) == "\n".join(told)

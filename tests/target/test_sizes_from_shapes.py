@@ -37,7 +37,7 @@ def test_every_size_of_a_config_comes_back_from_its_shapes(config, codebook):
     assert (actual["projection_dim"], actual["hidden_size"]) == (expected["projection_dim"], expected["hidden_size"])
 
 
-@pytest.mark.parametrize(("hidden", "heads"), [(64, 1), (768, 12), (1024, 16), (32, 1), (96, 2), (80, 2), (75, 3), (67, 67)])
+@pytest.mark.parametrize(("hidden", "heads"), [(64, 1), (768, 12), (1024, 16), (32, 1), (96, 2), (80, 2), (75, 3), (130, 5), (67, 67)])
 def test_heads_are_64_wide_or_the_widest_that_divides(hidden, heads):
     """Attention heads are assumed 64 wide, as FLAVA's are, or the next width below that divides the hidden size."""
     config, assumed = config_from_shapes({"flava.text_model.layernorm.weight": (hidden,)})
