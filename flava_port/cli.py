@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Exit status 0 done and proven, 1 not faithful, 2 bad input."""
+"""The command line: parses, calls, prints. The exit statuses are in the text of --help."""
 
 import argparse
 import os
@@ -55,7 +55,7 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
         case FlavaPortError():
             return str(error), error.exit_status
         case KeyboardInterrupt():
-            return "interrupted; nothing was changed", EXIT_INTERRUPTED
+            return "interrupted", EXIT_INTERRUPTED
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
             return "", EXIT_INTERRUPTED
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flava-port",
         description="Converts FLAVA checkpoints to Hugging Face transformers, and proves that nothing changed.",
-        epilog="Exit status: 0 done and proven; 1 read, but cannot be converted faithfully; 2 usage or unreadable input.",
+        epilog="Exit status: 0 done and proven; 1 not faithful, or something changed; 2 usage or unreadable input; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"flava-port {__version__}")
     parser.set_defaults(run=lambda _options: _welcome())
@@ -220,7 +220,9 @@ def _layout(command: argparse.ArgumentParser) -> None:
 def _repair(command: argparse.ArgumentParser) -> None:
     _path(command, "converted_path", "the folder, of any release")
     _path(command, "repaired_path", "the folder to make (default: in place, once it is whole and proven)", required=False)
-    _flag(command, "--keep-zero-biases", action="store_true", help="of a model that was never trained: biases of zero are not lost")
+    _flag(
+        command, "--keep-zero-biases", action="store_true", help="accept heads' biases of zero, as those of a model that was never trained"
+    )
     _flag(command, "--force", **_FORCE)
 
 

@@ -2,13 +2,13 @@
 
 
 class FlavaPortError(Exception):
-    """Base of every error that is about the user's input rather than about a bug."""
+    """Base of every error that is about what the user gave, or about this machine, rather than about a bug."""
 
     exit_status: int  # of a command that ends with it
 
 
 class InvalidInput(FlavaPortError):
-    """The input cannot be read or is not what the user said it is, or the command was used wrongly."""
+    """The input or the output cannot be used: what the user gave, the disk, or the installed transformers."""
 
     exit_status = 2
 

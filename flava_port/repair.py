@@ -23,7 +23,7 @@ from .reading.tuned import Tuned, settle_heads
 from .target.config import config_json, read_json, read_part_config
 from .target.keys import HEADS, TIED, TIED_KEYS
 from .target.parts import WHOLE
-from .text import count_of, labelled
+from .text import READ_BACK, count_of, labelled
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Repair:
             return "\n".join([right, *([labelled(notes)] if notes else [])])
         lines = [("read", str(self.source)), *(("repaired", line) for line in self.done), *notes]
         lines.append(("wrote", f"{self.target}: {count_of(self.count, 'tensor')}"))
-        return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit")])
+        return labelled([*lines, ("proven", READ_BACK)])
 
 
 def repair_model_folder(
@@ -75,7 +75,7 @@ def repair_model_folder(
     config, target = read_part_config(folder, whole.part), _target(folder, repaired_path, force)
     _refuse_what_stands_beside_the_weights(folder)
     tuned = settle_heads(whole, config)
-    source, healed = _without_zero_twins(tuned.source)
+    source, healed = _without_zeros_of_ties(tuned.source)
     weights = _weights(source, tuned)
     if source.part is WHOLE and not keep_zero_biases:
         _refuse_lost(folder, weights)
@@ -127,7 +127,7 @@ def _refuse_what_stands_beside_the_weights(folder: Path) -> None:
         )
 
 
-def _without_zero_twins(source: Source) -> tuple[Source, list[str]]:
+def _without_zeros_of_ties(source: Source) -> tuple[Source, list[str]]:
     """Leaves out the key of a tied pair that is zero where the other is not: a release that does not tie them never read it."""
     left, healed = dict(source.tensors), []
     for one, other in TIED:
@@ -137,7 +137,7 @@ def _without_zero_twins(source: Source) -> tuple[Source, list[str]]:
         if is_zero(ours) != is_zero(theirs):
             zero, kept = (one, other) if is_zero(ours) else (other, one)
             del left[zero]
-            healed.append(f"{zero} was zero, as a release leaves it that does not tie it; it is {kept} again")
+            healed.append(f"{zero} was zero, as releases leave it that do not tie it to {kept}; it is equal to that again")
     return replace(source, tensors=left), healed
 
 

@@ -5,6 +5,9 @@ from typing import TypeVar
 
 _Item = TypeVar("_Item")
 
+# What every command says that writes weights, of the check that ends it.
+READ_BACK = "every value was read back from the disk and equals its source in the dtype written, bit for bit"
+
 
 def count_of(count: int, noun: str) -> str:
     """``1 file``, ``12 keys``."""

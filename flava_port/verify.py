@@ -1,7 +1,8 @@
 """The proof that a converted folder is the original model: keys, values, config, ties, then the computation.
 
 Each claim ends as proven, as differing with the culprits named in both layouts, or as not proven with the reason.
-A claim that could not be checked never counts as proven.
+A claim that could not be checked is not proven, and nor is the folder; where there is nothing to check (a folder without a
+tokenizer), the verdict names what it does not speak of.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +61,7 @@ def verify_flava_checkpoint(
 ) -> Certificate:
     """Proves, or refutes, that the folder is the same model as the checkpoint and its codebook.
 
-    The checkpoint is an original one, or torchmultimodal's, which holds its codebook. ``config_path`` says
+    The checkpoint is in any layout; torchmultimodal's holds its codebook. ``config_path`` says
     what no shape tells of the original (heads, activation, epsilon). Without it FLAVA's own hold: what the folder
     says of itself is compared, and never believed. For ``options`` see `ProofOptions`.
 

@@ -37,11 +37,11 @@ class TinyFiles:
     codebook_config: CodebookConfig = TINY_CODEBOOK
 
 
-def write_tiny(folder: Path, seed: int = 0) -> TinyFiles:
+def write_tiny(folder: Path, seed: int = 0, config: FlavaConfig = TINY) -> TinyFiles:
     """Writes the files into the folder."""
-    files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl", folder / "vocab.txt")
-    files.vocabulary.write_text("\n".join(made_up_words(TINY.text_config.vocab_size)) + "\n")
-    write_torch_zip(files.checkpoint, seeded_state_dict(TINY, seed))
+    files = TinyFiles(folder / "flava.pt", folder / "encoder.pkl", folder / "vocab.txt", config)
+    files.vocabulary.write_text("\n".join(made_up_words(config.text_config.vocab_size)) + "\n")
+    write_torch_zip(files.checkpoint, seeded_state_dict(config, seed))
     write_pickled_codebook(files.codebook, TINY_CODEBOOK, seed)
     return files
 

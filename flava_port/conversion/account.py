@@ -38,7 +38,7 @@ class Placed:
     tensor: TensorSource | UnsupportedTensor
     trace: Trace
     target: str
-    copy_of: str = ""  # the key of the copy that is kept, and whose target this is, where the rules drop this one
+    copy_of: str = ""  # where the rules drop the key, that of the copy that is kept; ``target`` is that one's
 
     @property
     def name_in_file(self) -> str:
@@ -126,7 +126,7 @@ def account(renamed: Renamed, expected: Shapes | None = None, part: Part = WHOLE
     if expected is not None:
         position_ids = filled.pop(POSITION_IDS, None)
         ties = [(filled[one], filled[other]) for one, other in TIED if one in filled and other in filled]
-        filled |= {twin: filled[key] for pair in TIED for key, twin in (pair, pair[::-1]) if key in filled and twin not in filled}
+        filled |= {other: filled[key] for pair in TIED for key, other in (pair, pair[::-1]) if key in filled and other not in filled}
         made = {key: value for key, value in (made or {}).items() if key in expected and key not in filled}
         misfits += _misfits(filled, expected, made, renamed.sources)
     stop_on(misfits)  # before a value is read: a tensor of a wrong shape may be of any size

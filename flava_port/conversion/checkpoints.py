@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InvalidInput, NotFaithful
 from ..files.checkpoint import open_checkpoint
-from ..files.owned import is_written
+from ..files.owned import is_ours
 from ..files.safetensors_format import write_safetensors
 from ..files.staging import check_space, check_target, clear_leftovers, staged_files, sync_path
 from ..files.tensors import ArrayTensor, StoredTensor, TensorSource, first_difference, for_each, nbytes
@@ -17,7 +17,7 @@ from ..progress import Advance, Progress
 from ..rules.layouts import WAYS, Layout
 from ..rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA, MODEL_PREFIX
 from ..target.keys import POSITION_IDS, POSITIONS, TIED
-from ..text import count_of, labelled
+from ..text import READ_BACK, count_of, labelled
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Written:
         notes = [line for line in self.described if line[0] == "note"]
         lines = [line for line in self.described if line[0] != "note"]
         lines += [("wrote", f"{path}: {count_of(count, 'key')}") for path, count in self.files.items()]
-        return labelled([*lines, ("proven", "every value was read back from the disk and equals its source, bit for bit"), *notes])
+        return labelled([*lines, ("proven", READ_BACK), *notes])
 
 
 def write_checkpoints(
@@ -54,7 +54,7 @@ def write_checkpoints(
                 write(path, content, advance)
         for path, content in zip(partial, contents.values()):
             _prove(path, content)
-    notes = [("note", note) for target in contents for note in clear_leftovers(target, is_written)]
+    notes = [("note", note) for target in contents for note in clear_leftovers(target, is_ours)]
     return Written({target: len(content) for target, content in contents.items()}, [*described, *notes])
 
 

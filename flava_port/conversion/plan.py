@@ -32,7 +32,7 @@ class Plan:
     sources: Sequence[Source]
     part: Part
     config: dict
-    assumed: list[str]  # the sizes that no shape tells
+    assumed: list[str]  # what no shape tells
     placement: Placement
     made_by: Semantics  # how the code behind the checkpoint reads the weights
     left_out: list[str]  # fields of the given config that are not written
@@ -72,13 +72,11 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
     made_by = semantics_of(sources[0].layout, options.head_layer_norm_eps)
     renamed = rename_all(sources)
     given = given if given is not None else config_beside(sources[0], options)
-    left_out: list[str] = []
-    if given is not None:
-        given, left_out = without_questionable(given)
+    given, left_out = (None, []) if given is None else without_questionable(given)
     config, assumed = _settle_config(given, renamed, made_by)
     config["init_codebook"] = part is CODEBOOK_PART or (part is WHOLE and has_codebook(sources))
     try:
-        placement = account(renamed, shapes_for(config, part), part, can_be_made(part, config))
+        placement = account(renamed, shapes_for(config, part), part, fillable(part, config))
     except NotFaithful as error:
         raise NotFaithful(f"{error}{_hint(part, renamed, config, options)}") from None
     differs = [*_heads_that_differ(config, placement, made_by), *_scale_that_differs(placement, made_by)]
@@ -86,14 +84,14 @@ def plan_conversion(sources: Sequence[Source], given: Mapping | None, options: O
 
 
 def _choose_part(sources: Sequence[Source], options: Options) -> Part:
-    """The part that was named, or the one that the checkpoint is a checkpoint of; of a whole model all there is."""
+    """The part that was named, or the one that the checkpoint holds; a whole model's codebook can be left out."""
     if options.part is not None:
         return PARTS[options.part]
     if (held := sources[0].part) is MODEL and len(sources) > 1:
         raise InvalidInput(f"{sources[0].checkpoint.path}: encoders alone go with no codebook; leave out --codebook_path")
     if held is not WHOLE:
         return held
-    targets = [source.way.to(key).target or "" for source in sources for key in source.tensors]
+    targets = [target for source in sources for key in source.tensors if (target := source.way.to(key).target)]
     if options.no_codebook is False and _has_heads(targets) and not has_codebook(sources):
         raise InvalidInput("pass --codebook_path, or --no-codebook for a model without one")
     return WITHOUT_CODEBOOK if options.no_codebook else WHOLE
@@ -109,8 +107,8 @@ def _settle_config(given: Mapping | None, renamed: Renamed, made_by: Semantics) 
     return {**given, "tie_word_embeddings": True}, []
 
 
-def can_be_made(part: Part, config: Mapping) -> dict[str, Made]:
-    """The scale of the contrastive loss, which `FlavaModel` holds and does not use, and encoders alone do not have."""
+def fillable(part: Part, config: Mapping) -> dict[str, Made]:
+    """The logit scale of a `FlavaModel`, whose checkpoint may lack it. No output of that class depends on it."""
     if part is not MODEL:
         return {}
     value = config["logit_scale_init_value"]
@@ -151,8 +149,8 @@ def _heads_that_differ(config: Mapping, placement: Placement, made_by: Semantics
         if head_eps is not None and head_eps != eps and f"{heads.split()[0]}.bias" in placement.filled:
             size = abs(sqrt((0.1 + head_eps) / (0.1 + eps)) - 1)
             found.append(
-                f"{heads}: their layer norms had epsilon {head_eps}; transformers gives them their encoder's, {eps}. What they normalise comes "
-                f"out larger by sqrt((v + {head_eps}) / (v + {eps})), v its variance: by {size:.1e} of itself for v = 0.1; verify measures it"
+                f"{heads}: their layer norms had epsilon {head_eps}; transformers gives them their encoder's, {eps}. Their outputs "
+                f"differ by the factor sqrt((v + {head_eps}) / (v + {eps})), v the input's variance: by {size:.1e} of themselves for v = 0.1; verify measures it"
             )
     return found
 

@@ -10,7 +10,7 @@ from ..reading.sources import Source
 from ..target.installed import recorded_versions
 from ..target.keys import is_key_of_flava
 from ..target.tokenizer import ChosenTokenizer
-from ..text import count_of, few, labelled
+from ..text import READ_BACK, count_of, few, labelled
 from .account import Dropped
 from .plan import Plan
 
@@ -34,7 +34,7 @@ class Conversion:
             lines.append(("assumed", f"{'; '.join(self.plan.assumed)} (no shape tells; --config_path does)"))
         files = count_of(len({tensor.file for tensor in self.proven.values()}), "file")
         lines.append(("wrote", f"{self.folder}: {count_of(len(self.proven), 'tensor')} in {files}, for {self.config['architectures'][0]}"))
-        lines.append(("proven", "every value was read back from the disk and equals its source, bit for bit"))
+        lines.append(("proven", READ_BACK))
         lines += [("differs", line) for line in self.plan.differs]
         lines += [("warning", line) for line in self.warnings]
         lines += [(self.tokenizer.label, self.tokenizer.said)] if self.tokenizer else []

@@ -38,8 +38,8 @@ class Checkpoint:
         prefix: what stands before every key in the file, and not in ``tensors``.
         module_class: the class of the pickled module, if the file holds one in place of a state dict.
         ignored: the names of everything else in the file.
-        names: the names in the file of keys that have another here, the prefix apart.
-        wrapped: of how many names wrappers were taken out, the prefix apart.
+        names: the name in the file of each key that is not the prefix and the key.
+        wrapped: how many names had wrappers taken out, the prefix not counted.
         left_out: the names in the file of tensors that are no weights of the model, and why each is none.
         notes: what else there is to say about the choice of the state dict.
     """

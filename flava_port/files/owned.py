@@ -25,7 +25,7 @@ _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
 def is_written(name: str) -> bool:
-    """Whether a conversion gives a file this name."""
+    """Whether a conversion always gives files such names: those of weights and configs, not of tokenizers and cards."""
     return name in _BESIDE_WEIGHTS or _WEIGHTS.fullmatch(name) is not None
 
 
@@ -42,6 +42,11 @@ def owned_in(folder: Path) -> Set[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
     return {name for name in present if name in own or (is_written(name) and name in listed)}
+
+
+def is_ours(file: Path) -> bool:
+    """Whether a file that a killed run left is one that we wrote, by its name or by the record beside it."""
+    return is_written(file.name) or file.name in owned_in(file.parent)
 
 
 def check_folder(target: Path, *, force: bool, sources: tuple[Path, ...] = ()) -> Path:

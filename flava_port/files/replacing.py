@@ -18,7 +18,7 @@ from ..errors import InvalidInput
 
 
 def replace_keeping(new: Path, target: Path, owned: Collection[str], aside: Path) -> bool:
-    """Puts ``new`` in the place of ``target``, in which only what is ``owned`` goes; what goes is left at ``new`` or ``aside``.
+    """Puts ``new`` in the place of ``target``, whose files but for the ``owned`` ones stay. What was replaced ends at ``new`` or ``aside``.
 
     Returns False, and has done nothing, where two plain renames do as well: there is no such folder, or nothing of
     others in it and no way to swap.

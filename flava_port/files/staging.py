@@ -3,7 +3,7 @@
 Everything is written beside the target, in a hidden folder, and a rename puts it in place. Whatever ends
 the work early (an error, Ctrl-C, a full disk) removes what was written so far and leaves the old target as
 it was. After a kill (SIGKILL, a power cut) each target is the whole old one, the whole new one, or absent; the
-hidden folder is left beside it, and the next run clears it away. The old target lies in it, if the kill came
+hidden folder is left beside it, and the next conversion clears it away. The old target lies in it, if the kill came
 between the two renames that replace it. What others have in a target stays in it: see `flava_port.files.replacing`.
 """
 
@@ -159,16 +159,16 @@ def _lock(stage: Path) -> IO[str]:
     return file
 
 
-def clear_leftovers(target: Path, is_written: Callable[[str], bool]) -> list[str]:
+def clear_leftovers(target: Path, is_ours: Callable[[Path], bool]) -> list[str]:
     """Removes what killed runs left beside a target, where nothing in it is anyone else's; says what it did and what it left.
 
-    ``is_written`` tells the names of files that we write.
+    ``is_ours`` tells the files that we wrote.
     """
     notes = []
     for stage in sorted(target.parent.glob(f".{glob.escape(target.name)}.????????.partial")):
         if _is_at_work(stage):
             continue
-        if _is_ours(stage, target, is_written):
+        if _is_all_ours(stage, target, is_ours):
             remove(stage)
             notes.append(f"removed {stage.name}, which a run that was killed had left beside the target")
         else:
@@ -190,8 +190,8 @@ def _is_at_work(stage: Path) -> bool:
     return False
 
 
-def _is_ours(stage: Path, target: Path, is_written: Callable[[str], bool]) -> bool:
-    """Whether all in a hidden folder is what we made, or a second name of what stands in the target, or what the target has replaced."""
+def _is_all_ours(stage: Path, target: Path, is_ours: Callable[[Path], bool]) -> bool:
+    """Whether a hidden folder can be deleted without losing anyone's file."""
     with suppress(OSError):
         inside = {path.name for path in stage.iterdir()}
         if inside <= {"lock"} and time.time() - stage.stat().st_mtime > 60:
@@ -201,7 +201,7 @@ def _is_ours(stage: Path, target: Path, is_written: Callable[[str], bool]) -> bo
         if (stage / "old").exists() and not target.exists():
             return False  # the only old one there is
         folders = [folder for folder in (stage / "new", stage / "old") if folder.is_dir() and not folder.is_symlink()]
-        written = {path.name for folder in folders for path in folder.iterdir() if is_written(path.name)}
+        written = {path.name for folder in folders for path in folder.iterdir() if is_ours(path)}
         return not any(files_of_others(folder, target, written) for folder in folders)
     return False
 

@@ -51,9 +51,9 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def mapped(source: TensorSource) -> torch.Tensor:
-    """The whole tensor, where it can be without a copy: its memory is the file's, as it was, whatever is written to it.
+    """The whole tensor as a private map of its file, which writing to the tensor does not change.
 
-    Of anything else than a contiguous tensor in a file it is `load`'s. While it lives the file must not be cut.
+    What is small, deflated or not contiguous is loaded. The file must not be cut while the tensor lives.
     """
     elements = prod(source.shape)
     if not isinstance(source, StoredTensor) or not source.is_contiguous or source.deflated is not None or elements < _WORTH_MAPPING:

@@ -163,4 +163,4 @@ def check_storage(file: Path, _changed: int, start: int, deflated: int | None, c
 
 
 def damaged(file: Path) -> InvalidInput:
-    return InvalidInput(f"{file}: damaged, a tensor's bytes are not those that the file's checksum is of; fetch or copy it again")
+    return InvalidInput(f"{file}: damaged, a tensor's bytes do not have the checksum that the file gives; fetch or copy it again")

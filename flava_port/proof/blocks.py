@@ -7,6 +7,7 @@ the gradients of whole models are compared too. Of a large model's sequences a f
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -24,9 +25,9 @@ from .streamed import StreamedBlock
 
 
 def lead_back(outputs: Iterable[Mapping[str, Tensor]], *, with_states: bool) -> None:
-    """Takes the gradients of all outputs' totals down to the outputs of the blocks nearest to them.
+    """Takes the gradients of each scenario's total down to the outputs of the nearest blocks.
 
-    The gradients of hidden states, which are as many as there are layers, take as much memory as the states.
+    Without the hidden states, one a layer, it takes less memory.
     """
     for found in outputs:
         total_of(found, with_states=with_states).backward(retain_graph=True)
@@ -54,18 +55,22 @@ class Pair:
     tokens: int | None
 
     def jobs(self, calls: Sequence[Call]) -> list[Job]:
-        """The converted model's block is given what the original's was given."""
+        """One for each call. Both blocks are given what the original's was given, where the shapes agree."""
         found = []
         for call in calls:
             main = (call.original or call).given.main
             given = call.given.with_main(main if main.shape == call.given.main.shape else call.given.main)
             job = Job(given.map(Tensor.detach), call.output.grad)
-            found.append(job.shortened(self.tokens) if self.tokens else job)
+            found.append(job.shortened(self.tokens, spread=self.is_further(call)) if self.tokens else job)
         if self.tokens and found and self.name.endswith(".embeddings"):
             # Of a large model's states few tokens take part, and its texts are short: this reaches every patch and position.
             longer = found[0].given.map(self._lengthened) if self._positions() else found[0].given
             found.append(Job(longer, None, seeded=True))
         return found
+
+    def is_further(self, call: Call) -> bool:
+        """Whether the original's call is not its first, so that other tokens of it take part."""
+        return (call.original or call) in self.our_calls[1:]
 
     def _lengthened(self, ids: Tensor) -> Tensor:
         """Ids or token types [B, T] -> [1, positions]."""
@@ -78,7 +83,10 @@ class Pair:
 
 
 def compare_backwards(ours: Recorder, theirs: Recorder, tokens: int | None, advance: Callable[[int], object]) -> Iterator[BlockResult]:
-    """Each block's result, the last block first. Afterwards the weights between the blocks have their gradients."""
+    """Each block's result: of those that were never called, then of the others, the last one first.
+
+    Afterwards the weights between the blocks have their gradients.
+    """
     before = 0
     for name in [*(name for name in ours.side.blocks if name not in ours.blocks()), *reversed(ours.blocks())]:
         pair = pair_of(ours, theirs, name, tokens)
@@ -202,7 +210,7 @@ def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence
 
 
 def _each_once(pair: Pair) -> Pair:
-    """One call for each input: the seeded gradients of two calls of one model would not add up to that of one of the other."""
+    """One call for each input, so that both sides add up equally many seeded gradients."""
     theirs: dict[int, Call] = {}
     for call in pair.their_calls:
         given = (call.original or call).given
@@ -253,11 +261,17 @@ def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return max(map(relative_error, actual, expected))
 
 
+_CHUNK = 1 << 21  # elements, which stay in the processor's cache
+
+
 def _distance(one: Tensor, other: Tensor) -> float:
-    """The largest difference of two gradients, the first of which is used no more."""
-    if one.is_sparse != other.is_sparse:
-        one, other = one.to_dense(), other.to_dense()
-    return magnitude(_stored(one - other if one.is_sparse else one.sub_(other)))
+    """The largest difference of two gradients; NaN where there is one."""
+    if one.is_sparse and other.is_sparse:
+        return magnitude(_stored(one - other))
+    one, other = (torch.atleast_1d(gradient.to_dense()) for gradient in (one, other))
+    rows = max(1, _CHUNK * len(one) // max(1, one.numel()))
+    found = [magnitude(mine - theirs) for mine, theirs in zip(one.split(rows), other.split(rows))]
+    return max(found, key=lambda error: (isnan(error), error))
 
 
 def _stored(gradient: Tensor) -> Tensor:

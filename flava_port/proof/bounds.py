@@ -4,20 +4,19 @@ The floor is rounding: the original's block in float32 against itself in float64
 small faults, each planted in the original's block. A tolerance belongs between the two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..original.config import ACTIVATIONS, GELUS_BY_TANH
 from ..original.encoder import Layer
 from ..original.heads import PredictionHead
-from .forward import relative_error
 
-# Blocks of larger models run on whole inputs in float32 only, and fewer inputs; in float64 a few tokens take part.
-FLOAT64_GRADIENTS_MAX = 50_000_000
+# A model of more parameters is large: its blocks run on whole inputs in float32 only, and in float64 on a few tokens.
+LARGE_MODEL_PARAMETERS = 50_000_000
 
 # How far above the measured floor a difference must lie to count. The floor in float64 is float32's, scaled by
 # the ratio of their unit roundoffs: a rough estimate, but faults lie orders of magnitude above it. In float32
@@ -28,7 +27,7 @@ _ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 
 
 def is_large(model: nn.Module) -> bool:
-    return sum(parameter.numel() for parameter in model.parameters()) > FLOAT64_GRADIENTS_MAX
+    return sum(parameter.numel() for parameter in model.parameters()) > LARGE_MODEL_PARAMETERS
 
 
 def noise(error: float) -> float:
@@ -39,11 +38,6 @@ def noise(error: float) -> float:
 def scale(dtype: torch.dtype) -> float:
     """The factor from float32's rounding to the difference that is allowed in ``dtype``."""
     return MARGIN[dtype] * _ROUNDOFF[dtype] / _ROUNDOFF[torch.float32]
-
-
-def worst(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
-    """The largest relative error of all outputs."""
-    return max(relative_error(actual[name], value) for name, value in expected.items())
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ def faults_of(name: str, block: nn.Module) -> Iterator[PlantedFault]:
 
 @contextmanager
 def planted(fault: PlantedFault, block: nn.Module) -> Iterator[None]:
-    """The original's block computes with the fault while the block runs."""
+    """Within the context the original's block computes with the fault."""
     changed: type[nn.Module] | tuple[type[nn.Module], ...] = nn.LayerNorm
     attribute, value = "eps", fault.value
     if fault.field == "hidden_act":

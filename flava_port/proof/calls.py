@@ -1,13 +1,13 @@
 """What the blocks of a model are called with and what they give, recorded while the whole model runs.
 
 The original runs first. When the converted model runs, what it gives to each block is compared with what the original's
-block was given, and so is what comes out; then it goes on with what came out of the original's block. So errors never
+block was given, and so is what comes out, where it runs; then it goes on with what came out of the original's block. So errors never
 add up, and the block that differs first is the one at fault.
 
 Between the blocks both models compute in float64. Their gradients stop at each block; `blocks` leads them through.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,8 @@ def _are_equal(one: object, other: object) -> bool:
 class Call:
     """One call of a block: what it was given, what it gave, and what the original's block was given and gave there.
 
-    ``entered`` and ``left`` are relative errors of what goes in and of what comes out, fed what the original's block got.
+    ``entered`` and ``left`` are relative errors of what goes in and of what comes out, fed what the original's block got;
+    ``left`` is 0 where the block did not run, for `Recorder.each_shape_once`.
     """
 
     block: StreamedBlock
@@ -110,7 +111,7 @@ class Recorder:
 
     A block that is given again what it was given before is not run again. ``original`` has the original's calls, of the
     same scenarios in the same order. ``known`` has calls of a model whose blocks are the same but for the heads.
-    ``each_shape_once`` computes one input of a shape, and goes on with the original's output of others.
+    The blocks of ``each_shape_once`` compute one input of a shape, and the original's output stands for that of others.
     """
 
     side: Streamed
@@ -118,14 +119,14 @@ class Recorder:
     original: "Recorder | None" = None
     known: "Recorder | None" = None
     gradients: bool = False
-    each_shape_once: bool = False
+    each_shape_once: Collection[str] = ()
     advance: Callable[[int], object] = lambda _: None
-    cases: list[dict[str, list[Call]]] = field(default_factory=list)  # for each scenario each block's calls
+    of_cases: list[dict[str, list[Call]]] = field(default_factory=list)  # for each scenario each block's calls
     between: list[dict[str, Tensor]] = field(default_factory=list)  # for each scenario the weights between the blocks
 
     def run(self, run: Runner[Any], case: Scenario) -> dict[str, Tensor]:
         """The model's outputs on a scenario."""
-        self.cases.append({})
+        self.of_cases.append({})
         running = self.side.running(self._call, torch.float64, gradients=self.gradients)
         with running as between, torch.set_grad_enabled(self.gradients):
             self.between.append(between)
@@ -133,11 +134,11 @@ class Recorder:
 
     def calls(self, block: str) -> list[Call]:
         """All calls of a block, each once."""
-        return list(dict.fromkeys(call for case in self.cases for call in case.get(block, ())))
+        return list(dict.fromkeys(call for case in self.of_cases for call in case.get(block, ())))
 
     def blocks(self) -> list[str]:
         """The names of the blocks that were called, none before one on which it depends."""
-        return list(dict.fromkeys(name for case in self.cases for name in case))
+        return list(dict.fromkeys(name for case in self.of_cases for name in case))
 
     def _call(self, block: StreamedBlock, *args: object, **kwargs: object) -> Any:
         given = Arguments(args, kwargs)
@@ -145,7 +146,7 @@ class Recorder:
         before = next((call for call in (*self.calls(block.name), *known) if call.given.is_as(given)), None)
         shared = before is not None and before.given.has_gradients_of(given)
         call = before if before is not None and shared else self._computed(block, given, before)
-        inside = self.cases[-1].setdefault(block.name, [])
+        inside = self.of_cases[-1].setdefault(block.name, [])
         if call not in inside:
             inside.append(call)
         return call.result
@@ -158,7 +159,7 @@ class Recorder:
             result = self._run(block, given)
             return Call(block, given, self._leaf(result, first(result)))
         entered = relative_error(given.main, original.given.main)
-        if self.each_shape_once and (like := self._of_this_shape(block, given, original)) is not None:
+        if block.name in self.each_shape_once and (like := self._of_this_shape(block, given, original)) is not None:
             return Call(block, given, self._leaf(like.result, original.output), original, entered)
         main = original.given.main if original.given.main.shape == given.main.shape else given.main
         result = self._run(block, given.with_main(main))
@@ -167,8 +168,9 @@ class Recorder:
         return Call(block, given, self._leaf(result, output), original, entered, left)
 
     def _of_this_shape(self, block: StreamedBlock, given: Arguments, original: Call) -> Call | None:
-        calls = (call for call in self.calls(block.name) if call.output.shape == original.output.shape)
-        return next((call for call in calls if call.given.is_like(given)), None)
+        """An earlier call with an input of this shape, where the original's two calls were like that too."""
+        calls = ((call, call.original) for call in self.calls(block.name) if call.output.shape == original.output.shape)
+        return next((call for call, other in calls if call.given.is_like(given) and other and other.given.is_like(original.given)), None)
 
     def _run(self, block: StreamedBlock, given: Arguments) -> Any:
         """The block's result. Rows that are all equal are computed once: how it treats others `blocks` compares."""
@@ -195,8 +197,8 @@ class Recorder:
         """The original's call with the same input in this scenario; else the one in the same place, or the last."""
         if self.original is None:
             return None
-        calls = self.original.cases[len(self.cases) - 1].get(block.name, [])
-        place = len(self.cases[-1].get(block.name, ()))
+        calls = self.original.of_cases[len(self.of_cases) - 1].get(block.name, [])
+        place = len(self.of_cases[-1].get(block.name, ()))
         same = next((call for call in (*calls[place:], *calls[:place]) if relative_error(given.main, call.given.main) < _SAME), None)
         return same or (calls[min(place, len(calls) - 1)] if calls else None)
 

@@ -1,4 +1,4 @@
-"""What a proof states: claims, each proven, refuted or left open; and the certificate that lists them."""
+"""What a proof states: claims, each proven, refuted or not proven; and the certificate that lists them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,7 +51,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Measured:
-    """The largest relative error of one output, block or gradient, and the largest that rounding explains.
+    """The largest error of one output, block or gradient, and the largest that rounding explains; relative, but of a source's own losses.
 
     Of a block also ``floor``, the original's own error in float32, and ``weakest``, by how much the weakest fault
     planted in it moves it.
@@ -77,7 +77,7 @@ class Claim:
     summary: str = ""
     findings: list[Finding] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
-    planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault would move the outputs
+    planted: dict[str, float] = field(default_factory=dict)  # how far each planted fault moves the block that shows it least
     floor: float = 0.0  # rounding as it was measured, in the terms of the errors; 0 where it was not
     left_open: bool = False  # not proven, since there is nothing to judge; see `NothingToJudge`
 

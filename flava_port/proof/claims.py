@@ -1,4 +1,4 @@
-"""Every claim that a proof makes, in order, and the check that judges it. There is no other list of them."""
+"""Every claim that a proof makes, and the check that judges it. There is no other list of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

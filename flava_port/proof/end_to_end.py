@@ -131,7 +131,5 @@ def judge_end_to_end(found: EndToEnd, own: Comparison, claim: Claim) -> None:
     from_files = f"from files and sentences every logit is the original's, relative error {worst:.1e}"
     if worst > tolerance:
         from_files = f"the processor's pixels move logits by up to {worst:.1e} of the largest"
-    labels = (
-        "" if found.tokens_of_whole is None else f"; {found.tokens_of_whole:.1%} of codebook labels change by the processor's way to them"
-    )
+    labels = "" if found.tokens_of_whole is None else f"; {found.tokens_of_whole:.1%} of codebook labels change with the processor's pixels"
     claim.settle(from_files + labels)

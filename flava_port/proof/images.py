@@ -122,7 +122,7 @@ def judge_codebook_pixels(evidence: ImageEvidence, codebook: Callable[[], DalleE
 
 
 def _judge(made: MadePixels, output: str, known: Iterator[Known], levels: Tensor) -> Judged:
-    """Compares one output with what it may be, in order. Only where a backend other than Pillow's resizes, it may round otherwise."""
+    """Finds the first known output that it equals. What a backend other than Pillow's resized may be rounded otherwise."""
     if output not in made.outputs:
         return Judged(made, REFUSED if made.may_be_refused else None, float("inf"))
     from_original = None
@@ -197,4 +197,4 @@ def _changed_tokens(judged: Sequence[Judged], sizes: tuple[int, int], codebook: 
             ours = codebook.codebook_indices(evaluation_pixels(one.made.picture.image, *sizes).codebook[None])
             theirs = codebook.codebook_indices(one.made.outputs["codebook_pixel_values"].float())
         changed, total = changed + int((ours != theirs).sum()), total + ours.numel()
-    return f"; of {total:,} tokens in {count_of(len(images), 'image')}, {changed} change by that"
+    return f"; with these pixels {changed} of {total:,} tokens in {count_of(len(images), 'image')} differ"

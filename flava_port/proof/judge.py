@@ -105,7 +105,7 @@ def judge_codebook(results: Results, claim: Claim) -> None:
 
 
 def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None:
-    """The source's own code computes nearly the losses that its config says; other claims prove that transformers computes those."""
+    """The reference as the source's own code computes gives nearly the losses of the reference as transformers computes."""
     losses = [deviation for deviation in results.deviations if deviation.what.endswith(" loss")]
     others = [deviation for deviation in results.deviations if not deviation.what.endswith(" loss")]
     claim.measured = [Measured(loss.what, loss.absolute, OWN_LOSS_TOLERANCE) for loss in losses]
@@ -125,7 +125,7 @@ def judge_deviations(made_by: Semantics, results: Results, claim: Claim) -> None
 
 
 _SEEDED = "seeded weights: "
-OVERFLOWS = "with the checkpoint's own weights numbers overflow in float32, so that no rounding can be told from a difference"
+OVERFLOWS = "with the checkpoint's own weights numbers overflow in float32, so that no tolerance can be measured"
 
 
 def judge_measured(measured: list[Measured], claim: Claim) -> None:

@@ -26,7 +26,7 @@ LEVELS_OF_PIXELS = 255 * torch.tensor(CLIP_DEVIATION)[:, None, None]
 LEVELS_OF_CODEBOOK_PIXELS = torch.tensor(255 / (1 - 2 * LAPLACE_EPSILON))
 
 ON_WHITE = "transparency laid on white, which the original drops"
-FROM_THE_IMAGE = "resized from the image, by the original from what its encoder gets"
+FROM_THE_IMAGE = "resized from the image, where the original resizes what its encoder gets"
 BICUBIC = "by bicubic, where the backend has no Lanczos"
 
 

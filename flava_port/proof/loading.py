@@ -1,5 +1,4 @@
-"""The claim that transformers ends up with the original's model, whatever the folder says of itself: what its loader makes of the
-folder is what it makes of a folder that was converted right, for every class that loads from it.
+"""The claim that transformers loads the folder as it loads one that was converted right, in every class.
 
 Both are observed on twins; see `flava_port.proof.twin`. The values themselves are compared by other claims.
 """
@@ -64,7 +63,7 @@ def _converted_right(weights: WeightClaims) -> tuple[str, tuple[tuple[str, str],
     part, expected = weights.given.part, weights.expected_config()
     held = {key: tensor for key, tensor in weights.converted.items() if not isinstance(tensor, UnsupportedTensor)}
     dtypes = {
-        key: held.get(key) or next((held[twin] for pair in TIED if key in pair for twin in pair if twin in held), None)
+        key: held.get(key) or next((held[other] for pair in TIED if key in pair for other in pair if other in held), None)
         for key in (*weights.placed, *weights.made)
     }
     config = json.dumps(config_json(expected, loading_dtype(held), part))

@@ -45,10 +45,9 @@ def recording(model: nn.Module, name: str = "") -> Iterator[list[ModuleCall]]:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first module whose output differs, in which of its calls, and by how much."""
+    """The first module whose output differs, and by how much."""
 
     name: str
-    call: int
     error: float
     own_fault: bool  # fed the original's input, it still differs
 
@@ -74,7 +73,7 @@ def first_divergence(
         if not error <= tolerance:
             with torch.no_grad():
                 again = modules[call.name](wanted.inputs)
-            return Divergence(call.name, number, error, own_fault=not relative_error(again, wanted.output) <= tolerance)
+            return Divergence(call.name, error, own_fault=not relative_error(again, wanted.output) <= tolerance)
     return None
 
 

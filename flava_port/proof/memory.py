@@ -1,7 +1,4 @@
-"""Memory: whether there is enough, and what the C library's allocator does with that of large tensors.
-
-The allocator is told on systems that have the GNU C library, and what is free is known on Linux.
-"""
+"""Checks that enough memory is free, on Linux, and tells the GNU C library what to do with that of large tensors."""
 
 import ctypes
 from collections.abc import Iterator

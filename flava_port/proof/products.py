@@ -23,13 +23,14 @@ class Job:
     chosen: Tensor | None = None
     seeded: bool = False
 
-    def shortened(self, tokens: int) -> "Job":
-        """The first and last tokens of hidden states [B, S, D], or rows of [K, D]: ``tokens`` of them at most."""
+    def shortened(self, tokens: int, *, spread: bool = False) -> "Job":
+        """Some tokens of hidden states [B, S, D], or rows of [K, D]: the first and last ones, or ones ``spread`` from end to end."""
         main = self.given.main
         if not main.is_floating_point() or main.ndim not in (2, 3) or main.shape[-2] <= tokens:
             return self
         length = main.shape[-2]
-        chosen = torch.cat([torch.arange(tokens - tokens // 2), torch.arange(length - tokens // 2, length)])
+        ends = torch.cat([torch.arange(tokens - tokens // 2), torch.arange(length - tokens // 2, length)])
+        chosen = torch.linspace(0, length - 1, tokens).round().long() if spread else ends
         arriving = self.arriving
         if arriving is not None and arriving.ndim == main.ndim and arriving.shape[-2] == length:
             arriving = arriving.index_select(-2, chosen)
@@ -49,7 +50,7 @@ class Job:
 class Products:
     """What a block gives for each job, the gradient of each weight, and what goes on to each job's input.
 
-    The gradient of a table that rows are looked up in is sparse: the rows that were, out of tens of thousands.
+    The gradient of a table in which rows are looked up is sparse: it holds these rows alone.
     """
 
     outputs: Sequence[Tensor]
@@ -87,7 +88,7 @@ def compute(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job]
 
 @contextmanager
 def _sparse_lookups(module: nn.Module) -> Iterator[None]:
-    """Gradients of embeddings are sparse while the block runs."""
+    """Lookups that run within the context have sparse gradients."""
     tables = [(table, table.sparse) for table in module.modules() if isinstance(table, nn.Embedding)]
     try:
         for table, _ in tables:

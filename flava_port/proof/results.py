@@ -40,8 +40,8 @@ class BlockResult:
 class Bounds:
     """How far numbers of the two models may lie apart, relative to the largest value of an output or a gradient.
 
-    ``floor`` is the rounding of the block that rounds most, in float32; ``scale`` leads from it to what float64 may
-    differ by, ``whole`` where blocks ran on whole inputs. A gradient below ``gradient_rounding``, relative to the usual
+    ``floor`` is the rounding of the block that rounds most, in float32. Numbers may differ by ``floor * scale``, and
+    those of blocks that ran on whole inputs by ``floor * whole``. A gradient below ``gradient_rounding``, relative to the usual
     gradient, is nothing but rounding.
     """
 
@@ -152,7 +152,7 @@ class Results:
     own: Comparison
     seeded: Comparison | None
     codebook: Comparison | None
-    where: list[Finding]  # the first module to diverge, if an output differs
+    where: list[Finding]  # the first module to diverge, if an output or a block differs
     deviations: list[Deviation]  # only for a source whose own code computes otherwise
 
 

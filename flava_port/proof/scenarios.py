@@ -28,16 +28,11 @@ class Scenario:
         moved = {name: value.to(device) for name, value in self.inputs.items()}
         return Scenario(self.name, {name: value.to(dtype) if value.is_floating_point() else value for name, value in moved.items()})
 
-    def unmasked(self) -> "Scenario":
-        """The same inputs without masks and labels."""
-        predicting = ("bool_masked_pos", "input_ids_masked", "mim_labels", "mlm_labels", "itm_labels")
-        return Scenario(self.name, {name: value for name, value in self.inputs.items() if name not in predicting})
-
 
 def scenarios(model: Flava, *, brief: bool = False, seed: int = 0) -> list[Scenario]:
     """Inputs that reach every part: masks, padding, token types, labels, ITM negatives; and every position and patch.
 
-    Pixels are float32. ``brief`` is for large models: two short texts beside one image, which is there twice.
+    Pixels are float32. ``brief`` is for large models: two short texts, which `blocks` lengthens, beside one image twice.
     """
     longest = model.config.text_config.max_position_embeddings
     pairs = _inputs(model, 2, min(longest, SHORT_TEXT), seed) if brief else _inputs(model, 3, longest, seed)

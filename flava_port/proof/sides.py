@@ -16,7 +16,7 @@ from ..original.config import config_of
 from ..original.flava import Flava
 from ..rules.layouts import ORIGINAL_SEMANTICS, Semantics
 from ..rules.tables import CODEBOOK, CODEBOOK_PREFIX, FLAVA
-from ..target.installed import unloaded_model as load_model
+from ..target.installed import unloaded_model
 from ..target.parts import WHOLE
 from .forward import LOSSES
 from .streamed import Slot, Streamed, Weight
@@ -78,7 +78,7 @@ class Sides:
 
     def converted(self) -> Streamed:
         """The folder's model: what the installed transformers builds, with the values that its loader gives to it."""
-        model, _ = load_model(self.folder)
+        model, _ = unloaded_model(self.folder)
 
         def weight(key: str, value: torch.Tensor, slots: Sequence[Slot]) -> Weight:
             origin = self.loaded.keys.get(key)

@@ -130,9 +130,9 @@ class Streamed:
     def running(
         self, call: Callable[..., Any], dtype: torch.dtype, device: torch.device | None = None, *, gradients: bool = False
     ) -> Iterator[dict[str, Tensor]]:
-        """While the block runs, ``call(block, *args, **kwargs)`` runs in place of each block's forward.
+        """Within the context ``call(block, *args, **kwargs)`` runs in place of each block's forward.
 
-        It gets what stands between the blocks, by name; ``dtype`` and ``device`` are its.
+        Yields the weights between the blocks by name, in ``dtype`` and on ``device``.
         """
         between = StreamedBlock("", self.model, self.between)
         tensors = between.load(dtype, device)

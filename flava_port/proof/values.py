@@ -49,10 +49,10 @@ def _compare(converted: TensorSource, original: TensorSource) -> tuple[bool, str
     return theirs is None, ours.hexdigest(), (theirs or ours).hexdigest()
 
 
-def _explain(key: str, converted: TensorSource, source: str, original: TensorSource, twins: list[str]) -> Finding:
-    """What is wrong with a tensor. ``twins`` are the keys whose originals have exactly its values."""
+def _explain(key: str, converted: TensorSource, source: str, original: TensorSource, equal: list[str]) -> Finding:
+    """What is wrong with a tensor. ``equal`` are the keys whose originals have exactly its values."""
     if converted.shape != original.shape:
-        return Finding(key, source, f"shape {list(converted.shape)}, the original's is {list(original.shape)}", _as_names(twins))
+        return Finding(key, source, f"shape {list(converted.shape)}, the original's is {list(original.shape)}", _as_names(equal))
     ours, theirs = whole(converted), whole(cast(original, converted.dtype))
     different = differing(ours, theirs)
     at = tuple(map(int, np.argwhere(different)[0]))
@@ -64,11 +64,11 @@ def _explain(key: str, converted: TensorSource, source: str, original: TensorSou
         f"first at {list(at)}: {actual[at].item():.9g}, the original has {expected[at].item():.9g}"
     )
     looks = "" if ours.size > _SEARCHED_ELEMENTS else _resembles(ours, theirs, converted.dtype)
-    return Finding(key, source, what, _as_names(twins) or looks)
+    return Finding(key, source, what, _as_names(equal) or looks)
 
 
-def _as_names(twins: list[str]) -> str:
-    return f"{twins[0]}'s" if twins else ""
+def _as_names(equal: list[str]) -> str:
+    return f"{equal[0]}'s" if equal else ""
 
 
 def _resembles(ours: np.ndarray, theirs: np.ndarray, dtype: Dtype) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..conversion.account import Made, Placed, account, counts_up, rename_all, shapes_of
 from ..conversion.checkpoints import codebook_layout, original_layout
 from ..conversion.folder import loading_dtype
-from ..conversion.plan import can_be_made
+from ..conversion.plan import fillable
 from ..errors import InvalidInput
 from ..files.dtypes import FLOAT32, FLOATS
 from ..files.owned import RECORD
@@ -20,7 +20,7 @@ from ..rules.layouts import Layout, Semantics
 from ..target.allowed import questionable_fields
 from ..target.config import declared_dtypes, declared_fields, read_json
 from ..target.keys import POSITION_IDS, TIED, lost_in
-from ..target.known import shapes_of_folder
+from ..target.known import nearest_shapes_for
 from ..target.parts import CODEBOOK_PART, WHOLE, Part
 from ..target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, preprocessor_differences, takes_images
 from ..target.sizes import config_from_shapes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def recorded_keys(folder: Path, digests: Collection[str]) -> Set[str]:
     """The keys that the folder's record says were written, if it was converted from files with these sha256 digests.
 
-    They can only be missed: nothing that stands in the folder is believed of the original.
+    If the folder lacks one of them, it is missing. Nothing else in the record is believed.
     """
     try:
         record = json.loads((folder / RECORD).read_bytes())
@@ -126,7 +126,7 @@ class WeightClaims:
         self.placed = self.renamed = renamed.targets
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         expected, part = self.expected_config(), self.given.part
-        placement = account(renamed, shapes_of_folder(expected, part), part, can_be_made(part, expected))
+        placement = account(renamed, nearest_shapes_for(expected, part), part, fillable(part, expected))
         self.placed, self.whole, self.made = dict(placement.filled), True, placement.made
         self.mapped = [MappedKey(placed.name_in_file, key) for key, placed in self.placed.items()]
         self.mapped += [MappedKey(dropped.placed.name_in_file, dropped=dropped.because) for dropped in placement.dropped]
@@ -134,10 +134,10 @@ class WeightClaims:
 
     def keys(self, claim: Claim) -> None:
         """The folder has every key of the original and no other. One key of a tied pair is enough, unless both were written."""
-        twins = {**dict(TIED), **{other: one for one, other in TIED}}
+        others = {**dict(TIED), **{other: one for one, other in TIED}}
         absent = [key for key in self.placed if key not in self.converted]
         written = {self.given.part.prefix + key for key in self.given.recorded}
-        missing = [key for key in absent if key in written or twins.get(key) not in self.converted]
+        missing = [key for key in absent if key in written or others.get(key) not in self.converted]
         missing += [key for key in self.made if key not in self.converted]
         extra = [key for key in self.converted if key not in self.placed and key not in self.made]
         claim.findings += [Finding(key, self.name_of(key), "missing in the converted folder") for key in missing]

@@ -80,9 +80,9 @@ class Both:
         )
 
     def where(self, comparison: Comparison) -> list[Finding]:
-        """The first module to diverge, in the order in which the converted model runs; none where no block differs."""
+        """The first module to diverge, in the order in which the converted model runs; else, that it lies between blocks."""
         bounds = comparison.bounds
-        for case, blocks in zip(self.cases, self.theirs.cases):
+        for case, blocks in zip(self.cases, self.theirs.of_cases):
             for name, calls in blocks.items():
                 block = comparison.blocks.get(name)
                 for number, call in enumerate(calls, start=1):
@@ -95,7 +95,8 @@ class Both:
                         if enters:
                             theirs = Job(theirs.given.with_main(ours.given.main), None)
                         if self.tokens:
-                            ours, theirs = ours.shortened(self.tokens), theirs.shortened(self.tokens)
+                            spread = call.original in self.ours.calls(name)[1:]
+                            ours, theirs = (job.shortened(self.tokens, spread=spread) for job in (ours, theirs))
                         return localise(call, case.name, number, theirs, ours, bounds.tolerance)
         what = "what differs lies between blocks: a mask, a scale, a slice or a loss"
         return [Finding("no single block diverges", "", what)]
@@ -119,11 +120,12 @@ def run_both(sides: Sides, progress: Progress) -> tuple[Results, Expected]:
 def _bytes_to_run(ours: Streamed, codebook: Streamed | None) -> int:
     """The bytes of the weights of all blocks that run, each time that one does.
 
-    Both models' blocks run on inputs and are compared. The original's run on masked inputs too, where they are called twice.
+    Both models' blocks run on inputs and are compared. Those that are called twice run on masked inputs too, but for the
+    converted model's inner layers.
     """
     blocks = [*ours.blocks.values(), *(codebook.blocks.values() if codebook else ())]
-    twice = re.compile(r"flava\.\w+_model\.|flava\.\w+_to_mm_")
-    return sum((5 if twice.match(block.name) else 4) * block.nbytes for block in blocks)
+    twice, inner = re.compile(r"flava\.\w+_model\.|flava\.\w+_to_mm_"), inner_layers(ours)
+    return sum(((6 if twice.match(block.name) else 4) - (block.name in inner)) * block.nbytes for block in blocks)
 
 
 def memory_for(ours: Streamed) -> int:
@@ -166,9 +168,19 @@ def _recorded(ours: Streamed, theirs: Streamed, cases: Sequence[Scenario], advan
     dtype = torch.float32 if large else torch.float64
     original = Recorder(ours, dtype, gradients=True, advance=advance)
     expected = [original.run(run_original, case) for case in cases]
-    converted = Recorder(theirs, dtype, original, gradients=True, each_shape_once=large, advance=advance)
+    converted = Recorder(theirs, dtype, original, gradients=True, each_shape_once=inner_layers(theirs) if large else (), advance=advance)
     found = [converted.run(run_converted, case) for case in cases]
     return Both(original, converted, cases, expected, found, _TOKENS if large else None)
+
+
+def inner_layers(side: Streamed) -> set[str]:
+    """The layers that are neither the first nor the last of their encoder.
+
+    All layers of an encoder are one class. What that does otherwise with a further input shows in the first and the last.
+    """
+    layers = [found for name in side.blocks if (found := re.fullmatch(r"(.*\.layer)\.(\d+)", name))]
+    last = {found[1]: max(int(other[2]) for other in layers if other[1] == found[1]) for found in layers}
+    return {found[0] for found in layers if 0 < int(found[2]) < last[found[1]]}
 
 
 def _differs(own: Comparison) -> bool:

@@ -97,7 +97,7 @@ _TARGETS = (*expected_shapes({}), POSITION_IDS)
 
 
 def _candidate(found: StateDictInFile, wanted: Sequence[Layout], wish: Wish) -> _Candidate:
-    """How a state dict can be read, once what the user leaves out is out; of ways that read as much, first one that is wanted."""
+    """The ways to read a state dict, without what the user leaves out: most keys first, and of as many the wanted layouts'."""
     names = [name_of(key) for key in found.entries]
     out = {name: f"left out by --drop {glob}" for name in names for glob in wish.drop if fnmatchcase(name, glob)}
     left = [name for name in names if name not in out]
@@ -155,7 +155,7 @@ def _only_way(content: Content, chosen: _Candidate, wish: Wish) -> Reading:
 
 
 def _encoders_alone(chosen: _Candidate, wish: Wish) -> Reading | None:
-    """The way to read all weights as an encoders' class of its own, behind a prefix that is also the whole model's name for it."""
+    """The way to read as many weights as a class of encoders alone, where what it leaves over stops no conversion."""
     same = [way for way in chosen.ways if len(way.keys) == chosen.count and way.naming in ENCODERS_ALONE]
     return next((way for way in same if all(reason for _, reason in _beside(chosen, way, wish))), None)
 
@@ -246,7 +246,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _beside(chosen: _Candidate, way: Reading, wish: Wish) -> Iterator[tuple[str, str]]:
-    """The tensors that are no keys of the model, each with why it may be left out; with nothing where it may not be.
+    """Each tensor that is no key of the model, and why it may be left out; empty where it may not.
 
     What stands inside of the model stops a conversion. Counters and what metrics keep do not, and nor does
     anything outside of a prefix that the user has named.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..errors import InvalidInput
 from ..files.tensors import TensorSource, UnsupportedTensor
 from ..target.keys import HEAD_NAMES
-from ..target.known import shapes_of_folder
+from ..target.known import nearest_shapes_for
 from ..target.parts import WHOLE
 from ..target.shapes import Shapes
 from ..text import count_of, few
@@ -37,7 +37,7 @@ def settle_heads(source: Source, config: Mapping) -> Tuned:
         InvalidInput: a head of its own holds a tensor that is not dense, or the installed transformers refuses the config.
     """
     prefix = source.part.prefix
-    expected = shapes_of_folder(config, source.part)
+    expected = nearest_shapes_for(config, source.part)
     own = {_module(key, prefix) for key in expected}
     added: dict[str, TensorSource] = {}
     for key, tensor in source.tensors.items():

@@ -47,6 +47,6 @@ def bisect(releases: Sequence[str], observe: Callable[[str], Observation], match
 
 def describe_step(step: Transition) -> str:
     """The two releases, what changed between them, and the verdict."""
-    skipped = f" (in between, not to be observed: {', '.join(step.skipped)})" if step.skipped else ""
+    skipped = f" (could not be observed in between: {', '.join(step.skipped)})" if step.skipped else ""
     lines = *few([str(change) for change in step.found], LINES_SHOWN), verdict(step.old, step.new)
     return "\n".join([f"{step.old} -> {step.new}{skipped}", *(f"  {line}" for line in lines), ""])

@@ -125,7 +125,7 @@ def _of_runs(name: str, old: Run, new: Run, same_machine: bool) -> Iterator[Chan
 
 
 def _sides(old: Run, new: Run) -> dict[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor], float]]:
-    """What is compared, old and new, and the size below which a tensor of it counts as that large."""
+    """By kind the old tensors, the new ones, and the least size that errors are relative to."""
     return {"outputs": (old.answers, new.answers, 0.0), "gradients": (old.gradients, new.gradients, usual(old.gradients))}
 
 
@@ -238,7 +238,7 @@ def verdict(old: Observation, new: Observation) -> Advice:
 
 
 def _is_to_be_looked_at(old: Run, new: Run) -> bool:
-    """Whether an answer changed or is gone, or a gradient changed, is gone or is new, and not to be now as the original."""
+    """Whether the run changed otherwise than by agreeing with the original now."""
     return not (_agrees(old) is False and _agrees(new)) and _answers_otherwise(old, new)
 
 

@@ -54,7 +54,7 @@ SPREADS = "gradients"
 
 @dataclass
 class Cell:
-    """A module or an output of the model. Where it is of a refuted one, only what shows whose fault it is colours it."""
+    """A module or an output of the model. Where a proof differs, only errors that show where the fault lies colour it."""
 
     path: str
     label: str

@@ -43,7 +43,7 @@ class Tracer:
         return Finder([drop.fragment for drop in self.table.drops])
 
     def trace(self, key: str) -> tuple[Trace, bool]:
-        """What the table does to the key, and whether that is all. It is not where the key grew beyond `KEY_LENGTH_MAX`."""
+        """What the table does to the key, and whether that is all: it stops before a key grows beyond `KEY_LENGTH_MAX`."""
         if dropping := self.drops.in_key(key):
             return Trace(key, (), None, self.table.drops[dropping[0] - 1]), True
         steps: list[Step] = []

@@ -101,7 +101,7 @@ def _trace_all(table: RuleTable, ordered: Sequence[str]) -> tuple[Traced, list[L
     end = monotonic() + TRACING_SECONDS
     for count, key in enumerate(ordered):
         if count == OWN_KEYS_MAX or monotonic() > end:
-            not_these = f"looked at the {count:,} shortest keys only; at this one and {len(ordered) - count - 1:,} more at least it was not"
+            not_these = f"looked at the {count:,} shortest keys only, not at this one and at least {len(ordered) - count - 1:,} more"
             found.append(_undecided("keys", key, not_these))
             break
         trace, is_all = tracer.trace(key)

@@ -114,9 +114,9 @@ RESULTS_MAX = 200
 
 
 def conflicts_on(tracer: Tracer, key: str) -> tuple[set[tuple[int, int]], bool]:
-    """The pairs that do not commute on a key, nor on what any of the other rules, in any order, make of it.
+    """The pairs that do not commute on a key, or on one that other rules make of it, in any order.
 
-    Also whether all that was tried: no more than `RESULTS_MAX` results are, and no key longer than `KEY_LENGTH_MAX`.
+    Also whether all were tried: no more than `RESULTS_MAX` results are, and no key longer than `KEY_LENGTH_MAX`.
     """
     rules, found, all_tried = tracer.table.rules, set[tuple[int, int]](), True
     waiting: list[tuple[str, frozenset[int]]] = [(key, frozenset())]

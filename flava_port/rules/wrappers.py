@@ -29,7 +29,7 @@ PREFIX_PARTS_MAX = 8
 
 @dataclass(frozen=True)
 class Naming:
-    """A layout, and what stands before its keys in `WAYS` and not in a file of this naming."""
+    """A layout, and the prefix of its keys that files of this naming leave out."""
 
     layout: Layout
     adds: str = ""

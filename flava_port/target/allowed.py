@@ -61,8 +61,7 @@ class Field:
 def questionable_fields(content: Mapping[str, Any], dtype: str, part: Part = WHOLE) -> Iterator[Field]:
     """The fields of a config.json that are not FLAVA's own, and are not harmless or not known.
 
-    A section that states a dtype must state ``dtype``, the one that the weights are loaded in. That at the top is left
-    to `declared_dtypes`.
+    A section may state no dtype but ``dtype``, in which the weights are loaded. `declared_dtypes` checks the one at the top.
     """
     own = part.config_of(DEFAULTS)
     for name, value in content.items():

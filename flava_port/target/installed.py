@@ -109,8 +109,7 @@ _lock, _users, _undo = Lock(), list[object](), ExitStack()
 def quiet() -> Iterator[None]:
     """Keeps the warnings and log lines of building and running a model from being shown; errors still raise.
 
-    Users may overlap, in one thread or in several. The first puts them aside, and the last one to end lets them through
-    again: what each found when it began may be the silence of another.
+    Users may overlap, in one thread or in several: the first one silences, and the last one to end restores.
     """
     user = object()
     with _lock:

@@ -111,10 +111,10 @@ def shapes_for(config: Mapping, part: Part = WHOLE) -> Shapes:
     flava = installed_flava()
     if flava.other_keys:
         raise NotFaithful(f"{flava.describe()}. {NOT_THE_CHECKPOINT}")
-    return shapes_of_folder(config, part)
+    return nearest_shapes_for(config, part)
 
 
-def shapes_of_folder(config: Mapping, part: Part = WHOLE) -> Shapes:
+def nearest_shapes_for(config: Mapping, part: Part = WHOLE) -> Shapes:
     """What `shapes_for` gives; where the installed transformers has other keys than every known release, those of the nearest."""
     epoch = installed_flava().epoch
     known = known_shapes({**config, "init_codebook": True} if part is CODEBOOK_PART else config, epoch)

@@ -115,10 +115,12 @@ def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> list[SizeFound]:
     key = f"{_IMAGE}.embeddings.position_embeddings"
     projection = shapes.get(f"{_IMAGE}.embeddings.patch_embeddings.projection.weight", ())
     positions = shapes.get(key, ())
-    if len(positions) != 3 or len(projection) != 4 or projection[2] != projection[3]:
+    if len(positions) != 3 or len(projection) != 4:
         return []
-    row = isqrt(max(positions[1] - 1, 0))
-    return [SizeFound("image_config", "image_size", row * projection[2], key)] if row * row == positions[1] - 1 else []
+    *_, height, side = projection
+    row = isqrt(positions[1])  # of n * n patches and the class token that is n
+    is_square = height == side and row * row == positions[1] - 1
+    return [SizeFound("image_config", "image_size", row * side, key)] if is_square else []
 
 
 def config_from_shapes(

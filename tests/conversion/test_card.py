@@ -2,11 +2,13 @@
 
 import hashlib
 import re
+import shutil
 
 import pytest
 from huggingface_hub import ModelCard
 
 from flava_port import convert_dalle_checkpoint, convert_flava_checkpoint
+from flava_port.files import staging
 from flava_port.target.card import add_to_card, is_ours
 from tests.original.pictures import picture
 
@@ -102,6 +104,19 @@ def test_a_card_that_nobody_changed_is_written_anew(tiny, tmp_path):
     convert_flava_checkpoint(tiny.checkpoint, None, tmp_path / "out", part="image", force=True)
     second = (tmp_path / "out" / "README.md").read_text()
     assert is_ours(first) and is_ours(second) and "for `FlavaImageModel`" in second
+
+
+def test_a_killed_run_s_folder_with_a_card_of_ours_is_cleared_away(tiny, tmp_path):
+    """One with a README of somebody else's is left, and named."""
+    convert(tiny, tmp_path / "first")
+    for stage, card in ((".out.0123abcd.partial", None), (".out.4567cdef.partial", b"mine")):
+        shutil.copytree(tmp_path / "first", tmp_path / stage / "new")
+        (tmp_path / stage / "lock").write_text(staging._MARK)
+        if card:
+            (tmp_path / stage / "new" / "README.md").write_bytes(card)
+    removed, left = convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "out").notes
+    assert removed.startswith("removed .out.0123abcd.partial") and f"{tmp_path / '.out.4567cdef.partial'} is left over" in left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.4567cdef.partial", "first", "out"]
 
 
 def test_what_is_proven_later_is_added_to_a_card_of_ours_alone(card, tmp_path):

@@ -19,8 +19,8 @@ from tests.conversion.repair_forms import WEIGHTS
 FORMS = {
     "4.35 to 4.57: decoder.bias left out": (forms.without(1), "mim_head.decoder.bias added, equal to its other key"),
     "5.1 and later: bias left out": (forms.without(0), "mim_head.bias added, equal to its other key"),
-    "5.0.0, of a folder with bias alone": (forms.zero(1), "mim_head.decoder.bias was zero, as a release leaves it that does not tie it; it is mim_head.bias again"),
-    "5.0.0, of a folder with decoder.bias alone": (forms.zero(0), "mim_head.bias was zero, as a release leaves it that does not tie it; it is mim_head.decoder.bias again"),
+    "5.0.0, of a folder with bias alone": (forms.zero(1), "mim_head.decoder.bias was zero, as releases leave it that do not tie it to mim_head.bias; it is equal to that again"),
+    "5.0.0, of a folder with decoder.bias alone": (forms.zero(0), "mim_head.bias was zero, as releases leave it that do not tie it to mim_head.decoder.bias; it is equal to that again"),
     "up to 4.30.2: position_ids": (forms.with_position_ids(), "position_ids left out"),
     "5.0 to 5.3: gamma and beta": (forms.edited(forms.old_names), "under another release's names, such as flava.text_model.embeddings.LayerNorm.beta: renamed"),
     "up to 4.34: pickled": (forms.pickled, "pytorch_model.bin: pickled weights, written as safetensors"),

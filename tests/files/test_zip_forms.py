@@ -127,7 +127,7 @@ def test_a_storage_with_a_wrong_checksum_is_refused_while_it_is_read(saved, key,
     content[at] ^= 1
     path.write_bytes(content)
     damaged = open_checkpoint(path).tensors
-    with pytest.raises(InvalidInput, match="damaged, a tensor's bytes are not those that the file's checksum is of"):
+    with pytest.raises(InvalidInput, match="damaged, a tensor's bytes do not have the checksum that the file gives"):
         list(damaged[key].chunks())
     assert all(
         list(tensor.chunks()) for name, tensor in damaged.items() if name not in (key, "empty") and tensor.checksum != damaged[key].checksum

@@ -12,7 +12,7 @@ from tests.proof.mutants import bend_gradients, edited
 def size(request, monkeypatch):
     """A size of model; gradients of a large one are compared in float32, on fewer inputs."""
     if request.param == "large":
-        monkeypatch.setattr(bounds, "FLOAT64_GRADIENTS_MAX", 0)
+        monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
 
 
 @pytest.mark.usefixtures("size")

@@ -44,7 +44,7 @@ def test_a_clean_model_is_as_near_the_exact_result_as_the_original(tiny, convert
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_clean_large_model_is_not_accused(tiny, converted, device, monkeypatch):
     """The blocks that count as exact ran in float32 themselves, so that the original may be off by nothing at all."""
-    monkeypatch.setattr(bounds, "FLOAT64_GRADIENTS_MAX", 0)
+    monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
     claims = _claims(tiny, converted, device)
     assert [claim.verdict for claim in claims.values()] == [Verdict.PROVEN] * 2, claims
 

@@ -7,7 +7,6 @@ import torch
 
 from flava_port.original.codebook import DalleEncoder
 from flava_port.original.flava import Flava
-from flava_port.proof.bounds import worst
 from flava_port.proof.forward import relative_error, run_converted, run_original
 from flava_port.proof.scenarios import scenarios
 from tests.builders import from_pretrained, tiny_codebook, tiny_state_dict
@@ -34,6 +33,11 @@ def test_training_keeps_the_scale_between_1_and_100_as_the_authors_do(models, pa
     theirs.flava.logit_scale.data.fill_(scale)
     run_converted(theirs.train(), pairs)
     assert theirs.flava.logit_scale.item() == pytest.approx(clamped, abs=1e-4)
+
+
+def worst(actual, expected) -> float:
+    """The largest relative error of all outputs."""
+    return max(relative_error(actual[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("scale", [9.0, -2.0])

@@ -74,7 +74,7 @@ def test_a_clean_processor_is_the_originals(folder, given):
     images = claims_about_images(folder)
     assert [claim.verdict for claim in images.values()] == [Verdict.PROVEN] * 2, images
     assert "images are the original's bit for bit" in images["pixels"].summary
-    assert "resized from the image, by the original from what its encoder gets: up to " in images["codebook pixels"].summary
+    assert "resized from the image, where the original resizes what its encoder gets: up to " in images["codebook pixels"].summary
     texts = claim_about_texts(folder, given)
     assert texts.verdict is Verdict.PROVEN and f"the 60 words of {given}" in texts.summary
 

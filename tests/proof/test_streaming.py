@@ -28,7 +28,7 @@ def flags(tiny, converted):
 @pytest.fixture
 def large(monkeypatch):
     """The tiny model counts as large."""
-    monkeypatch.setattr(bounds, "FLOAT64_GRADIENTS_MAX", 0)
+    monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
 
 
 @pytest.mark.parametrize("size", ["small", "large"])

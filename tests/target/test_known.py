@@ -5,7 +5,7 @@ import pytest
 from flava_port.errors import NotFaithful
 from flava_port.target import known
 from flava_port.target.epochs import EPOCHS
-from flava_port.target.known import InstalledFlava, doubts_about_the_installed, installed_flava, shapes_for, shapes_of_folder
+from flava_port.target.known import InstalledFlava, doubts_about_the_installed, installed_flava, nearest_shapes_for, shapes_for
 from flava_port.target.schema import PROBE, known_schema
 from flava_port.target.schema_differences import in_short
 from tests.releases.plants import PLANTS, plant
@@ -137,7 +137,7 @@ def test_a_changed_schema_is_blamed_whatever_the_files_are(unknown, monkeypatch)
     """The shapes of a folder are then those of the nearest release, so that its files are judged all the same."""
     plant("a renamed submodule", unknown, monkeypatch)
     assert doubts_about_the_installed(files_are_right=False).endswith("the cause, and not the checkpoint")
-    assert "flava.text_model.encoder.layer.0.intermediate.dense.weight" in shapes_of_folder({})
+    assert "flava.text_model.encoder.layer.0.intermediate.dense.weight" in nearest_shapes_for({})
 
 
 def test_a_transformers_that_builds_no_flava_is_described_by_that(unknown, monkeypatch):

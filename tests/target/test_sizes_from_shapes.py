@@ -94,6 +94,40 @@ def test_sizes_are_decided_by_most_of_the_weights():
     assert [size.value for size in found if size.name == "text_config.hidden_size"] == [64]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "highest"), [({10}, 10), ({0, 1, 2, 16}, 16), ({11}, None), ({0, 1, 2, 17}, None)], ids=lambda value: str(value)
+)
+def test_a_number_far_above_how_many_there_are_is_refused(numbers, highest):
+    """More than twice as many and 8: modules between them must be missing."""
+    shapes = {f"flava.text_model.encoder.layer.{number}.output.dense.bias": (4,) for number in numbers}
+    if highest is None:
+        with pytest.raises(NotFaithful, match=f"is number {max(numbers)} where the checkpoint has {len(numbers)} in all"):
+            sizes_found(shapes)
+    else:
+        [found] = (size for size in sizes_found(shapes) if size.field == "num_hidden_layers")
+        assert found.value == highest + 1
+
+
+IMAGE = "flava.image_model.embeddings."
+
+
+@pytest.mark.parametrize(("positions", "patch", "size"), [(2, (5, 5), 5), (5, (3, 3), 6), (50, (2, 2), 14)])
+def test_the_image_is_as_many_patches_wide_as_positions_tell(positions, patch, size):
+    """One position is the class token's; the key that shows it is named."""
+    shapes = {f"{IMAGE}position_embeddings": (1, positions, 4), f"{IMAGE}patch_embeddings.projection.weight": (4, 3, *patch)}
+    [found] = (found for found in sizes_found(shapes) if found.field == "image_size")
+    assert (found.value, found.key) == (size, f"{IMAGE}position_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("positions", "patch"), [(0, (2, 2)), (1, (2, 2)), (3, (2, 2)), (4, (2, 2)), (6, (2, 2)), (5, (2, 3)), (5, (3, 2))]
+)
+def test_no_size_is_read_from_an_image_that_is_no_square(positions, patch):
+    """Nor from no patches, nor from patches that are no squares."""
+    shapes = {f"{IMAGE}position_embeddings": (1, positions, 4), f"{IMAGE}patch_embeddings.projection.weight": (4, 3, *patch)}
+    assert not [found for found in sizes_found(shapes) if found.field == "image_size"]
+
+
 def test_image_positions_that_are_no_square_ask_for_a_config():
     """29 patches could make an image of any shape, so the message asks for a config."""
     for beside in ({}, {"flava.text_model.layernorm.weight": (8,)}):
