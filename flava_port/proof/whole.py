@@ -133,11 +133,11 @@ def memory_for(ours: Streamed) -> int:
     assert isinstance(ours.model, Flava)
     image, text, both = (getattr(ours.model.config, f"{name}_config") for name in ("image", "text", "multimodal"))
     patches = (image.image_size // image.patch_size) ** 2
-    encoders = ((image, 1 + patches), (text, SHORT_TEXT), (both, 2 + patches + SHORT_TEXT))
-    states = sum(length * encoder.hidden_size * (encoder.num_hidden_layers + 3) for encoder, length in encoders)
-    of_two_pairs_as_they_are_and_masked = 4 * torch.float64.itemsize * states
+    # One image, two texts and two pairs, as they are and masked.
+    encoders = ((image, 2 * (1 + patches)), (text, 4 * SHORT_TEXT), (both, 4 * (2 + patches + SHORT_TEXT)))
+    states = torch.float64.itemsize * sum(rows * one.hidden_size * (one.num_hidden_layers + 3) for one, rows in encoders)
     weights_and_gradients_of_both_in_float64 = 4 * 2 * max(block.nbytes for block in ours.blocks.values())
-    return _LIBRARIES + of_two_pairs_as_they_are_and_masked + weights_and_gradients_of_both_in_float64
+    return _LIBRARIES + states + weights_and_gradients_of_both_in_float64
 
 
 def _run_both(sides: Sides, ours: Streamed, theirs: Streamed, our_codebook: Streamed | None, advance: Advance) -> tuple[Results, Expected]:
