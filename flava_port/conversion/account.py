@@ -96,7 +96,9 @@ def rename_all(sources: Sequence[StateDict]) -> Renamed:
         for key, tensor in source.tensors.items():
             trace = source.way.to(key)
             kept = trace.dropped.kept_key(key) if trace.dropped else ""
-            placed = Placed(source, key, tensor, trace, (source.way.to(kept) if kept else trace).target or kept or key, kept)
+            target = (source.way.to(kept) if kept else trace).target
+            assert target is not None, "no table drops a copy that it keeps"
+            placed = Placed(source, key, tensor, trace, target, kept)
             if kept:
                 renamed.copies.append(placed)
             elif (other := renamed.targets.setdefault(placed.target, placed)) is not placed:

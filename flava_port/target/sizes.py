@@ -106,7 +106,8 @@ def _by_majority(size: Size, shapes: Mapping[str, tuple[int, ...]]) -> SizeFound
     votes = [(shapes[key][axis], key) for key, axis in size.evidence if len(shapes.get(key, ())) > axis]
     if not votes:
         return None
-    value, _count = Counter(vote for vote, _key in votes).most_common(1)[0]
+    counts = Counter(vote for vote, _key in votes)
+    value = max(counts, key=counts.__getitem__)
     return SizeFound(size.section, size.field, value, next(key for vote, key in votes if vote == value))
 
 
