@@ -149,8 +149,8 @@ def _heads_that_differ(config: Mapping, placement: Placement, made_by: Semantics
         if head_eps is not None and head_eps != eps and f"{heads.split()[0]}.bias" in placement.filled:
             size = abs(sqrt((0.1 + head_eps) / (0.1 + eps)) - 1)
             found.append(
-                f"{heads}: their layer norms had epsilon {head_eps}; transformers gives them their encoder's, {eps}. Their outputs "
-                f"differ by the factor sqrt((v + {head_eps}) / (v + {eps})), v the input's variance: by {size:.1e} of themselves for v = 0.1; verify measures it"
+                f"{heads}: their layer norms had epsilon {head_eps}; transformers gives them their encoder's, {eps}. What they normalise comes "
+                f"out larger by sqrt((v + {head_eps}) / (v + {eps})), v its variance: by {size:.1e} of itself for v = 0.1; verify measures it"
             )
     return found
 

@@ -44,7 +44,7 @@ def owned_in(folder: Path) -> Set[str]:
     return {name for name in present if name in own or (is_written(name) and name in listed)}
 
 
-def is_ours(file: Path) -> bool:
+def written_by_us(file: Path) -> bool:
     """Whether a file that a killed run left is one that we wrote, by its name or by the record beside it."""
     return is_written(file.name) or file.name in owned_in(file.parent)
 

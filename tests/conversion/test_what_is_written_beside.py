@@ -53,8 +53,8 @@ def test_what_differs_is_said_of_each_kind_of_head_with_its_size(tmp_path):
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", head_layer_norm_eps=1e-3)
     assert converted.plan.differs == [
-        f"{heads}: their layer norms had epsilon 0.001; transformers gives them their encoder's, 1e-12. Their outputs differ "
-        "by the factor sqrt((v + 0.001) / (v + 1e-12)), v the input's variance: by 5.0e-03 of themselves for v = 0.1; verify measures it"
+        f"{heads}: their layer norms had epsilon 0.001; transformers gives them their encoder's, 1e-12. What they normalise comes out larger "
+        "by sqrt((v + 0.001) / (v + 1e-12)), v its variance: by 5.0e-03 of itself for v = 0.1; verify measures it"
         for heads in ("mim_head and mmm_image_head", "mlm_head and mmm_text_head")
     ]
 
@@ -67,7 +67,7 @@ def test_the_size_of_the_difference_follows_from_both_epsilons(tiny, tmp_path):
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")
     converted = convert_flava_checkpoint(tmp_path / "theirs.pt", None, tmp_path / "out", tmp_path / "hf", head_layer_norm_eps=0.05)
-    assert len(converted.plan.differs) == 2 and all("by 1.2e-01 of themselves for v = 0.1" in line for line in converted.plan.differs)
+    assert len(converted.plan.differs) == 2 and all("by 1.2e-01 of itself for v = 0.1" in line for line in converted.plan.differs)
 
 
 def test_fields_of_a_given_config_that_are_nobodys_are_left_out_and_named(tiny, tmp_path):
