@@ -75,7 +75,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+LONGER = "one token in the middle", "bfloat16 in the masked pass"
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, marks=[pytest.mark.slow] * (fault in LONGER)) for fault in FAULTS])
 def test_a_fault_of_an_inner_layer_or_of_the_masked_pass_alone_is_caught(fault, verified):
     """Where a further input of one shape is computed otherwise, the first layer shows it, which computes every input."""
     change, culprit = FAULTS[fault]

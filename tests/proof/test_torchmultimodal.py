@@ -83,6 +83,7 @@ def test_a_planted_fault_is_named_by_torchmultimodals_key(theirs, tmp_path, faul
     )
 
 
+@pytest.mark.slow
 def test_one_converted_without_its_codebook_is_proven_where_that_is_said(run_command, tmp_path):
     """`convert --no-codebook --verify` and `verify --no-codebook` prove it; without the option, the codebook is missing."""
     torch.save(tiny_torchmultimodal(), tmp_path / "theirs.pt")

@@ -42,6 +42,7 @@ def test_a_future_has_the_sources_of_its_change_alone(tmp_path):
     assert before in digests and len(digests) == len(FUTURES) and source_digest() == before
 
 
+@pytest.mark.slow  # in this process: tests/target/test_known.py
 def test_a_patched_release_is_not_trusted_for_its_number(tiny, tmp_path):
     """`convert` refuses under a known number with other sources, in one line that says what they changed, and writes nothing."""
     future = make_future(tmp_path, *FUTURES["a submodule renamed"], number=INSTALLED)

@@ -46,6 +46,7 @@ def test_key_mapping_does_what_the_table_does_on_the_whole_grammar(apply):
     assert all(apply(key, mapping) == key for key in keys if not kept(key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apply", (first_match, in_turn), ids=lambda function: function.__name__)
 def test_key_mapping_takes_a_common_prefix(apply):
     """With ``model.`` before every key, the patterns still rename as the table does."""

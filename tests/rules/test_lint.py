@@ -153,7 +153,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "10,000 rules")) for name in LARGE])
 def test_any_table_is_done_within_ten_seconds_or_says_what_was_left(name):
     """A table that all of it was looked at has no such finding, and the others name what was not."""
     keys = [ascii_lowercase] if name == "a rule for each letter" else own_keys(LARGE[name])
