@@ -13,7 +13,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
@@ -50,8 +50,8 @@ class StoredTensor:
 
     Its storage begins at byte ``start`` of the file. ``offset`` and ``stride``, in elements, place the
     tensor inside that storage, as in `torch.as_strided`. If the storage is deflated, ``deflated`` is the number of
-    its bytes in the file. If the file says what the storage's bytes sum up to, ``checksum`` has that, and reading the
-    tensor raises InvalidInput where they do not.
+    its bytes in the file. If the file says what the storage's bytes sum up to, ``checksum`` has that, and the first
+    reading of the whole tensor raises InvalidInput where they do not.
     """
 
     file: Path
@@ -62,6 +62,8 @@ class StoredTensor:
     stride: tuple[int, ...] | None = None  # None: contiguous
     deflated: int | None = None
     checksum: Checksum | None = None
+    # The times of the file's last change at which the checksum was seen to be right.
+    right_at: list[int] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def is_contiguous(self) -> bool:
@@ -81,9 +83,11 @@ class StoredTensor:
         total = prod(self.shape)
         if not total:
             return
-        sums_up = self.checksum is not None and self.is_contiguous and total * self.dtype.itemsize == self.checksum.nbytes
-        if self.checksum is not None and not sums_up:
-            check_storage(self.file, self.file.stat().st_ctime_ns, self.start, self.deflated, self.checksum)
+        changed = self.file.stat().st_ctime_ns
+        checksum = self.checksum if changed not in self.right_at else None
+        sums_up = checksum is not None and self.is_contiguous and total * self.dtype.itemsize == checksum.nbytes
+        if checksum is not None and not sums_up:
+            check_storage(self.file, changed, self.start, self.deflated, checksum)
         crc = 0
         with open(self.file, "rb", buffering=0) as raw:
             file = raw if self.deflated is None else Inflating(raw, self.start, self.deflated)
@@ -99,8 +103,10 @@ class StoredTensor:
                 chunk = self._read_into(memory[: total - first], file)
                 crc = zlib.crc32(raw_bytes(chunk), crc) if sums_up else 0
                 yield chunk
-        if self.checksum is not None and sums_up and crc != self.checksum.crc:
-            raise damaged(self.file)
+        if checksum is not None:
+            if sums_up and crc != checksum.crc:
+                raise damaged(self.file)
+            self.right_at.append(changed)
 
     def _read_into(self, chunk: np.ndarray, file: io.FileIO | Inflating) -> np.ndarray:
         view = raw_bytes(chunk)

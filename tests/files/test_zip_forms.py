@@ -134,6 +134,18 @@ def test_a_storage_with_a_wrong_checksum_is_refused_while_it_is_read(saved, key,
     )
 
 
+@pytest.mark.parametrize("key", ["long", "a part of it", "transposed"])
+def test_a_storage_that_is_damaged_after_it_was_read_is_refused_too(saved, key):
+    """A checksum that was right is computed anew once the file has changed."""
+    tensor = open_checkpoint(saved).tensors[key]
+    assert list(tensor.chunks()) and list(tensor.chunks())
+    content = bytearray(saved.read_bytes())
+    content[tensor.start] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(InvalidInput, match="damaged, a tensor's bytes do not have the checksum that the file gives"):
+        list(tensor.chunks())
+
+
 def test_a_damaged_checkpoint_is_neither_converted_nor_proven(run_command, tiny, tmp_path):
     """One bit of a weight is flipped on the disk, and the file's own checksum tells."""
     flags = ["--codebook_path", tiny.codebook, "--pytorch_dump_folder_path", tmp_path / "out"]
