@@ -12,6 +12,7 @@ from typing import Any
 from ..conversion.folder import loading_dtype
 from ..files.dtypes import DTYPES
 from ..files.model_folder import weights_file
+from ..files.owned import RECORD
 from ..files.shards import WEIGHTS, files_of_weights
 from ..files.tensors import UnsupportedTensor
 from ..rules.tables import source_name
@@ -20,6 +21,8 @@ from ..target.config import config_json
 from ..target.installed import version
 from ..target.keys import POSITION_IDS, TIED, TIED_KEYS, current_name, tied
 from ..target.parts import PARTS, Part
+from ..target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
+from ..target.tokenizer import TOKENIZER_FILES
 from ..text import count_of, few
 from .certificate import Claim, Finding, Verdict
 from .config_fields import INERT, unused_fields
@@ -30,12 +33,14 @@ from .weights import WeightClaims
 def judge_as_loaded(weights: WeightClaims, claim: Claim) -> None:
     """Each class reads every parameter from where it stands, in the right dtype, with the original's config and settings."""
     part, right = weights.given.part, _converted_right(weights)
+    is_right = _is_as(weights.twin.contents, _contents_of(right))
     compared = weights_file(weights.given.folder)
     files = {file.name for file in files_of_weights(compared)}
     names = []
     for loaded_part in (part, *_parts_in(part)):
         try:
-            wanted = _loaded_right(right, loaded_part.model_class)
+            # Of equal files the loader makes equal models, so that one of them need not be loaded twice.
+            wanted = weights.twin.loaded_as(loaded_part.model_class) if is_right else _loaded_right(right, loaded_part.model_class)
         except Exception as error:  # each release has types of its own for this
             if loaded_part is part:
                 why = f"{type(error).__name__}: {error}"
@@ -73,8 +78,31 @@ def _converted_right(weights: WeightClaims) -> tuple[str, tuple[tuple[str, str],
 @lru_cache(maxsize=16)
 def _loaded_right(right: tuple[str, tuple[tuple[str, str], ...]], model_class: str) -> LoadedAs:
     """What transformers makes of a right conversion."""
+    return load_twin(_contents_of(right), model_class)
+
+
+def _contents_of(right: tuple[str, tuple[tuple[str, str], ...]]) -> Contents:
     config, dtypes = right
-    return load_twin(Contents({"config.json": config.encode()}, {WEIGHTS: {key: DTYPES[name] for key, name in dtypes}}), model_class)
+    return Contents({"config.json": config.encode()}, {WEIGHTS: {key: DTYPES[name] for key, name in dtypes}})
+
+
+# What a conversion writes besides, which other claims judge.
+_BESIDE = {RECORD, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, *TOKENIZER_FILES}
+
+
+def _is_as(folder: Contents, right: Contents) -> bool:
+    """Whether a loader finds in the folder what it finds in a right one: the same config, keys, dtypes and files."""
+    texts = {name: text for name, text in folder.texts.items() if name not in _BESIDE}
+    return (
+        folder.weights == right.weights
+        and texts.keys() == right.texts.keys()
+        and all(_canonical(text) == _canonical(right.texts[name]) for name, text in texts.items())
+    )
+
+
+def _canonical(text: bytes) -> str:
+    """JSON in one form, in which true is not 1 and 1 is not 1.0."""
+    return json.dumps(json.loads(text), sort_keys=True)
 
 
 class _Comparison:

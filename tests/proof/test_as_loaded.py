@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from flava_port import convert_flava_checkpoint, verify
 from flava_port.codebook import convert_dalle_checkpoint
+from flava_port.proof import loading
 from flava_port.proof.certificate import Verdict
 from flava_port.target.parts import PARTS
 from tests.builders import from_pretrained
@@ -55,11 +56,12 @@ def test_modules_whose_settings_change_behind_the_config_are_named(converted, ti
     """A loader that leaves dropout in the modules, say: the setting, how many modules have it, and where."""
     import transformers
 
-    clean, _ = claim_about(tiny, converted)  # what a right folder makes is kept
-    assert clean.verdict is Verdict.PROVEN
     dropout = transformers.models.flava.modeling_flava.nn.Dropout
-    with mock.patch.object(dropout, "__init__", lambda self, p=0.5, inplace=False: _set(self, p)):
-        claim, _ = claim_about(tiny, converted)
+    with mock.patch.object(loading, "_is_as", return_value=False):  # a right one is loaded beside it
+        clean, _ = claim_about(tiny, converted)  # what a right folder makes is kept
+        assert clean.verdict is Verdict.PROVEN
+        with mock.patch.object(dropout, "__init__", lambda self, p=0.5, inplace=False: _set(self, p)):
+            claim, _ = claim_about(tiny, converted)
     found = [str(finding) for finding in claim.findings]
     assert any("FlavaForPreTraining: p: 0.25, where 0.0 belongs, in " in text for text in found), found
 
@@ -125,3 +127,22 @@ def test_what_a_trainer_leaves_beside_a_model_is_no_rival(converted, tiny, tmp_p
     (folder / "trainer_state.json").write_text("{}")
     claim, certificate = claim_about(tiny, folder)
     assert claim.verdict is Verdict.PROVEN and certificate.verdict is Verdict.PROVEN, certificate.table()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "equal"),
+    [
+        ("config.json", lambda text: json.dumps(dict(reversed(json.loads(text).items()))), True),
+        ("conversion.json", lambda text: "{}", True),
+        ("config.json", lambda text: text.replace('"hidden_dropout_prob": 0.0', '"hidden_dropout_prob": 0'), False),
+        ("generation_config.json", lambda text: "{}", False),
+    ],
+)
+def test_files_count_as_equal_only_if_a_loader_finds_the_same_in_them(name, change, equal, tiny, converted, tmp_path):
+    """Then the folder's own twin stands for a right one; else a right one is loaded too, and they are compared."""
+    folder = shutil.copytree(converted, tmp_path / "out")
+    text = (folder / name).read_text() if (folder / name).exists() else ""
+    (folder / name).write_text(change(text))
+    with mock.patch.object(loading, "_loaded_right", wraps=loading._loaded_right) as loaded:
+        claim_about(tiny, folder)
+    assert loaded.called != equal
