@@ -80,7 +80,11 @@ COMPUTATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", COMPUTATIONS)
+# The others are named in the same way.
+QUICK = "an attention scale", "a codebook's activation"
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in COMPUTATIONS])
 def test_another_computation_is_named_where_it_shows(observed, name, monkeypatch):
     """The line has the circumstance, its outputs, the first module to differ, and that it departs from the original."""
     changed, change, begins, says = COMPUTATIONS[name]
