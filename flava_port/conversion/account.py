@@ -97,7 +97,7 @@ def rename_all(sources: Sequence[StateDict]) -> Renamed:
             trace = source.way.to(key)
             kept = trace.dropped.kept_key(key) if trace.dropped else ""
             target = (source.way.to(kept) if kept else trace).target
-            assert target is not None, "no table drops a copy that it keeps"
+            assert target is not None  # no table drops a copy that it keeps
             placed = Placed(source, key, tensor, trace, target, kept)
             if kept:
                 renamed.copies.append(placed)
