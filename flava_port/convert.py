@@ -16,7 +16,7 @@ from .conversion.plan import given_config, plan_conversion
 from .conversion.record import Conversion, conversion_record
 from .errors import InvalidInput
 from .files.checkpoint import file_sha256
-from .files.owned import RECORD, check_folder, owned_in, written_by_us
+from .files.owned import RECORD, check_folder, owned_in, written_in
 from .files.staging import clear_leftovers, write_files
 from .files.vocabulary import read_vocabulary
 from .progress import Progress, in_background, silent
@@ -110,7 +110,7 @@ def convert_to_folder(target: Path, options: Options) -> Conversion:
             record = conversion_record(conversion, {path: digest.result() for path, digest in digests.items()})
             write_files(folder, {"config.json": config, **processor_files(plan.config, plan.part, tokenizer), RECORD: record})
             write_card(folder, target, record, plan.part)
-    return replace(conversion, notes=clear_leftovers(target, lambda file: written_by_us(file) or file.name in own_card_in(file.parent)))
+    return replace(conversion, notes=clear_leftovers(target, lambda folder: written_in(folder) | own_card_in(folder)))
 
 
 def upgrade_state_dict(

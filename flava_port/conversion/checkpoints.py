@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InvalidInput, NotFaithful
 from ..files.checkpoint import open_checkpoint
-from ..files.owned import written_by_us
+from ..files.owned import written_in
 from ..files.safetensors_format import write_safetensors
 from ..files.staging import check_space, check_target, clear_leftovers, staged_files, sync_path
 from ..files.tensors import ArrayTensor, StoredTensor, TensorSource, first_difference, for_each, nbytes
@@ -54,7 +54,7 @@ def write_checkpoints(
                 write(path, content, advance)
         for path, content in zip(partial, contents.values()):
             _prove(path, content)
-    notes = [("note", note) for target in contents for note in clear_leftovers(target, written_by_us)]
+    notes = [("note", note) for target in contents for note in clear_leftovers(target, written_in)]
     return Written({target: len(content) for target, content in contents.items()}, [*described, *notes])
 
 

@@ -44,9 +44,9 @@ def owned_in(folder: Path) -> Set[str]:
     return {name for name in present if name in own or (is_written(name) and name in listed)}
 
 
-def written_by_us(file: Path) -> bool:
-    """Whether a file that a killed run left is one that we wrote, by its name or by the record beside it."""
-    return is_written(file.name) or file.name in owned_in(file.parent)
+def written_in(folder: Path) -> Set[str]:
+    """The names of the files that we wrote in a folder that a killed run left, by their names or by the record there."""
+    return {name for name in os.listdir(folder) if is_written(name)} | owned_in(folder)
 
 
 def check_folder(target: Path, *, force: bool, sources: tuple[Path, ...] = ()) -> Path:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -159,16 +159,16 @@ def _lock(stage: Path) -> IO[str]:
     return file
 
 
-def clear_leftovers(target: Path, is_ours: Callable[[Path], bool]) -> list[str]:
+def clear_leftovers(target: Path, ours_in: Callable[[Path], Set[str]]) -> list[str]:
     """Removes what killed runs left beside a target, where nothing in it is anyone else's; says what it did and what it left.
 
-    ``is_ours`` tells the files that we wrote.
+    ``ours_in`` tells the names of the files in a folder that we wrote.
     """
     notes = []
     for stage in sorted(target.parent.glob(f".{glob.escape(target.name)}.????????.partial")):
         if _is_at_work(stage):
             continue
-        if _is_all_ours(stage, target, is_ours):
+        if _is_all_ours(stage, target, ours_in):
             remove(stage)
             notes.append(f"removed {stage.name}, which a run that was killed had left beside the target")
         else:
@@ -190,7 +190,7 @@ def _is_at_work(stage: Path) -> bool:
     return False
 
 
-def _is_all_ours(stage: Path, target: Path, is_ours: Callable[[Path], bool]) -> bool:
+def _is_all_ours(stage: Path, target: Path, ours_in: Callable[[Path], Set[str]]) -> bool:
     """Whether a hidden folder can be deleted without losing anyone's file."""
     with suppress(OSError):
         inside = {path.name for path in stage.iterdir()}
@@ -201,7 +201,7 @@ def _is_all_ours(stage: Path, target: Path, is_ours: Callable[[Path], bool]) -> 
         if (stage / "old").exists() and not target.exists():
             return False  # the only old one there is
         folders = [folder for folder in (stage / "new", stage / "old") if folder.is_dir() and not folder.is_symlink()]
-        written = {path.name for folder in folders for path in folder.iterdir() if is_ours(path)}
+        written = {name for folder in folders for name in ours_in(folder)}
         return not any(files_of_others(folder, target, written) for folder in folders)
     return False
 

@@ -95,7 +95,7 @@ class Both:
                         if enters:
                             theirs = Job(theirs.given.with_main(ours.given.main), None)
                         if self.tokens:
-                            spread = call.original in self.ours.calls(name)[1:]
+                            spread = pair_of(self.ours, self.theirs, name, self.tokens).is_further(call)
                             ours, theirs = (job.shortened(self.tokens, spread=spread) for job in (ours, theirs))
                         return localise(call, case.name, number, theirs, ours, bounds.tolerance)
         what = "what differs lies between blocks: a mask, a scale, a slice or a loss"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from flava_port.files import replacing, staging
-from flava_port.files.owned import owned_in, written_by_us
+from flava_port.files.owned import owned_in, written_in
 from tests.refusal import listing
 
 RECORD = json.dumps({"tensors": {"w": {"file": "model.safetensors"}}})
@@ -64,7 +64,7 @@ def main(root: Path, how: str, step: int) -> list[tuple[dict, list[str], dict]]:
             os._exit(0)
         was_killed = os.waitpid(child, 0)[1] != 0
         left = texts(place)
-        notes = staging.clear_leftovers(place / "out", written_by_us)
+        notes = staging.clear_leftovers(place / "out", written_in)
         replace(place / "out")
         found.append((left, notes, texts(place)))
         shutil.rmtree(place)

@@ -11,7 +11,7 @@ import pytest
 
 from flava_port.errors import InvalidInput
 from flava_port.files import replacing, staging
-from flava_port.files.owned import check_folder, is_written, owned_in, written_by_us
+from flava_port.files.owned import check_folder, is_written, owned_in, written_in
 from flava_port.files.staging import clear_leftovers, staged
 from tests.files.killed import NEW, OLD, OTHERS, RECORD, fill, replace, texts
 
@@ -174,7 +174,7 @@ def test_a_run_at_work_is_left_alone(tmp_path):
     """Its hidden folder is neither removed nor called left over; once it ended, none is there."""
     with staged(tmp_path / "out") as folder:
         fill(folder, NEW)
-        assert clear_leftovers(tmp_path / "out", written_by_us) == []
+        assert clear_leftovers(tmp_path / "out", written_in) == []
     assert texts(tmp_path) == {f"out/{name}": content for name, content in NEW.items()}
 
 
@@ -199,7 +199,7 @@ def test_leftovers_go_only_where_all_in_them_is_ours(tmp_path, left, goes):
     fill(tmp_path / "out", {"conversion.json": RECORD})
     stage = tmp_path / ".out.0123abcd.partial"
     fill(stage, {"lock": staging._MARK} | left)
-    [note] = clear_leftovers(tmp_path / "out", written_by_us)
+    [note] = clear_leftovers(tmp_path / "out", written_in)
     assert stage.exists() != goes and (note.startswith("removed .out.0123abcd.partial") if goes else f"{stage} is left over" in note)
 
 
@@ -207,7 +207,7 @@ def test_the_only_old_one_is_not_removed(tmp_path):
     """A kill between two renames leaves the old target in the hidden folder alone."""
     stage = tmp_path / ".out.0123abcd.partial"
     fill(stage, {"lock": staging._MARK, "new/config.json": "{}", **{f"old/{name}": content for name, content in OLD.items()}})
-    [note] = clear_leftovers(tmp_path / "out", written_by_us)
+    [note] = clear_leftovers(tmp_path / "out", written_in)
     assert "look at it" in note and texts(stage / "old") == OLD
 
 
