@@ -1,6 +1,8 @@
 """The command line: parses, calls, prints. The exit statuses are in the text of --help."""
 
 import argparse
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -33,6 +35,7 @@ def _where_the_model_is(command: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status. An error becomes one message on stderr."""
     interrupts = _stop_cleanly_on_signals()
+    atexit.register(gc.freeze)  # or the last search for garbage, in all that was imported, takes nearly as long as importing torch
     try:
         options = _parser().parse_args(arguments)
         _quiet_libraries(online=_names_the_hub(options))

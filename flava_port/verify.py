@@ -24,7 +24,7 @@ from .reading.options import Options
 from .reading.sources import Source, has_codebook, open_folder, open_sources
 from .rules.layouts import semantics_of
 from .target.config import read_part_config
-from .target.installed import import_transformers, quiet, recorded_versions
+from .target.installed import import_transformers, no_garbage_collected, quiet, recorded_versions
 from .target.known import doubts_about_the_installed
 from .target.parts import CODEBOOK_PART, WHOLE, WITHOUT_CODEBOOK, Part
 from .target.preprocessor import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
@@ -83,7 +83,7 @@ def verify_flava_checkpoint(
         runner = in_background(_computation, asked) if runs else None
         if runner is not None and asked.device is not None:
             runner.result()  # stops here if there is no such device
-        certificate = Certificate([], recorded_versions(), _digests(sources, folder), *_asked(asked, part))
+        certificate = Certificate([], recorded_versions(), _digests(sources, folder, beside_imports=runs), *_asked(asked, part))
 
         weights = WeightClaims(_given(sources, part, folder, converted, opening, asked, certificate.digests))
         _settle(ABOUT_THE_FILES, weights, certificate, asked)
@@ -114,12 +114,16 @@ def _settle(checks: Iterable[Check[Any]], evidence: Any, certificate: Certificat
         asked.settled(certificate.claims[-1])
 
 
-def _digests(sources: Sequence[Source], folder: Path) -> dict[str, str]:
+_READ, _READ_BESIDE_IMPORTS = 1 << 18, 32 << 20  # bytes at once, of each file
+
+
+def _digests(sources: Sequence[Source], folder: Path, *, beside_imports: bool) -> dict[str, str]:
     """The sha256 of the sources' files, and of those that say how the folder's weights are loaded and used."""
     described = ("config.json", PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, INDEX, *TOKENIZER_FILES)
     paths = {path.name: path for source in sources for path in source.files}
     paths |= {f"{folder.name}/{name}": folder / name for name in described if (folder / name).is_file()}
-    hashing = {name: in_background(file_sha256, path) for name, path in paths.items()}
+    at_once = _READ_BESIDE_IMPORTS if beside_imports else _READ
+    hashing = {name: in_background(file_sha256, path, at_once) for name, path in paths.items()}
     return {name: digest.result() for name, digest in hashing.items()}
 
 
@@ -172,10 +176,11 @@ def _computation(asked: ProofOptions) -> Callable[[WeightClaims], "Computation"]
     Raises:
         InvalidInput: there is no such device.
     """
-    from .proof.computation import Computation
-    from .proof.on_device import check_device
+    with no_garbage_collected():
+        from .proof.computation import Computation
+        from .proof.on_device import check_device
 
-    with quiet(), suppress(Exception):  # what stops this import stops claims later, which then say so
-        import_transformers()
+        with quiet(), suppress(Exception):  # what stops this import stops claims later, which then say so
+            import_transformers()
     device = check_device(asked.device) if asked.device is not None else None
     return lambda weights: Computation(weights, asked.progress, device)

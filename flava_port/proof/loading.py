@@ -13,7 +13,7 @@ from ..conversion.folder import loading_dtype
 from ..files.dtypes import DTYPES
 from ..files.model_folder import weights_file
 from ..files.owned import RECORD
-from ..files.shards import WEIGHTS, files_of_weights
+from ..files.shards import INDEX, WEIGHTS, files_of_weights
 from ..files.tensors import UnsupportedTensor
 from ..rules.tables import source_name
 from ..target.allowed import DTYPE_FIELDS, HARMLESS, MEANINGLESS
@@ -33,7 +33,7 @@ from .weights import WeightClaims
 def judge_as_loaded(weights: WeightClaims, claim: Claim) -> None:
     """Each class reads every parameter from where it stands, in the right dtype, with the original's config and settings."""
     part, right = weights.given.part, _converted_right(weights)
-    is_right = _is_as(weights.twin.contents, _contents_of(right))
+    is_right = _is_as(weights.twin.contents, _in_files_of(weights.twin.contents, _contents_of(right)))
     compared = weights_file(weights.given.folder)
     files = {file.name for file in files_of_weights(compared)}
     names = []
@@ -86,6 +86,18 @@ def _contents_of(right: tuple[str, tuple[tuple[str, str], ...]]) -> Contents:
     return Contents({"config.json": config.encode()}, {WEIGHTS: {key: DTYPES[name] for key, name in dtypes}})
 
 
+def _in_files_of(folder: Contents, right: Contents) -> Contents:
+    """The right conversion, in several files where the folder's weights are: each key where the folder has it, and an index of that."""
+    if INDEX not in folder.texts:
+        return right
+    ((_, dtypes),) = right.weights.items()
+    weights = {file: {key: dtypes[key] for key in keys if key in dtypes} for file, keys in folder.weights.items()}
+    if sorted(key for keys in weights.values() for key in keys) != sorted(dtypes):
+        return right
+    index = {"metadata": {}, "weight_map": {key: file for file, keys in weights.items() for key in keys}}
+    return Contents({**right.texts, INDEX: json.dumps(index).encode()}, weights)
+
+
 # What a conversion writes besides, which other claims judge.
 _BESIDE = {RECORD, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, *TOKENIZER_FILES}
 
@@ -96,13 +108,16 @@ def _is_as(folder: Contents, right: Contents) -> bool:
     return (
         folder.weights == right.weights
         and texts.keys() == right.texts.keys()
-        and all(_canonical(text) == _canonical(right.texts[name]) for name, text in texts.items())
+        and all(_canonical(name, text) == _canonical(name, right.texts[name]) for name, text in texts.items())
     )
 
 
-def _canonical(text: bytes) -> str:
-    """JSON in one form, in which true is not 1 and 1 is not 1.0."""
-    return json.dumps(json.loads(text), sort_keys=True)
+def _canonical(name: str, text: bytes) -> str:
+    """JSON in one form, in which true is not 1 and 1 is not 1.0. How many bytes or parameters an index counts is left out."""
+    found = json.loads(text)
+    if name == INDEX and isinstance(found.get("metadata"), dict):
+        found["metadata"] = {field: value for field, value in found["metadata"].items() if field not in ("total_size", "total_parameters")}
+    return json.dumps(found, sort_keys=True)
 
 
 class _Comparison:

@@ -25,7 +25,7 @@ from ..files.checkpoint import open_checkpoint
 from ..files.dtypes import Dtype
 from ..files.tensors import UnsupportedTensor
 from ..target.config import CONFIG_BYTES_MAX
-from ..target.installed import import_transformers, quiet
+from ..target.installed import import_transformers, no_garbage_collected, quiet
 from ..target.keys import current_name
 from ..target.parts import CODEBOOK_PART, PARTS
 
@@ -121,7 +121,7 @@ def load_twin(contents: Contents, model_class: str) -> LoadedAs:
     if len(origins) > _CODES:
         raise InvalidInput(f"the folder has {len(origins):,} tensors; transformers' loader can be observed on at most {_CODES:,}")
     codes = {_code(number): origin for number, origin in enumerate(origins)}
-    with quiet(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
+    with quiet(), no_garbage_collected(), tempfile.TemporaryDirectory(prefix="flava_port-") as scratch:
         twin = Path(scratch)
         for name, text in contents.texts.items():
             (twin / name).write_bytes(text)

@@ -9,10 +9,12 @@ from flava_port.progress import in_background
 from flava_port.text import count_of, few, labelled, printable, shown
 
 
-def test_a_files_digest_is_that_of_its_content(tmp_path):
-    """`file_sha256` gives what any tool computes."""
-    (tmp_path / "file").write_bytes(b"weights")
-    assert file_sha256(tmp_path / "file") == hashlib.sha256(b"weights").hexdigest()
+@pytest.mark.parametrize("content", [b"weights", b""])
+@pytest.mark.parametrize("at_once", [1, 3, 7, 8])
+def test_a_files_digest_is_that_of_its_content(tmp_path, content, at_once):
+    """`file_sha256` gives what any tool computes, however much it reads at once."""
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(tmp_path / "file", at_once) == file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_list_is_cut_short_with_a_count_of_the_rest():

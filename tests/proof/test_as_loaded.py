@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from flava_port import convert_flava_checkpoint, verify
 from flava_port.codebook import convert_dalle_checkpoint
+from flava_port.files.shards import INDEX
 from flava_port.proof import loading
 from flava_port.proof.certificate import Verdict
 from flava_port.target.parts import PARTS
@@ -64,6 +65,27 @@ def test_modules_whose_settings_change_behind_the_config_are_named(converted, ti
             claim, _ = claim_about(tiny, converted)
     found = [str(finding) for finding in claim.findings]
     assert any("FlavaForPreTraining: p: 0.25, where 0.0 belongs, in " in text for text in found), found
+
+
+def test_of_a_right_folder_one_twin_is_loaded_in_one_file_or_in_several(converted, tiny, tmp_path):
+    """And a second one, of a right conversion, where an index says otherwise."""
+    convert_flava_checkpoint(tiny.checkpoint, tiny.codebook, tmp_path / "shards", max_shard_size="20KB")
+    index = tmp_path / "shards" / INDEX
+    read = json.loads(index.read_bytes())
+    assert len(set(read["weight_map"].values())) > 2
+    index.write_text(json.dumps({**read, "metadata": {"total_size": 1, "total_parameters": 1}}))
+    assert _twins_of_a_right_one(tiny, tmp_path / "shards") == _twins_of_a_right_one(tiny, converted) == 0
+    one, other = next(iter(read["weight_map"])), list(read["weight_map"])[-1]
+    for said in ({"metadata": []}, {"weight_map": {**read["weight_map"], one: read["weight_map"][other]}}):
+        index.write_text(json.dumps(read | said))
+        assert _twins_of_a_right_one(tiny, tmp_path / "shards") > 0, said
+
+
+def _twins_of_a_right_one(tiny, folder):
+    """How many classes are loaded from a right conversion besides."""
+    with mock.patch.object(loading, "_loaded_right", wraps=loading._loaded_right) as loaded:
+        claim_about(tiny, folder)
+    return loaded.call_count
 
 
 def _set(module, p):
