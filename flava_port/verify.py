@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .conversion.plan import config_beside
 from .errors import InvalidInput
-from .files.checkpoint import file_sha256
+from .files.checkpoint import READ_AT_ONCE, READ_BESIDE_IMPORTS, file_sha256
 from .files.shards import INDEX
 from .files.watch import Watch
 from .progress import Progress, in_background, silent
@@ -114,15 +114,12 @@ def _settle(checks: Iterable[Check[Any]], evidence: Any, certificate: Certificat
         asked.settled(certificate.claims[-1])
 
 
-_READ, _READ_BESIDE_IMPORTS = 1 << 18, 32 << 20  # bytes at once, of each file
-
-
 def _digests(sources: Sequence[Source], folder: Path, *, beside_imports: bool) -> dict[str, str]:
     """The sha256 of the sources' files, and of those that say how the folder's weights are loaded and used."""
     described = ("config.json", PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, INDEX, *TOKENIZER_FILES)
     paths = {path.name: path for source in sources for path in source.files}
     paths |= {f"{folder.name}/{name}": folder / name for name in described if (folder / name).is_file()}
-    at_once = _READ_BESIDE_IMPORTS if beside_imports else _READ
+    at_once = READ_BESIDE_IMPORTS if beside_imports else READ_AT_ONCE
     hashing = {name: in_background(file_sha256, path, at_once) for name, path in paths.items()}
     return {name: digest.result() for name, digest in hashing.items()}
 

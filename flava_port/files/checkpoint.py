@@ -216,11 +216,12 @@ def errors_about(called: str) -> Iterator[None]:
         raise InvalidInput(f"{called}: {error}") from None
 
 
-def file_sha256(path: Path, bytes_at_once: int = 1 << 18) -> str:
-    """The digest of a file's bytes, in hexadecimal.
+# Bytes. After each read a thread waits for Python's lock, which one that imports seldom yields: beside that, more are read at once.
+READ_AT_ONCE, READ_BESIDE_IMPORTS = 1 << 18, 32 << 20
 
-    After each read the thread waits for Python's lock, which a thread that imports seldom yields: beside one, read more at once.
-    """
+
+def file_sha256(path: Path, bytes_at_once: int = READ_AT_ONCE) -> str:
+    """The digest of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         memory = memoryview(bytearray(min(bytes_at_once, max(1, os.fstat(file.fileno()).st_size))))

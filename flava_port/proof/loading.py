@@ -88,7 +88,7 @@ def _contents_of(right: tuple[str, tuple[tuple[str, str], ...]]) -> Contents:
 
 def _in_files_of(folder: Contents, right: Contents) -> Contents:
     """The right conversion, in several files where the folder's weights are: each key where the folder has it, and an index of that."""
-    if INDEX not in folder.texts:
+    if INDEX not in folder.texts or WEIGHTS in folder.weights:  # which is one file, and loaders read no index beside it
         return right
     ((_, dtypes),) = right.weights.items()
     weights = {file: {key: dtypes[key] for key in keys if key in dtypes} for file, keys in folder.weights.items()}
