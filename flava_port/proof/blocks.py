@@ -7,7 +7,6 @@ the gradients of whole models are compared too. Of a large model's sequences a f
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from ..target.keys import POSITIONS, tied
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Call, Recorder
 from .forward import magnitude, relative_error, total_of
+from .matrices import TensorOrFactors, is_huge, size_and_distance
 from .memory import return_freed_memory
 from .products import Job, Products, compute, seeded_numbers
 from .results import BlockResult, RawGradient, why_no_output_shows
@@ -53,6 +53,11 @@ class Pair:
     theirs: StreamedBlock | None
     their_calls: Sequence[Call]
     tokens: int | None
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether so few tokens take part that large matrices need not be whole, see `matrices`."""
+        return self.tokens is not None
 
     def jobs(self, calls: Sequence[Call]) -> list[Job]:
         """One for each call. Both blocks are given what the original's was given, where the shapes agree."""
@@ -130,16 +135,17 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     rough = compute(pair.ours, stored, jobs, torch.float32, gradients=gradients and not pair.tokens)
     weights, their_weights = _both_in_float64(pair, stored, fill)
     del stored  # what is mapped from a file is in memory too
-    exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients)
-    effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
+    exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients, by_parts=pair.by_parts)
+    effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair, weights, jobs)}
     floor = noise(_worst(rough.outputs, exact.outputs))
-    moved = {name: _distance(a, b) for name, a, b in zip(names, rough.of_weights, exact.of_weights) if a is not None and b is not None}
+    both = zip(names, rough.of_weights, exact.of_weights)
+    moved = {name: size_and_distance(b, a)[1] for name, a, b in both if a is not None and b is not None}
     del rough, weights
     found = None
     arrived = error = float("inf")
     if pair.theirs is not None:
         their_jobs = [prepare(job) for job in pair.jobs(pair.their_calls)]
-        found = compute(pair.theirs, their_weights, their_jobs, torch.float64, gradients=gradients)
+        found = compute(pair.theirs, their_weights, their_jobs, torch.float64, gradients=gradients, by_parts=pair.by_parts)
         error, arrived = _errors(pair, jobs, their_jobs, exact, found)
         if gradients and not with_seeded:
             _go_on(pair.their_calls, their_jobs, found.of_inputs)
@@ -153,7 +159,7 @@ def _gradients(
     pair: Pair, names: Sequence[str], exact: Products, found: Products | None, moved: Mapping[str, float]
 ) -> Iterator[tuple[str, RawGradient]]:
     """Each parameter's gradient: its size, how far the converted model's lies from it, by how much rounding moves it."""
-    theirs: dict[str, Tensor | None] = {}
+    theirs: dict[str, TensorOrFactors | None] = {}
     if found is not None and pair.theirs is not None:
         for weight, gradient in zip(pair.theirs.weights, found.of_weights):
             if gradient is not None or tied(weight.name) not in theirs:
@@ -162,11 +168,10 @@ def _gradients(
         other = theirs.get(name)
         if ours is None:
             if weight.is_parameter:
-                size = 0.0 if other is None else magnitude(_stored(other))
+                size = 0.0 if other is None else size_and_distance(other, other)[0]
                 yield name, RawGradient(0.0, size, 0.0, why_no_output_shows(name, weight.shape))
             continue
-        size = magnitude(_stored(ours))
-        difference = float("inf") if other is None or other.shape != ours.shape else _distance(other, ours)
+        size, difference = size_and_distance(ours, other)
         yield name, RawGradient(size, difference, moved.get(name, 0.0), why_no_output_shows(name, weight.shape))
 
 
@@ -202,11 +207,13 @@ def _sums(jobs: Sequence[Job], places: Sequence[int]) -> dict[int, Tensor]:
     return sums
 
 
-def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
+def _with_faults(pair: Pair, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
     """What comes out of the original's block with each fault planted in it."""
+    block = pair.ours
     for fault in faults_of(block.name, block.module):
         with planted(fault, block.module):
-            yield fault, compute(block, [weight.detach() for weight in weights], jobs, torch.float64, gradients=False).outputs
+            leaves = [weight.detach() for weight in weights]
+            yield fault, compute(block, leaves, jobs, torch.float64, gradients=False, by_parts=pair.by_parts).outputs
 
 
 def _each_once(pair: Pair) -> Pair:
@@ -241,39 +248,22 @@ def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
 def _both_in_float64(
     pair: Pair, stored: Sequence[Tensor], fill: Callable[[StreamedBlock], list[Tensor]]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Both sides' weights in float64. One of theirs that equals ours of the same name shares its memory."""
-    ours = [_as_float64(weight) for weight in stored]
+    """Both sides' weights in float64, but for what is huge. One of theirs that equals ours of the same name shares its memory."""
+
+    def in_float64(weight: Tensor) -> Tensor:
+        weight = weight.detach()
+        as_it_is = not weight.is_floating_point() or (pair.by_parts and is_huge(weight.shape))
+        return weight if as_it_is else weight.double()
+
+    ours = [in_float64(weight) for weight in stored]
     same = {tied(weight.name): both for weight, *both in zip(pair.ours.weights, stored, ours)}
     theirs = []
     for weight, value in zip(pair.theirs.weights, fill(pair.theirs)) if pair.theirs else ():
-        our_value, in_float64 = same.get(tied(weight.name), (None, None))
+        our_value, shared = same.get(tied(weight.name), (None, None))
         is_ours = our_value is not None and our_value.shape == value.shape and torch.equal(our_value, value)
-        theirs.append(in_float64.detach() if in_float64 is not None and is_ours else _as_float64(value))
+        theirs.append(shared.detach() if shared is not None and is_ours else in_float64(value))
     return ours, theirs
-
-
-def _as_float64(weight: Tensor) -> Tensor:
-    weight = weight.detach()
-    return weight.double() if weight.is_floating_point() else weight
 
 
 def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return max(map(relative_error, actual, expected))
-
-
-_CHUNK = 1 << 21  # elements, which stay in the processor's cache
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    """The largest difference of two gradients; NaN where there is one."""
-    if one.is_sparse and other.is_sparse:
-        return magnitude(_stored(one - other))
-    one, other = (torch.atleast_1d(gradient.to_dense()) for gradient in (one, other))
-    rows = max(1, _CHUNK * len(one) // max(1, one.numel()))
-    found = [magnitude(mine - theirs) for mine, theirs in zip(one.split(rows), other.split(rows))]
-    return max(found, key=lambda error: (isnan(error), error))
-
-
-def _stored(gradient: Tensor) -> Tensor:
-    """The numbers of a gradient, those that are stored of a sparse one."""
-    return gradient.coalesce().values() if gradient.is_sparse else gradient

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .calls import Arguments, first
+from .matrices import Matrix, TensorOrFactors, is_matrix
 from .streamed import StreamedBlock
 
 
@@ -54,17 +55,21 @@ class Products:
     """
 
     outputs: Sequence[Tensor]
-    of_weights: Sequence[Tensor | None] = ()
+    of_weights: Sequence[TensorOrFactors | None] = ()
     of_inputs: Sequence[Tensor | None] = ()
 
 
-def compute(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool) -> Products:
-    """Runs a block on all jobs, those of like shapes together."""
+def compute(
+    block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool, by_parts: bool = False
+) -> Products:
+    """Runs a block on all jobs, those of like shapes together; in float64 on few tokens ``by_parts``, see `matrices`."""
     outputs: list[Tensor] = [torch.empty(0)] * len(jobs)
     mains, results, arriving = [], [], []
     groups = list(_alike(jobs))
-    leaves = [weight.requires_grad_(gradients and weight.is_floating_point()) for weight in weights]
-    with block.filled(leaves), _sparse_lookups(block.module), torch.set_grad_enabled(gradients):
+    matrices = {n: Matrix(weight, gradients) for n, weight in enumerate(weights) if by_parts and is_matrix(weight)}
+    others = {n: w.requires_grad_(gradients and w.is_floating_point()) for n, w in enumerate(weights) if n not in matrices}
+    filling = [matrices[n].stand_in() if n in matrices else others[n] for n in range(len(weights))]
+    with block.filled(filling), _sparse_lookups(block.module), torch.set_grad_enabled(gradients):
         for group in groups:
             given = _together([jobs[number].given for number in group]).cast(dtype)
             main = given.main.requires_grad_(gradients and given.main.is_floating_point())
@@ -76,14 +81,16 @@ def compute(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job]
             arriving.append(torch.cat([_arriving(jobs[n], outputs[n]).to(dtype) for n in group]))
     if not gradients:
         return Products(outputs)
-    inputs = [leaf for leaf in (*leaves, *mains) if leaf.requires_grad]
+    leaves = [*others.values(), *mains, *(leaf for matrix in matrices.values() for leaf in matrix.leaves())]
+    inputs = [leaf for leaf in leaves if leaf.requires_grad]
     found = dict(zip(map(id, inputs), torch.autograd.grad(results, inputs, arriving, allow_unused=True)))
     of_inputs: list[Tensor | None] = [None] * len(jobs)
     for group, main in zip(groups, mains):
         if (gradient := found.get(id(main))) is not None:
             for number, part in zip(group, gradient.split([len(jobs[n].given.main) for n in group])):
                 of_inputs[number] = part
-    return Products(outputs, [found.get(id(leaf)) for leaf in leaves], of_inputs)
+    of_weights = [matrices[n].gradient(found) if n in matrices else found.get(id(others[n])) for n in range(len(weights))]
+    return Products(outputs, of_weights, of_inputs)
 
 
 @contextmanager

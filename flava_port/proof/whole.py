@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, prod
 
 import torch
 from torch import Tensor
@@ -26,12 +26,13 @@ from .forward import (
     run_original,
 )
 from .localise import localise
-from .memory import freed_memory_kept, need_memory
+from .matrices import is_huge
+from .memory import freed_memory_kept, need_memory, return_freed_memory
 from .products import Job
 from .results import BlockResult, Bounds, Comparison, Deviation, RawGradient, Results
 from .scenarios import SHORT_TEXT, Scenario, scenarios
 from .sides import Sides
-from .streamed import Streamed
+from .streamed import Streamed, StreamedBlock
 
 # Of each sequence of a large model, as many tokens take part where its blocks are compared in float64.
 _TOKENS = 4
@@ -129,15 +130,20 @@ def _bytes_to_run(ours: Streamed, codebook: Streamed | None) -> int:
 
 
 def memory_for(ours: Streamed) -> int:
-    """The bytes that a large model takes: the libraries, the states of its scenarios, and a block in float64 with gradients."""
+    """The bytes that a large model takes: the libraries, the states of its scenarios, and a block of each model in float64."""
     assert isinstance(ours.model, Flava)
     image, text, both = (getattr(ours.model.config, f"{name}_config") for name in ("image", "text", "multimodal"))
     patches = (image.image_size // image.patch_size) ** 2
     # One image, two texts and two pairs, as they are and masked.
     encoders = ((image, 2 * (1 + patches)), (text, 4 * SHORT_TEXT), (both, 4 * (2 + patches + SHORT_TEXT)))
     states = torch.float64.itemsize * sum(rows * one.hidden_size * (one.num_hidden_layers + 3) for one, rows in encoders)
-    weights_and_gradients_of_both_in_float64 = 4 * 2 * max(block.nbytes for block in ours.blocks.values())
-    return _LIBRARIES + states + weights_and_gradients_of_both_in_float64
+    return _LIBRARIES + states + max(map(_bytes_of_both, ours.blocks.values()))
+
+
+def _bytes_of_both(block: StreamedBlock) -> int:
+    """The bytes of a block's weights in both models: as they are, and those in float64 that are not huge. No gradient is whole."""
+    in_float64 = sum(torch.float64.itemsize * prod(weight.shape) for weight in block.weights if not is_huge(weight.shape))
+    return 2 * (block.nbytes + in_float64)
 
 
 def _run_both(sides: Sides, ours: Streamed, theirs: Streamed, our_codebook: Streamed | None, advance: Advance) -> tuple[Results, Expected]:
@@ -214,6 +220,7 @@ def _codebooks(ours: Streamed | None, theirs: Streamed, advance: Advance, *, lar
     """Both codebooks on pixels of high contrast."""
     if ours is None:
         return None
+    return_freed_memory()  # what its images take does not fit into what the layers left
     case = codebook_case(ours.model.config.input_channels, 1 if large else 2)  # type: ignore[union-attr,arg-type] # a DalleEncoder's
     original = Recorder(ours, torch.float64, advance=advance)
     converted = Recorder(theirs, torch.float64, original, advance=advance)

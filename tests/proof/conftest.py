@@ -3,6 +3,7 @@
 import pytest
 
 from flava_port import convert_flava_checkpoint
+from flava_port.proof import bounds, matrices
 from flava_port.verify import verify_flava_checkpoint
 
 
@@ -18,3 +19,12 @@ def converted(tiny, tmp_path_factory):
 def certificate(tiny, converted):
     """The certificate of that folder."""
     return verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
+
+
+@pytest.fixture
+def taken_for_large(monkeypatch):
+    """The tiny model counts as a large one, and each of its matrices too; most of them as huge."""
+    monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
+    monkeypatch.setattr(matrices, "_MATRIX", 0)
+    monkeypatch.setattr(matrices, "_HUGE", 300)
+    monkeypatch.setattr(matrices, "_PART", 100)

@@ -2,17 +2,16 @@
 
 import pytest
 
-from flava_port.proof import bounds
 from flava_port.proof.certificate import Verdict
 from flava_port.verify import verify_flava_checkpoint
 from tests.proof.mutants import bend_gradients, edited
 
 
 @pytest.fixture(params=["small", "large"])
-def size(request, monkeypatch):
+def size(request):
     """A size of model; gradients of a large one are compared in float32, on fewer inputs."""
     if request.param == "large":
-        monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
+        request.getfixturevalue("taken_for_large")
 
 
 @pytest.mark.usefixtures("size")

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from flava_port import convert_flava_checkpoint
-from flava_port.proof import bounds
 from flava_port.proof.certificate import Verdict
 from flava_port.proof.sides import Sides
 from flava_port.proof.whole import inner_layers
@@ -29,10 +28,9 @@ def deep(tmp_path_factory):
 
 
 @pytest.fixture
-def verified(deep, monkeypatch):
+def verified(deep, taken_for_large):
     """``verified(change)``: the claims about the deep model, taken for a large one, after the change in transformers."""
     files, folder = deep
-    monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
 
     def verify(change=lambda _model: None) -> dict:
         with mutants.edited(change):

@@ -11,7 +11,6 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from flava_port import verify
 from flava_port.errors import InvalidInput
 from flava_port.original.flava import Flava
-from flava_port.proof import bounds
 from flava_port.proof.certificate import Verdict
 from flava_port.proof.forward import run_converted, run_original
 from flava_port.proof.scenarios import Scenario, scenarios
@@ -42,9 +41,9 @@ def test_a_clean_model_is_as_near_the_exact_result_as_the_original(tiny, convert
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_clean_large_model_is_not_accused(tiny, converted, device, monkeypatch):
+@pytest.mark.usefixtures("taken_for_large")
+def test_a_clean_large_model_is_not_accused(tiny, converted, device):
     """The blocks that count as exact ran in float32 themselves, so that the original may be off by nothing at all."""
-    monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
     claims = _claims(tiny, converted, device)
     assert [claim.verdict for claim in claims.values()] == [Verdict.PROVEN] * 2, claims
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.sizes import make
 from flava_port import convert_flava_checkpoint
 from flava_port.original.seeded import made_up_words
-from flava_port.proof import bounds, memory
+from flava_port.proof import memory
 from flava_port.proof.calls import Recorder
 from flava_port.proof.sides import Sides
 from flava_port.proof.streamed import StreamedBlock, Weight
@@ -25,17 +25,11 @@ def flags(tiny, converted):
     return [part for name, path in files.items() for part in (f"--{name}", path)]
 
 
-@pytest.fixture
-def large(monkeypatch):
-    """The tiny model counts as large."""
-    monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
-
-
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_weights_of_no_more_than_a_block_of_each_model_are_in_memory(tiny, converted, monkeypatch, request, size):
     """Beside what stands between the blocks; whatever the size."""
     if size == "large":
-        request.getfixturevalue("large")
+        request.getfixturevalue("taken_for_large")
     alive, most, largest = [0], [0], [0]
     load_weight, load_block = Weight.load, StreamedBlock.load
 
@@ -92,7 +86,7 @@ def test_an_interrupted_proof_says_what_was_proven_so_far(run_command, flags, mo
     assert last == f"verdict: none, since it was interrupted; so far proven: {so_far}"
 
 
-@pytest.mark.usefixtures("large")
+@pytest.mark.usefixtures("taken_for_large")
 def test_a_proof_that_does_not_fit_into_memory_is_refused_before_it_runs(run_command, flags, monkeypatch):
     """The claims about the computation are not proven, and say how much it takes and how much is free."""
     monkeypatch.setattr(memory, "free_memory", lambda: 10**8)
