@@ -113,7 +113,7 @@ def run_both(sides: Sides, progress: Progress) -> tuple[Results, Expected]:
     """
     ours, theirs, codebook = sides.original(), sides.converted(), sides.streamed_codebook()
     large = is_large(ours.model)
-    need_memory(memory_for(ours) if large else 0)
+    need_memory(memory_for(ours, codebook) if large else 0)
     with progress("run", _bytes_to_run(ours, codebook) if large else None) as advance:
         return _run_both(sides, ours, theirs, codebook, advance)
 
@@ -124,12 +124,12 @@ def _bytes_to_run(ours: Streamed, codebook: Streamed | None) -> int:
     Both models' blocks run on inputs and are compared. Those that are called twice run on masked inputs too, but for the
     converted model's inner layers.
     """
-    blocks = [*ours.blocks.values(), *(codebook.blocks.values() if codebook else ())]
+    blocks = _blocks(ours, codebook)
     twice, inner = re.compile(r"flava\.\w+_model\.|flava\.\w+_to_mm_"), inner_layers(ours)
     return sum(((6 if twice.match(block.name) else 4) - (block.name in inner)) * block.nbytes for block in blocks)
 
 
-def memory_for(ours: Streamed) -> int:
+def memory_for(ours: Streamed, codebook: Streamed | None) -> int:
     """The bytes that a large model takes: the libraries, the states of its scenarios, and a block of each model in float64."""
     assert isinstance(ours.model, Flava)
     image, text, both = (getattr(ours.model.config, f"{name}_config") for name in ("image", "text", "multimodal"))
@@ -137,7 +137,11 @@ def memory_for(ours: Streamed) -> int:
     # One image, two texts and two pairs, as they are and masked.
     encoders = ((image, 2 * (1 + patches)), (text, 4 * SHORT_TEXT), (both, 4 * (2 + patches + SHORT_TEXT)))
     states = torch.float64.itemsize * sum(rows * one.hidden_size * (one.num_hidden_layers + 3) for one, rows in encoders)
-    return _LIBRARIES + states + max(map(_bytes_of_both, ours.blocks.values()))
+    return _LIBRARIES + states + max(map(_bytes_of_both, _blocks(ours, codebook)))
+
+
+def _blocks(ours: Streamed, codebook: Streamed | None) -> list[StreamedBlock]:
+    return [*ours.blocks.values(), *(codebook.blocks.values() if codebook else ())]
 
 
 def _bytes_of_both(block: StreamedBlock) -> int:
