@@ -142,13 +142,27 @@ class Streamed:
         try:
             for block in self.blocks.values():
                 vars(block.module)["forward"] = partial(call, block)
-            with between.filled(tensors):
+            with _all_on(device, self.model), between.filled(tensors):
                 yield {weight.name: tensor for weight, tensor in zip(self.between, tensors)}
         finally:
             for name, block in self.blocks.items():
                 vars(block.module).pop("forward", None)
                 if own[name] is not None:
                     vars(block.module)["forward"] = own[name]
+
+
+@contextmanager
+def _all_on(device: torch.device | None, model: nn.Module) -> Iterator[None]:
+    """Within the context what the model makes itself, such as the numbers of positions, lies on the device, if one is given."""
+    buffers = ((module._buffers, name, value) for module in model.modules() for name, value in module._buffers.items())
+    made = [(owner, name, value) for owner, name, value in buffers if device is not None and value is not None and not value.is_meta]
+    try:
+        for owner, name, value in made:
+            owner[name] = value.to(device)
+        yield
+    finally:
+        for owner, name, value in made:
+            owner[name] = value
 
 
 def _places(model: nn.Module) -> Iterator[tuple[str, Tensor, Slot]]:
