@@ -191,7 +191,8 @@ class _StandIn(Tensor):
         if function is functional.embedding and (found := _embedding(*args, **kwargs)) is not None:
             return found
         if getattr(function, "__name__", "") == "__get__":  # of an attribute: its shape, its dtype, its transpose
-            found = super().__torch_function__(function, types, args, kwargs)
+            with torch._C.DisableTorchFunctionSubclass():
+                found = function(*args, **kwargs)
             if not isinstance(found, Tensor):
                 return found
         return function(*_whole(tuple(args)), **{name: _whole(value) for name, value in kwargs.items()})

@@ -6,8 +6,9 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._mode_utils import no_dispatch
 
 from flava_port import verify
 from flava_port.errors import InvalidInput
@@ -142,7 +143,7 @@ class _Streamed:
 
         def loaded(weight, dtype, device=None):
             assert device is not None, "it is loaded for the CPU"
-            with unset_fake_temporarily():
+            with no_dispatch():
                 tensor = load(weight, dtype, None if weight.name == left_behind else device)
             self.alive += tensor.nbytes
             self.most = max(self.most, self.alive)
