@@ -8,13 +8,15 @@ import weakref
 
 import pytest
 
-from benchmarks.sizes import make
+from benchmarks.sizes import SIZES, make
 from flava_port import convert_flava_checkpoint
-from flava_port.original.seeded import made_up_words
+from flava_port.original.seeded import made_up_words, seeded_codebook, seeded_state_dict
 from flava_port.proof import memory
 from flava_port.proof.calls import Recorder
 from flava_port.proof.sides import Sides
 from flava_port.proof.streamed import StreamedBlock, Weight
+from flava_port.proof.whole import memory_for
+from flava_port.target.config import read_config
 from flava_port.verify import verify_flava_checkpoint
 
 
@@ -55,8 +57,6 @@ def test_weights_of_no_more_than_a_block_of_each_model_are_in_memory(tiny, conve
 def test_a_streamed_model_has_no_values_but_between_its_blocks(tiny, converted):
     """Every parameter of both models is on the meta device, before anything runs and after."""
     from flava_port.demo import DEMO_SIZES
-    from flava_port.original.seeded import seeded_codebook, seeded_state_dict
-    from flava_port.target.config import read_config
 
     config, codebook = DEMO_SIZES["tiny"]
     sides = Sides(seeded_state_dict(config), seeded_codebook(codebook), converted, read_config(converted))
@@ -115,8 +115,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_the_default_size_is_proven_in_3_gb(tmp_path):
-    """By the operating system's own account, in a process that can have no more."""
+def test_the_default_size_is_proven_in_3_gb_and_takes_what_was_reckoned(tmp_path):
+    """By the operating system's own account, in a process that can have no more; what is reckoned is no more than half too much."""
     files = make("default", tmp_path)
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(made_up_words(30522)))
@@ -128,4 +128,7 @@ def test_the_default_size_is_proven_in_3_gb(tmp_path):
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0 and out.rstrip().endswith("verdict: proven"), out
-    assert used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < _LIMIT
+    taken = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    config, codebook = SIZES["default"]
+    sides = Sides(seeded_state_dict(config), seeded_codebook(codebook), tmp_path / "hf", read_config(tmp_path / "hf"))
+    assert taken < memory_for(sides.original(), sides.streamed_codebook()) < 1.5 * taken
