@@ -17,7 +17,7 @@ from ..target.keys import POSITIONS, tied
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Call, Recorder
 from .forward import magnitude, relative_error, total_of
-from .matrices import TensorOrFactors, is_huge, size_and_distance
+from .matrices import TensorOrFactors, are_equal, size_and_distance
 from .memory import return_freed_memory
 from .products import Job, Products, compute, seeded_numbers
 from .results import BlockResult, RawGradient, why_no_output_shows
@@ -53,11 +53,6 @@ class Pair:
     theirs: StreamedBlock | None
     their_calls: Sequence[Call]
     tokens: int | None
-
-    @property
-    def by_parts(self) -> bool:
-        """Whether so few tokens take part that large matrices need not be whole, see `matrices`."""
-        return self.tokens is not None
 
     def jobs(self, calls: Sequence[Call]) -> list[Job]:
         """One for each call. Both blocks are given what the original's was given, where the shapes agree."""
@@ -134,9 +129,8 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     # How far rounding moves gradients too is seen where all tokens take part.
     rough = compute(pair.ours, stored, jobs, torch.float32, gradients=gradients and not pair.tokens)
     weights, their_weights = _both_in_float64(pair, stored, fill)
-    del stored  # what is mapped from a file is in memory too
-    exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients, by_parts=pair.by_parts)
-    effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair, weights, jobs)}
+    exact = compute(pair.ours, weights, jobs, torch.float64, gradients=gradients, few=bool(pair.tokens))
+    effects = {fault: _worst(outputs, exact.outputs) for fault, outputs in _with_faults(pair.ours, weights, jobs)}
     floor = noise(_worst(rough.outputs, exact.outputs))
     both = zip(names, rough.of_weights, exact.of_weights)
     moved = {name: size_and_distance(b, a)[1] for name, a, b in both if a is not None and b is not None}
@@ -145,7 +139,7 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
     arrived = error = float("inf")
     if pair.theirs is not None:
         their_jobs = [prepare(job) for job in pair.jobs(pair.their_calls)]
-        found = compute(pair.theirs, their_weights, their_jobs, torch.float64, gradients=gradients, by_parts=pair.by_parts)
+        found = compute(pair.theirs, their_weights, their_jobs, torch.float64, gradients=gradients, few=bool(pair.tokens))
         error, arrived = _errors(pair, jobs, their_jobs, exact, found)
         if gradients and not with_seeded:
             _go_on(pair.their_calls, their_jobs, found.of_inputs)
@@ -207,13 +201,11 @@ def _sums(jobs: Sequence[Job], places: Sequence[int]) -> dict[int, Tensor]:
     return sums
 
 
-def _with_faults(pair: Pair, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
+def _with_faults(block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job]) -> Iterator[tuple[PlantedFault, Sequence[Tensor]]]:
     """What comes out of the original's block with each fault planted in it."""
-    block = pair.ours
     for fault in faults_of(block.name, block.module):
         with planted(fault, block.module):
-            leaves = [weight.detach() for weight in weights]
-            yield fault, compute(block, leaves, jobs, torch.float64, gradients=False, by_parts=pair.by_parts).outputs
+            yield fault, compute(block, [weight.detach() for weight in weights], jobs, torch.float64, gradients=False).outputs
 
 
 def _each_once(pair: Pair) -> Pair:
@@ -245,24 +237,25 @@ def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
     ]
 
 
-def _both_in_float64(
-    pair: Pair, stored: Sequence[Tensor], fill: Callable[[StreamedBlock], list[Tensor]]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Both sides' weights in float64, but for what is huge. One of theirs that equals ours of the same name shares its memory."""
+def _both_in_float64(pair: Pair, stored: list[Tensor], fill: Callable[[StreamedBlock], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """Both sides' weights in float64. One of theirs that equals ours of the same name shares its memory.
 
-    def in_float64(weight: Tensor) -> Tensor:
-        weight = weight.detach()
-        as_it_is = not weight.is_floating_point() or (pair.by_parts and is_huge(weight.shape))
-        return weight if as_it_is else weight.double()
-
-    ours = [in_float64(weight) for weight in stored]
-    same = {tied(weight.name): both for weight, *both in zip(pair.ours.weights, stored, ours)}
+    ``stored`` is ours, and is emptied: what is mapped from a file is in memory too.
+    """
+    ours = []
+    while stored:
+        ours.append(_as_float64(stored.pop(0)))
+    same = {tied(weight.name): value for weight, value in zip(pair.ours.weights, ours)}
     theirs = []
     for weight, value in zip(pair.theirs.weights, fill(pair.theirs)) if pair.theirs else ():
-        our_value, shared = same.get(tied(weight.name), (None, None))
-        is_ours = our_value is not None and our_value.shape == value.shape and torch.equal(our_value, value)
-        theirs.append(shared.detach() if shared is not None and is_ours else in_float64(value))
+        mine = same.get(tied(weight.name))
+        theirs.append(mine.detach() if mine is not None and are_equal(mine, value) else _as_float64(value))
     return ours, theirs
+
+
+def _as_float64(weight: Tensor) -> Tensor:
+    weight = weight.detach()
+    return weight.double() if weight.is_floating_point() else weight
 
 
 def _worst(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

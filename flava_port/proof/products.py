@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .calls import Arguments, first
-from .matrices import Matrix, TensorOrFactors, is_matrix
+from .matrices import KeptFactors, TensorOrFactors
 from .streamed import StreamedBlock
 
 
@@ -60,16 +60,26 @@ class Products:
 
 
 def compute(
-    block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool, by_parts: bool = False
+    block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, *, gradients: bool, few: bool = False
 ) -> Products:
-    """Runs a block on all jobs, those of like shapes together; in float64 on few tokens ``by_parts``, see `matrices`."""
+    """Runs a block on all jobs, those of like shapes together. ``few`` tokens need no gradient of a large matrix as a whole."""
+    if few:
+        try:
+            return _computed(block, weights, jobs, dtype, gradients, large=weights)
+        except Exception:  # checkpoints and transforms of functions do not run so
+            weights = [weight.detach() for weight in weights]
+    return _computed(block, weights, jobs, dtype, gradients, large=())
+
+
+def _computed(
+    block: StreamedBlock, weights: Sequence[Tensor], jobs: Sequence[Job], dtype: torch.dtype, gradients: bool, large: Sequence[Tensor]
+) -> Products:
     outputs: list[Tensor] = [torch.empty(0)] * len(jobs)
     mains, results, arriving = [], [], []
     groups = list(_alike(jobs))
-    matrices = {n: Matrix(weight, gradients) for n, weight in enumerate(weights) if by_parts and is_matrix(weight)}
-    others = {n: w.requires_grad_(gradients and w.is_floating_point()) for n, w in enumerate(weights) if n not in matrices}
-    filling = [matrices[n].stand_in() if n in matrices else others[n] for n in range(len(weights))]
-    with block.filled(filling), _sparse_lookups(block.module), torch.set_grad_enabled(gradients):
+    leaves = [weight.requires_grad_(gradients and weight.is_floating_point()) for weight in weights]
+    factors = KeptFactors(large)
+    with block.filled(leaves), _sparse_lookups(block.module), factors, torch.set_grad_enabled(gradients):
         for group in groups:
             given = _together([jobs[number].given for number in group]).cast(dtype)
             main = given.main.requires_grad_(gradients and given.main.is_floating_point())
@@ -79,17 +89,17 @@ def compute(
             mains.append(main)
             results.append(result)
             arriving.append(torch.cat([_arriving(jobs[n], outputs[n]).to(dtype) for n in group]))
-    if not gradients:
-        return Products(outputs)
-    leaves = [*others.values(), *mains, *(leaf for matrix in matrices.values() for leaf in matrix.leaves())]
-    inputs = [leaf for leaf in leaves if leaf.requires_grad]
-    found = dict(zip(map(id, inputs), torch.autograd.grad(results, inputs, arriving, allow_unused=True)))
+        if not gradients:
+            return Products(outputs)
+        inputs = [leaf for leaf in (*leaves, *mains) if leaf.requires_grad]
+        with factors.kept():  # with the weights there: a checkpoint runs the block again
+            found = dict(zip(map(id, inputs), torch.autograd.grad(results, inputs, arriving, allow_unused=True)))
     of_inputs: list[Tensor | None] = [None] * len(jobs)
     for group, main in zip(groups, mains):
         if (gradient := found.get(id(main))) is not None:
             for number, part in zip(group, gradient.split([len(jobs[n].given.main) for n in group])):
                 of_inputs[number] = part
-    of_weights = [matrices[n].gradient(found) if n in matrices else found.get(id(others[n])) for n in range(len(weights))]
+    of_weights = [factors.gradient(leaf, found.get(id(leaf))) for leaf in leaves]
     return Products(outputs, of_weights, of_inputs)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, prod
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from .forward import (
     run_original,
 )
 from .localise import localise
-from .matrices import is_huge
 from .memory import freed_memory_kept, need_memory, return_freed_memory
 from .products import Job
 from .results import BlockResult, Bounds, Comparison, Deviation, RawGradient, Results
@@ -130,24 +129,19 @@ def _bytes_to_run(ours: Streamed, codebook: Streamed | None) -> int:
 
 
 def memory_for(ours: Streamed, codebook: Streamed | None) -> int:
-    """The bytes that a large model takes: the libraries, the states of its scenarios, and a block of each model in float64."""
+    """The bytes that a large model takes: the libraries, the states of its scenarios, and a block of each model."""
     assert isinstance(ours.model, Flava)
     image, text, both = (getattr(ours.model.config, f"{name}_config") for name in ("image", "text", "multimodal"))
     patches = (image.image_size // image.patch_size) ** 2
     # One image, two texts and two pairs, as they are and masked.
     encoders = ((image, 2 * (1 + patches)), (text, 4 * SHORT_TEXT), (both, 4 * (2 + patches + SHORT_TEXT)))
     states = torch.float64.itemsize * sum(rows * one.hidden_size * (one.num_hidden_layers + 3) for one, rows in encoders)
-    return _LIBRARIES + states + max(map(_bytes_of_both, _blocks(ours, codebook)))
+    both_in_float64_and_one_as_it_is = 5 * max(block.nbytes for block in _blocks(ours, codebook))
+    return _LIBRARIES + states + both_in_float64_and_one_as_it_is
 
 
 def _blocks(ours: Streamed, codebook: Streamed | None) -> list[StreamedBlock]:
     return [*ours.blocks.values(), *(codebook.blocks.values() if codebook else ())]
-
-
-def _bytes_of_both(block: StreamedBlock) -> int:
-    """The bytes of a block's weights in both models: as they are, and those in float64 that are not huge. No gradient is whole."""
-    in_float64 = sum(torch.float64.itemsize * prod(weight.shape) for weight in block.weights if not is_huge(weight.shape))
-    return 2 * (block.nbytes + in_float64)
 
 
 def _run_both(sides: Sides, ours: Streamed, theirs: Streamed, our_codebook: Streamed | None, advance: Advance) -> tuple[Results, Expected]:

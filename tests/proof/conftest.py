@@ -23,8 +23,7 @@ def certificate(tiny, converted):
 
 @pytest.fixture
 def taken_for_large(monkeypatch):
-    """The tiny model counts as a large one, and each of its matrices too; most of them as huge."""
+    """The tiny model counts as a large one, and each of its matrices too."""
     monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
-    monkeypatch.setattr(matrices, "_MATRIX", 0)
-    monkeypatch.setattr(matrices, "_HUGE", 300)
+    monkeypatch.setattr(matrices, "_LARGE", 0)
     monkeypatch.setattr(matrices, "_PART", 100)

@@ -3,6 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from flava_port import convert_flava_checkpoint
 from flava_port.proof.certificate import Verdict
@@ -49,6 +52,62 @@ def test_the_inner_layers_are_those_between_the_first_and_the_last(deep):
 def test_a_clean_model_is_proven(verified):
     """Every claim but those that ask for a tokenizer."""
     assert {name for name, claim in verified().items() if claim.verdict is not Verdict.PROVEN} == {"tokens", "end to end"}
+
+
+LAYER = "flava.text_model.encoder.layer.1.output.dense"
+
+
+def _bend_a_weights_gradient(model) -> None:
+    def bend(layer, _inputs) -> None:
+        if layer.weight.requires_grad:
+            layer.weight.register_hook(lambda gradient: 1.01 * gradient)
+
+    model.get_submodule(LAYER).register_forward_pre_hook(bend)
+
+
+def _take_no_gradient_of_a_weight(model) -> None:
+    def freeze(layer, _inputs) -> None:
+        layer.weight.requires_grad_(False)
+
+    model.get_submodule(LAYER).register_forward_pre_hook(freeze)
+
+
+def _bend_what_a_layer_saves(model) -> None:
+    layer = model.get_submodule(LAYER)
+    own = layer.forward
+
+    def forward(states):
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: 1.01 * tensor, lambda tensor: tensor):
+            return own(states)
+
+    layer.forward = forward
+
+
+@pytest.mark.parametrize("change", [_bend_a_weights_gradient, _take_no_gradient_of_a_weight, _bend_what_a_layer_saves])
+def test_a_wrong_gradient_of_a_large_matrix_is_caught(change, verified):
+    """However it comes to be wrong, where the forward pass is right."""
+    claims = verified(change)
+    assert claims["forward"].verdict is Verdict.PROVEN and claims["gradients"].verdict is Verdict.DIFFERS
+    assert f"{LAYER}.weight" in {measured.what for measured in claims["gradients"].measured if measured.is_too_large}
+
+
+def _run_a_layer_again(model) -> None:
+    layer = model.get_submodule(LAYER)
+    own = layer.forward
+    layer.forward = lambda states: checkpoint(own, states, use_reentrant=False)
+
+
+def _map_a_layer(model) -> None:
+    layer = model.get_submodule(LAYER)
+    layer.forward = lambda states: torch.vmap(lambda one: functional.linear(one, layer.weight, layer.bias))(states)
+
+
+@pytest.mark.parametrize("change", [_run_a_layer_again, _map_a_layer])
+def test_a_right_model_is_proven_however_it_computes(change, verified):
+    """Where a gradient cannot be kept as factors, it is torch's own."""
+    claims = verified(change)
+    found = {name: claims[name] for name in ("forward", "losses", "gradients")}
+    assert {claim.verdict for claim in found.values()} == {Verdict.PROVEN}, found
 
 
 def _set_epsilon(model) -> None:

@@ -1,4 +1,6 @@
-"""A matrix of a large model gives what a tensor gives, and the gradient that torch takes of a tensor, with neither whole in float64."""
+"""Where few rows go through a large matrix, its gradient is kept as two factors: it is the gradient that torch takes, and never whole."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,10 +10,14 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flava_port.proof import matrices
-from flava_port.proof.matrices import Factors, Matrix, size_and_distance
+from flava_port.proof.matrices import Factors, KeptFactors, are_equal, size_and_distance
 
 ROWS, COLUMNS, PADDING = 37, 11, 3
 IDS = torch.tensor([[5, 3, 36], [5, 0, 36]])  # the padding is one of them, and two stand there twice
+
+
+def _numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _linear_by_name(weight, states):
@@ -24,96 +30,128 @@ def _as_a_module(weight, states):
     return linear(states).tanh()
 
 
+def _with_a_hook(weight, states):
+    """The hook is there when the gradient comes, and sees it."""
+    product = functional.linear(states, weight)
+    weight.register_hook(lambda gradient: gradient * 1.5)
+    return product
+
+
+def _without_its_gradient(weight, states):
+    weight.requires_grad_(False)
+    product = functional.linear(states, weight)
+    weight.requires_grad_(True)
+    return product
+
+
+def _with_other_values(weight, states):
+    """It comes first: what was computed before would go back through either values, as each layer of torch's has it."""
+    weight.data = weight.data * 1.25
+    return functional.linear(states, weight)
+
+
+def _with_a_gradient_inside(weight, states):
+    """Another backward pass comes first, and one through that."""
+    product = functional.linear(states, weight).tanh()
+    (of_states, of_weight) = torch.autograd.grad(product.sum(), (states, weight), create_graph=True)
+    return product * of_states.sum() * of_weight.sum()
+
+
+class _Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states, weight):
+        ctx.save_for_backward(states, weight)
+        return functional.linear(states, weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        states, weight = ctx.saved_tensors
+        return gradient @ weight, 2 * gradient.flatten(0, -2).T @ states.flatten(0, -2)
+
+
 USES = {
     "a linear layer": _as_a_module,
     "a linear layer of one row": lambda weight, states: functional.linear(states[0, 0], weight),
     "a linear layer with a bias": _linear_by_name,
+    "a linear layer of what takes no gradient": lambda weight, states: functional.linear(states.detach(), weight),
+    "a linear layer without gradients": lambda weight, states: torch.no_grad()(functional.linear)(states, weight) + states.sum(),
+    "a hook": _with_a_hook,
+    "no gradient of it": _without_its_gradient,
+    "other values": _with_other_values,
+    "a gradient inside": _with_a_gradient_inside,
+    "a function of its own": lambda weight, states: _Own.apply(states, weight),
+    "a share where it takes gradients": lambda weight, states: functional.linear(states, weight) * (1.5 if weight.requires_grad else 1),
     "a product of its transpose": lambda weight, states: states @ weight.T * weight.shape[0],
-    "rows that are looked up": lambda weight, _: functional.embedding(IDS, weight),
-    "rows with a padding": lambda weight, _: functional.embedding(IDS, weight, padding_idx=PADDING),
-    "rows with another padding": lambda weight, _: functional.embedding(IDS, weight, padding_idx=1),
-    "rows with gradients by frequency": lambda weight, _: functional.embedding(IDS, weight, scale_grad_by_freq=True),
-    "rows that are cut out": lambda weight, states: states @ weight[2:5].T,
+    "rows that are looked up": lambda weight, _: functional.embedding(IDS, weight, padding_idx=PADDING, sparse=True),
+    "rows with a negative padding": lambda weight, _: functional.embedding(IDS, weight, padding_idx=-1),
     "its parts": lambda weight, _: torch.cat([weight, 2 * weight]).square(),
-    "a cast": lambda weight, states: functional.linear(states.float(), weight.float()).double(),
     "its own product": lambda weight, _: functional.linear(weight, weight),
 }
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_parts():
-    """A part is a few rows, and the last one is shorter."""
+    """Every matrix is large; a part is a few rows, and the last one is shorter."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrices, "_LARGE", 0)
         patch.setattr(matrices, "_PART", 4 * COLUMNS)
         yield
 
 
-def _numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _both(uses, dtype):
-    """What comes out and the gradients of what goes in and of the weight: of a tensor, and of a matrix."""
-    values = _numbers(ROWS, COLUMNS).to(dtype)
-    for matrix in (None, Matrix(values, with_gradient=True)):
-        weight = values.double().requires_grad_() if matrix is None else matrix.stand_in()
-        states = _numbers(2, 4, COLUMNS, seed=1).requires_grad_()
-        outputs = [USES[use](weight, states) for use in uses]
+def _computed(uses, *, kept):
+    """What comes out and the gradients of what goes in and of the weight, which are torch's own or are kept as factors."""
+    weight, states = _numbers(ROWS, COLUMNS).requires_grad_(), _numbers(2, 4, COLUMNS, seed=1).requires_grad_()
+    factors = KeptFactors([weight])
+    with factors if kept else nullcontext():
+        outputs = [USES[use](weight, states) for use in sorted(uses, key=lambda use: use != "other values")]
         total = sum((output * _numbers(*output.shape, seed=2)).sum() for output in outputs)
-        leaves = [states, weight] if matrix is None else [states, *matrix.leaves()]
-        found = torch.autograd.grad(total, leaves, allow_unused=True)
-        gradient = found[1] if matrix is None else matrix.gradient(dict(zip(map(id, leaves), found)))
-        yield outputs, found[0], gradient
+    with factors.kept():
+        of_states, of_weight = torch.autograd.grad(total, [states, weight], allow_unused=True)
+    return outputs, of_states, factors.gradient(weight, of_weight)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["huge", "large"])
-@given(uses=st.lists(st.sampled_from(sorted(USES)), min_size=1, max_size=4))
-def test_outputs_and_gradients_are_a_tensors(uses, dtype):
-    """Whatever a module computes from it, and however often."""
-    (outputs, of_states, of_weight), (others, of_their_states, of_the_matrix) = _both(uses, dtype)
-    for output, other in zip(outputs, others, strict=True):
-        assert type(other) is torch.Tensor
-        torch.testing.assert_close(other, output, rtol=1e-12, atol=1e-12)
-    assert (of_states is None) == (of_their_states is None)
+@given(uses=st.lists(st.sampled_from(sorted(USES)), min_size=1, max_size=5, unique=True))
+def test_outputs_and_gradients_are_torchs_own(uses):
+    """Whatever a module computes from it, and however often: outputs to the bit, gradients up to the order of additions."""
+    outputs, of_states, of_weight = _computed(uses, kept=False)
+    others, of_the_same, of_the_matrix = _computed(uses, kept=True)
+    assert all(torch.equal(other, output) for output, other in zip(outputs, others, strict=True))
+    assert (of_states is None) == (of_the_same is None) and (of_weight is None) == (of_the_matrix is None)
     if of_states is not None:
-        torch.testing.assert_close(of_their_states, of_states, rtol=1e-12, atol=1e-12)
-    size, distance = size_and_distance(of_weight, of_the_matrix)
-    assert size == pytest.approx(float(of_weight.abs().max())) and distance < 1e-12 * size
+        torch.testing.assert_close(of_the_same, of_states, rtol=1e-12, atol=1e-12)
+    if of_weight is not None:
+        size, distance = size_and_distance(of_weight, of_the_matrix)
+        assert size == pytest.approx(float(of_weight.to_dense().abs().max())) and distance < 1e-12 * size
 
 
-class _Largest(TorchDispatchMode):
-    """The most elements of a tensor that is made in float64."""
+class _Made(TorchDispatchMode):
+    """The sizes of all tensors that are made."""
 
-    elements = 0
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **kwargs or {})
         for tensor in result if isinstance(result, list | tuple) else [result]:
-            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64 and not tensor.is_sparse:
-                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.itemsize)
+            if isinstance(tensor, torch.Tensor) and not tensor.is_sparse:
+                self.sizes.add(tensor.numel())
         return result
 
 
-@pytest.mark.parametrize(("use", "whole"), [("a linear layer", 0), ("rows with a padding", 0), ("a product of its transpose", 1)])
-def test_neither_a_huge_matrix_nor_its_gradient_is_whole_in_float64(use, whole):
-    """The last case shows that what is whole is seen."""
-    matrix = Matrix(torch.ones(ROWS, COLUMNS), with_gradient=True)
+@pytest.mark.parametrize("kept", [True, False])
+def test_no_gradient_of_the_matrix_is_whole(kept):
+    """Where it is torch's own, it is: that is seen."""
+    weight = torch.ones(ROWS, COLUMNS, dtype=torch.float64, requires_grad=True)
     states = torch.ones(1, 2, COLUMNS, dtype=torch.float64)
-    with _Largest() as largest:
-        output = USES[use](matrix.stand_in(), states)
-        found = torch.autograd.grad(output.sum(), leaves := matrix.leaves(), allow_unused=True)
-        gradient = matrix.gradient(dict(zip(map(id, leaves), found)))
-        size, distance = size_and_distance(gradient, gradient)
-    assert size > 0 and distance == 0
-    assert (largest.elements >= ROWS * COLUMNS) == bool(whole)
-
-
-def test_a_matrix_without_gradients_keeps_nothing_of_what_it_computes():
-    """As where a block with a planted fault runs."""
-    matrix = Matrix(_numbers(ROWS, COLUMNS), with_gradient=False)
-    with torch.no_grad():
-        output = functional.linear(_numbers(2, COLUMNS), matrix.stand_in())
-    assert not output.requires_grad and not matrix.leaves() and not matrix.factors
+    factors = KeptFactors([weight])
+    with factors if kept else nullcontext():
+        output = functional.linear(states, weight).sum()
+    with factors.kept(), _Made() as made:
+        (rest,) = torch.autograd.grad(output, [weight], allow_unused=True)
+        gradient = factors.gradient(weight, rest)
+        assert size_and_distance(gradient, gradient) == (2.0, 0.0)
+    assert (max(made.sizes) >= ROWS * COLUMNS) == (not kept)
 
 
 def _factors(change=lambda arrived: None):
@@ -149,9 +187,13 @@ def test_a_gradient_of_another_shape_or_none_is_infinitely_far(theirs):
     assert size_and_distance(_factors(), theirs) == (pytest.approx(float(_factors()[:].abs().max())), float("inf"))
 
 
-def test_what_a_tensor_refuses_a_matrix_refuses():
-    """Numbers of another dtype are an error, which is not hidden by a cast."""
-    values, states = _numbers(ROWS, COLUMNS), torch.ones(2, COLUMNS)
-    for weight in (values, Matrix(values, with_gradient=True).stand_in()):
-        with pytest.raises(RuntimeError, match="dtype"):
-            functional.linear(states, weight)
+def test_tensors_are_equal_if_every_number_is():
+    """In any part; a narrower dtype is no difference, another shape or kind of number is one."""
+    theirs = _numbers(ROWS, COLUMNS).float()
+    ours = theirs.double()
+    assert are_equal(ours, theirs) and are_equal(torch.ones((), dtype=torch.float64), torch.ones(()))
+    for row in range(ROWS):
+        other = theirs.clone()
+        other[row, 0] = torch.nextafter(other[row, 0], torch.tensor(9.0))
+        assert not are_equal(ours, other)
+    assert not are_equal(ours, theirs.T) and not are_equal(torch.ones(3, dtype=torch.int64), torch.full((3,), 1.5))
