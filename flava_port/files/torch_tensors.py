@@ -66,12 +66,12 @@ def mapped(source: TensorSource) -> torch.Tensor:
     return torch.frombuffer(memory, dtype=dtype, count=elements, offset=skipped).reshape(source.shape)
 
 
-def load(source: TensorSource) -> torch.Tensor:
-    """The whole tensor in memory, of the source's shape and dtype."""
-    dtype = getattr(torch, source.dtype.name)
-    flat = torch.empty(prod(source.shape), dtype=dtype)
+def load(source: TensorSource, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The whole tensor in memory, of the source's shape, and of its dtype or cast to ``dtype``."""
+    own = getattr(torch, source.dtype.name)
+    flat = torch.empty(prod(source.shape), dtype=dtype or own)
     filled = 0
     for chunk in source.chunks():
-        flat[filled : filled + chunk.size].copy_(torch.frombuffer(raw_bytes(chunk), dtype=dtype))
+        flat[filled : filled + chunk.size].copy_(torch.frombuffer(raw_bytes(chunk), dtype=own))
         filled += chunk.size
     return flat.reshape(source.shape)

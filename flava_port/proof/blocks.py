@@ -17,7 +17,7 @@ from ..target.keys import POSITIONS, tied
 from .bounds import PlantedFault, faults_of, noise, planted
 from .calls import Call, Recorder
 from .forward import magnitude, relative_error, total_of
-from .matrices import TensorOrFactors, are_equal, size_and_distance
+from .matrices import TensorOrFactors, size_and_distance
 from .memory import return_freed_memory
 from .products import Job, Products, compute, seeded_numbers
 from .results import BlockResult, RawGradient, why_no_output_shows
@@ -125,7 +125,7 @@ def compare_block(pair: Pair, *, gradients: bool, with_seeded: bool = False) -> 
         error = float("inf") if pair.their_calls else 0.0
         return BlockResult(pair.name, error, 0.0, noise(0.0), {}, raw)
     prepare, fill = (_seeded_job, _seeded_weights) if with_seeded else (lambda job: job, _weights)
-    jobs, stored = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours)
+    jobs, stored = [prepare(job) for job in pair.jobs(pair.our_calls)], fill(pair.ours, torch.float32)
     # How far rounding moves gradients too is seen where all tokens take part.
     rough = compute(pair.ours, stored, jobs, torch.float32, gradients=gradients and not pair.tokens)
     weights, their_weights = _both_in_float64(pair, stored, fill)
@@ -225,36 +225,42 @@ def _seeded_job(job: Job) -> Job:
     return Job(given, None, seeded=True)
 
 
-def _weights(block: StreamedBlock) -> list[Tensor]:
-    return block.load(torch.float32)
+def _weights(block: StreamedBlock, dtype: torch.dtype) -> list[Tensor]:
+    return block.load(dtype)
 
 
-def _seeded_weights(block: StreamedBlock) -> list[Tensor]:
+def _seeded_weights(block: StreamedBlock, dtype: torch.dtype) -> list[Tensor]:
     """Seeded values for every weight, the same for the weights of one name; whole numbers are the model's own."""
     return [
-        load(seeded(tied(weight.name), weight.shape, seed=0)) if weight.is_parameter else weight.load(torch.float32)
+        load(seeded(tied(weight.name), weight.shape, seed=0), dtype) if weight.is_parameter else weight.load(dtype)
         for weight in block.weights
     ]
 
 
-def _both_in_float64(pair: Pair, stored: list[Tensor], fill: Callable[[StreamedBlock], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+def _both_in_float64(
+    pair: Pair, stored: list[Tensor], fill: Callable[[StreamedBlock, torch.dtype], list[Tensor]]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Both sides' weights in float64. One of theirs that equals ours of the same name shares its memory.
 
-    ``stored`` is ours, and is emptied: what is mapped from a file is in memory too.
+    ``stored`` is ours in float32, and is emptied: what is mapped from a file is in memory too.
     """
-    ours = []
-    while stored:
-        ours.append(_as_float64(stored.pop(0)))
-    same = {tied(weight.name): value for weight, value in zip(pair.ours.weights, ours)}
-    theirs = []
-    for weight, value in zip(pair.theirs.weights, fill(pair.theirs)) if pair.theirs else ():
-        mine = same.get(tied(weight.name))
-        theirs.append(mine.detach() if mine is not None and are_equal(mine, value) else _as_float64(value))
-    return ours, theirs
+    numbers = {tied(weight.name): number for number, weight in enumerate(pair.ours.weights)}
+
+    def value_or_number(name: str, value: Tensor) -> Tensor | int:
+        """The number of ours that equals it, if there is one."""
+        number = numbers.get(tied(name))
+        is_ours = number is not None and stored[number].shape == value.shape and torch.equal(stored[number], value)
+        return number if number is not None and is_ours else value
+
+    theirs = (
+        [value_or_number(w.name, value) for w, value in zip(pair.theirs.weights, fill(pair.theirs, torch.float32))] if pair.theirs else []
+    )
+    stored.clear()
+    ours = fill(pair.ours, torch.float64)
+    return ours, [ours[value].detach() if isinstance(value, int) else _as_float64(value) for value in theirs]
 
 
 def _as_float64(weight: Tensor) -> Tensor:
-    weight = weight.detach()
     return weight.double() if weight.is_floating_point() else weight
 
 

@@ -58,14 +58,6 @@ def size_and_distance(ours: TensorOrFactors, theirs: TensorOrFactors | None) -> 
     return size, distance
 
 
-def are_equal(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tensors have the same numbers, theirs perhaps in a narrower dtype, which is widened a part at a time."""
-    if ours.shape != theirs.shape or ours.is_floating_point() != theirs.is_floating_point():
-        return False
-    ours, theirs = torch.atleast_1d(ours), torch.atleast_1d(theirs)
-    return all(torch.equal(ours[rows], theirs[rows].to(ours.dtype)) for rows in _parts(ours.shape))
-
-
 def _stored(gradient: Tensor) -> Tensor:
     """The numbers that are stored of a sparse gradient."""
     return gradient.coalesce().values()

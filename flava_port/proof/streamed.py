@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from ..errors import NotFaithful
 from ..files.tensors import TensorSource
-from ..files.torch_tensors import mapped
+from ..files.torch_tensors import dtype_of, load, mapped
 from ..target.keys import HEADS
 
 _BLOCK = re.compile(
     r"flava\.\w+_model\.(encoder\.layer\.\d+|embeddings|layernorm|pooler\.dense)\b|flava\.\w+_projection\b"
     rf"|({'|'.join(HEADS)})\b|itm_head\.(pooler\.dense|seq_relationship)|image_codebook\.blocks\.(input|group_\d+\.group\.block_\d+|output\.conv)\b"
 )
+
+_HUGE = 1 << 24  # elements: of more than that, a map of the file is not in memory beside what it is cast to
 
 Slot: TypeAlias = tuple[dict[str, Any], str]  # a module's own dict of parameters or buffers, and the name in it
 
@@ -60,6 +62,8 @@ class Weight:
             return torch.zeros(self.shape, dtype=dtype, device=device)
         if self.source.shape != self.shape:
             raise NotFaithful(f"{self.name}: shape {list(self.source.shape)}, where the model has {list(self.shape)}")
+        if dtype == torch.float64 and self.source.dtype == dtype_of(self.loaded_as) and prod(self.shape) > _HUGE:
+            return load(self.source, dtype).to(device)
         value = mapped(self.source)
         return value.to(self.loaded_as).to(device, dtype) if value.is_floating_point() else value.to(device)
 

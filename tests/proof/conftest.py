@@ -3,7 +3,7 @@
 import pytest
 
 from flava_port import convert_flava_checkpoint
-from flava_port.proof import bounds, matrices
+from flava_port.proof import bounds, matrices, streamed
 from flava_port.verify import verify_flava_checkpoint
 
 
@@ -23,7 +23,8 @@ def certificate(tiny, converted):
 
 @pytest.fixture
 def taken_for_large(monkeypatch):
-    """The tiny model counts as a large one, and each of its matrices too."""
+    """The tiny model counts as a large one, each of its matrices too, and most of them as huge."""
     monkeypatch.setattr(bounds, "LARGE_MODEL_PARAMETERS", 0)
     monkeypatch.setattr(matrices, "_LARGE", 0)
     monkeypatch.setattr(matrices, "_PART", 100)
+    monkeypatch.setattr(streamed, "_HUGE", 300)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flava_port.proof import matrices
-from flava_port.proof.matrices import Factors, KeptFactors, are_equal, size_and_distance
+from flava_port.proof.matrices import Factors, KeptFactors, size_and_distance
 
 ROWS, COLUMNS, PADDING = 37, 11, 3
 IDS = torch.tensor([[5, 3, 36], [5, 0, 36]])  # the padding is one of them, and two stand there twice
@@ -185,15 +185,3 @@ def test_a_nan_in_any_part_is_no_agreement():
 def test_a_gradient_of_another_shape_or_none_is_infinitely_far(theirs):
     """And the size of ours is known all the same."""
     assert size_and_distance(_factors(), theirs) == (pytest.approx(float(_factors()[:].abs().max())), float("inf"))
-
-
-def test_tensors_are_equal_if_every_number_is():
-    """In any part; a narrower dtype is no difference, another shape or kind of number is one."""
-    theirs = _numbers(ROWS, COLUMNS).float()
-    ours = theirs.double()
-    assert are_equal(ours, theirs) and are_equal(torch.ones((), dtype=torch.float64), torch.ones(()))
-    for row in range(ROWS):
-        other = theirs.clone()
-        other[row, 0] = torch.nextafter(other[row, 0], torch.tensor(9.0))
-        assert not are_equal(ours, other)
-    assert not are_equal(ours, theirs.T) and not are_equal(torch.ones(3, dtype=torch.int64), torch.full((3,), 1.5))
