@@ -113,7 +113,7 @@ class KeptFactors(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is functional.linear and torch.is_grad_enabled():
+        if function is functional.linear:
             return self._linear(*args, **kwargs)
         return function(*args, **kwargs)
 

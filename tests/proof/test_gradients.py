@@ -1,6 +1,9 @@
 """Gradients are compared by themselves: where only they are wrong, only their claim differs."""
 
+import shutil
+
 import pytest
+from safetensors.torch import load_file, save_file
 
 from flava_port.proof.certificate import Verdict
 from flava_port.verify import verify_flava_checkpoint
@@ -32,3 +35,17 @@ def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted, size):
     """Every claim about a large model is proven; about a small one, see test_clean_folders.py."""
     certificate = verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()
+
+
+@pytest.mark.usefixtures("size")
+def test_a_value_that_differs_shows_in_the_block_and_in_its_gradients(tiny, converted, tmp_path):
+    """The folder's block computes with the folder's own values, where they stand."""
+    folder = shutil.copytree(converted, tmp_path / "out")
+    weights = load_file(folder / "model.safetensors")
+    weights["mlm_head.transform.dense.weight"][0, 0] += 0.5
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    claims = {
+        claim.name: claim for claim in verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, folder, tokenizer=tiny.vocabulary).claims
+    }
+    for name, what in (("forward", "mlm_head"), ("gradients", "mlm_head.transform.dense.weight")):
+        assert what in {measured.what for measured in claims[name].measured if measured.is_too_large}

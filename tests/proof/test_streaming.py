@@ -7,12 +7,15 @@ import sys
 import weakref
 
 import pytest
+import torch
 
 from benchmarks.sizes import SIZES, make
 from flava_port import convert_flava_checkpoint
+from flava_port.files.torch_tensors import MemoryTensor
 from flava_port.original.seeded import made_up_words, seeded_codebook, seeded_state_dict
-from flava_port.proof import memory
+from flava_port.proof import blocks, memory, streamed
 from flava_port.proof.calls import Recorder
+from flava_port.proof.matrices import Factors
 from flava_port.proof.sides import Sides
 from flava_port.proof.streamed import StreamedBlock, Weight
 from flava_port.proof.whole import memory_for
@@ -52,6 +55,33 @@ def test_weights_of_no_more_than_a_block_of_each_model_are_in_memory(tiny, conve
     monkeypatch.setattr(StreamedBlock, "load", block)
     verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
     assert 0 < max(most) < 2.1 * largest[0]
+
+
+@pytest.mark.usefixtures("taken_for_large")
+def test_no_gradient_of_a_large_matrix_is_whole(tiny, converted, monkeypatch):
+    """All are kept as factors, but for tables in which rows are looked up, whose gradients are sparse."""
+    compare, kinds = blocks.size_and_distance, {}
+
+    def compared(ours, theirs):
+        if len(ours.shape) == 2:
+            kinds.setdefault("factors" if isinstance(ours, Factors) else "sparse" if ours.is_sparse else "whole", set()).add(ours.shape)
+        return compare(ours, theirs)
+
+    monkeypatch.setattr(blocks, "size_and_distance", compared)
+    verify_flava_checkpoint(tiny.checkpoint, tiny.codebook, converted, tokenizer=tiny.vocabulary)
+    assert "whole" not in kinds and len(kinds["factors"]) > 5
+
+
+@pytest.mark.parametrize("huge", [False, True])
+def test_a_weight_has_the_numbers_that_a_loader_gives_to_it(monkeypatch, huge):
+    """However it is read, and in whatever dtype the loader holds it."""
+    monkeypatch.setattr(streamed, "_HUGE", 0 if huge else 10**9)
+    values = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    for loaded_as in (torch.float32, torch.bfloat16, torch.float64):
+        for stored in (values, values.half(), values.double() / 3):
+            weight = Weight("w", (7, 5), MemoryTensor(stored), [], loaded_as)
+            for dtype in (torch.float32, torch.float64):
+                assert torch.equal(weight.load(dtype), stored.to(loaded_as).to(dtype))
 
 
 def test_a_streamed_model_has_no_values_but_between_its_blocks(tiny, converted):
