@@ -37,7 +37,7 @@ def test_a_clean_folder_is_proven_whatever_its_size(tiny, converted, size):
     assert {claim.verdict for claim in certificate.claims} == {Verdict.PROVEN}, certificate.table()
 
 
-@pytest.mark.usefixtures("size")
+@pytest.mark.usefixtures("taken_for_large")
 def test_a_value_that_differs_shows_in_the_block_and_in_its_gradients(tiny, converted, tmp_path):
     """The folder's block computes with the folder's own values, where they stand."""
     folder = shutil.copytree(converted, tmp_path / "out")

@@ -83,7 +83,10 @@ def _bend_what_a_layer_saves(model) -> None:
     layer.forward = forward
 
 
-@pytest.mark.parametrize("change", [_bend_a_weights_gradient, _take_no_gradient_of_a_weight, _bend_what_a_layer_saves])
+LONG = [pytest.param(change, marks=pytest.mark.slow) for change in (_take_no_gradient_of_a_weight, _bend_what_a_layer_saves)]
+
+
+@pytest.mark.parametrize("change", [_bend_a_weights_gradient, *LONG])
 def test_a_wrong_gradient_of_a_large_matrix_is_caught(change, verified):
     """However it comes to be wrong, where the forward pass is right."""
     claims = verified(change)
@@ -102,6 +105,7 @@ def _map_a_layer(model) -> None:
     layer.forward = lambda states: torch.vmap(lambda one: functional.linear(one, layer.weight, layer.bias))(states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_run_a_layer_again, _map_a_layer])
 def test_a_right_model_is_proven_however_it_computes(change, verified):
     """Where a gradient cannot be kept as factors, it is torch's own."""
